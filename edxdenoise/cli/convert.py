@@ -1,0 +1,51 @@
+"""``edxdenoise convert``: any readable file to ours or HyperSpy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.options import (
+    PathType,
+    compute_options,
+    file_argument,
+    overwrite_option,
+    signal_option,
+)
+
+
+@click.command()
+@file_argument
+@click.argument("out", type=PathType())
+@signal_option
+@overwrite_option
+@compute_options
+def convert(
+    file: Path,
+    out: Path,
+    signal: str | None,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+) -> None:
+    """Write the spectrum image of FILE to OUT: .zarr, .nc or .hspy.
+
+    \b
+    edxdenoise convert map.bcf map.zarr
+    """
+    from edxdenoise.pipeline import convert_file
+
+    with computing(scheduler, workers, memory_limit) as progress:
+        convert_file(
+            file,
+            out,
+            signal=signal,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+    click.echo(f"wrote {out}")

@@ -1,0 +1,41 @@
+"""``edxdenoise demo``: the whole chain with no input needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.components import print_components
+from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.options import PathType, compute_options, overwrite_option
+
+
+@click.command()
+@click.option(
+    "-o", "--output", type=PathType(), default=Path("demo"), show_default=True, metavar="DIR"
+)
+@overwrite_option
+@compute_options
+def demo(
+    output: Path, overwrite: bool, scheduler: str, workers: int | None, memory_limit: int | None
+) -> None:
+    """Simulate a small solar-cell map, denoise it and show where the results lie.
+
+    \b
+    edxdenoise demo
+    """
+    from edxdenoise.pipeline import run_demo
+
+    with computing(scheduler, workers, memory_limit) as progress:
+        result = run_demo(
+            output,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+    print_components(result, most=12)
+    click.echo(f"phantom with its truth: {output / 'phantom.zarr'}")
+    click.echo(f"denoised data set:      {output / 'denoised.zarr'}")
+    click.echo(f"pictures:               {output / 'report'}")

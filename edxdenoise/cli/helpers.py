@@ -1,0 +1,140 @@
+"""What commands share: progress bars, warnings and errors as people want to see them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+class Verbosity:
+    """How much a user wants to see: -1 nothing but results, 0 usual, 1 more, 2 tracebacks."""
+
+    level = 0
+
+
+def show_warning(message: Any, category: type, *args: Any, **kwargs: Any) -> None:
+    """Scientific doubt on one line of stderr; chatter of libraries only with -v."""
+    from edxdenoise.errors import EdxdenoiseWarning
+
+    if issubclass(category, EdxdenoiseWarning):
+        if Verbosity.level >= 0:
+            click.secho(f"Warning: {message}", fg="yellow", err=True)
+    elif Verbosity.level >= 1:
+        click.echo(f"{category.__name__}: {message}", err=True)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """One line and exit status 1 for whatever goes wrong; the traceback only with -vv."""
+    # A terminated run must clean up after itself as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    warnings.showwarning = show_warning
+    warnings.simplefilter("ignore")
+    from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning
+
+    warnings.simplefilter("default", EdxdenoiseWarning)
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except KeyboardInterrupt as error:
+        raise click.ClickException("interrupted; nothing was written") from error
+    except EdxdenoiseError as error:
+        if Verbosity.level >= 2:
+            raise
+        raise click.ClickException(" ".join(str(error).split())) from error
+    except Exception as error:
+        # The one place where any failure ends: a user must never meet a traceback unasked.
+        if Verbosity.level >= 2:
+            raise
+        text = " ".join(str(error).split()) or "no message"
+        raise click.ClickException(
+            f"unexpected {type(error).__name__}: {text}; run again with -vv for the traceback"
+        ) from error
+
+
+class Progress:
+    """A progress bar for each stage, on stderr and only in a terminal.
+
+    Called with the name of a stage, it gives a context during which the tasks of local Dask
+    schedulers move the bar; on a cluster the bar only shows that work goes on.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn
+        from rich.progress import Progress as Bars
+        from rich.progress import TextColumn, TimeElapsedColumn
+
+        self._bars = Bars(
+            TextColumn("{task.description:12}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=Verbosity.level < 0 or not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def __call__(self, label: str) -> Iterator[None]:
+        """Show the stage while the context lasts; with -v its time in the end."""
+        from dask.callbacks import Callback
+
+        bar = self._bars.add_task(label, total=None)
+        done = 0
+
+        def started(graph: Any, state: dict[str, Any]) -> None:
+            nonlocal done
+            total = done + len(state["ready"]) + len(state["waiting"])
+            self._bars.update(bar, total=total)
+
+        def finished(*args: Any) -> None:
+            nonlocal done
+            done += 1
+            self._bars.update(bar, completed=done)
+
+        start = time.perf_counter()
+        with Callback(start_state=started, posttask=finished):
+            yield
+        self._bars.update(bar, total=max(done, 1), completed=max(done, 1))
+        if Verbosity.level >= 1:
+            click.echo(f"{label}: {time.perf_counter() - start:.1f} s", err=True)
+
+
+@contextmanager
+def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> Iterator[Progress]:
+    """The scheduler a user asked for, and progress bars for what is computed on it."""
+    from edxdenoise.compute import scheduler as dask_scheduler
+
+    with dask_scheduler(scheduler, workers=workers, memory_limit=memory_limit):
+        with Progress() as progress:
+            yield progress
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout, plain where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("", "title", "keep") else "right")
+    for row in rows:
+        table.add_row(*row)
+    # Files and pipes have no width; rich would fold the rows at 80.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table)

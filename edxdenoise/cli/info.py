@@ -1,0 +1,101 @@
+"""``edxdenoise info``: what a file holds and what a job on it needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edxdenoise.cli.helpers import computing, print_table
+from edxdenoise.cli.options import compute_options, file_argument, json_option, signal_option
+
+
+@click.command()
+@file_argument
+@signal_option
+@json_option
+@compute_options
+def info(
+    file: Path,
+    signal: str | None,
+    as_json: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+) -> None:
+    """Show what FILE holds: signals, axes, counts, measurement, memory a job needs.
+
+    \b
+    edxdenoise info map.bcf
+    """
+    from edxdenoise.io import list_signals, pick_signal
+    from edxdenoise.summary import describe_cube, describe_memory, describe_signals
+
+    found = list_signals(file)
+    signals = describe_signals(found)
+    if not as_json:
+        _print_signals(signals)
+    memory = describe_memory(pick_signal(file, found, signal), workers=workers)
+    if not as_json:
+        _print_memory(memory)
+    with computing(scheduler, workers, memory_limit) as progress, progress("reading"):
+        cube = describe_cube(file, signal=signal, memory_limit=memory_limit)
+    if as_json:
+        click.echo(json.dumps({"signals": signals, "memory": memory, **cube}, indent=1))
+    else:
+        _print_cube(cube)
+
+
+def _print_signals(signals: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            str(record["index"]),
+            record["title"],
+            f"{record['signal_type']} {record['kind']}".strip(),
+            " x ".join(map(str, record["shape"])),
+            record["dtype"],
+        ]
+        for record in signals
+    ]
+    print_table("", ["signal", "title", "kind", "shape", "type"], rows)
+
+
+def _print_memory(memory: dict[str, int]) -> None:
+    from edxdenoise.compute import format_memory
+
+    click.echo(
+        f"\nmemory         cube {format_memory(memory['cube'])}; denoising takes "
+        f"{format_memory(memory['at_best'])}, or {format_memory(memory['at_least'])} block by block"
+    )
+
+
+def _print_cube(cube: dict[str, Any]) -> None:
+    def line(name: str, text: str) -> None:
+        click.echo(f"{name:14} {text}")
+
+    line("shape", f"{' x '.join(map(str, cube['shape']))} (y, x, energy), {cube['dtype']}")
+    for name, axis in cube["axes"].items():
+        line(name, f"from {axis['offset']:.6g} by {axis['scale']:.6g} {axis['units']}")
+    line(
+        "counts",
+        f"{cube['total_counts']:,.0f}; {cube['counts_per_pixel']:.4g} per pixel, largest "
+        f"{cube['largest_count']:g}, {cube['empty_pixels']:.1%} of pixels empty",
+    )
+    units = {
+        "beam_energy": " keV",
+        "live_time": " s",
+        "real_time": " s",
+        "take_off_angle": "°",
+        "azimuth_angle": "°",
+        "stage_tilt": "°",
+        "detector_resolution": " eV at Mn Ka",
+    }
+    for name, value in cube["measurement"].items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        if isinstance(value, float):
+            text = f"{value:.6g}"
+        line(name.replace("_", " "), f"{text}{units.get(name, '')}")
+    if "areas" in cube:
+        line("areas", ", ".join(cube["areas"]))

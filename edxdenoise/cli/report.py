@@ -1,0 +1,36 @@
+"""``edxdenoise report``: the pictures of a denoised file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.options import PathType, compute_options, file_argument, overwrite_option
+
+
+@click.command()
+@file_argument
+@click.option("-o", "--output", required=True, type=PathType(), metavar="DIR", help="Folder.")
+@overwrite_option
+@compute_options
+def report(
+    file: Path,
+    output: Path,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+) -> None:
+    """Write pictures of a denoised FILE: scree plot, components, raw against denoised.
+
+    \b
+    edxdenoise report map.zarr -o report
+    """
+    from edxdenoise.io import open_dataset
+    from edxdenoise.report import write_report
+
+    with computing(scheduler, workers, memory_limit) as progress, progress("report"):
+        write_report(open_dataset(file), output, overwrite=overwrite)
+    click.echo(f"wrote {output}")

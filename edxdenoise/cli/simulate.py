@@ -1,0 +1,64 @@
+"""``edxdenoise simulate``: a phantom with its truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.options import (
+    PathType,
+    compute_options,
+    overwrite_option,
+    preset_option,
+    seed_option,
+)
+
+
+class Shape(click.ParamType):
+    """``330x500`` as (y, x)."""
+
+    name = "YxX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = value.lower().split("x")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            self.fail(f"'{value}' must be written {self.name}, such as 330x500", param, ctx)
+        return int(parts[0]), int(parts[1])
+
+
+@click.command()
+@click.argument("out", type=PathType())
+@preset_option
+@click.option("--shape", type=Shape(), help="Pixels, such as 330x500.  [default: the preset's]")
+@click.option("--channels", type=click.IntRange(min=2), help="Number of channels.")
+@click.option("--energy-width", type=float, metavar="KEV", help="Width of a channel in keV.")
+@click.option(
+    "--counts-per-pixel", type=float, default=1000.0, show_default=True, help="Mean dose."
+)
+@seed_option
+@overwrite_option
+@compute_options
+def simulate(
+    out: Path,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+    **options: Any,
+) -> None:
+    """Write a phantom to OUT, with the truth: expected counts, phases, compositions.
+
+    \b
+    edxdenoise simulate phantom.zarr --preset solar-cell --counts-per-pixel 300
+    """
+    from edxdenoise.io import save_dataset
+    from edxdenoise.simulation import simulate as simulate_phantom
+
+    with computing(scheduler, workers, memory_limit) as progress, progress("simulation"):
+        save_dataset(simulate_phantom(**options), out, overwrite=overwrite)
+    click.echo(f"wrote {out}")

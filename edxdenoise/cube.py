@@ -1,0 +1,153 @@
+"""The spectrum image as a Dataset: making one, its energy axis, its pixels as rows of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.errors import DataError, ParameterError, SchemaError
+from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, validate
+
+# Whole counts need no wider type than these; 64 bits are for the strobe peaks of long maps.
+_COUNT_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
+
+
+def smallest_count_dtype(largest: int) -> np.dtype:
+    """Smallest unsigned integer type that holds `largest`.
+
+    Examples
+    --------
+    >>> smallest_count_dtype(255), smallest_count_dtype(256)
+    (dtype('uint8'), dtype('uint16'))
+    """
+    for dtype in _COUNT_TYPES:
+        if largest <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise DataError(f"a count of {largest} does not fit into 64 bits")
+
+
+def make_cube(
+    counts: np.ndarray | da.Array,
+    *,
+    energy: np.ndarray,
+    y: np.ndarray | None = None,
+    x: np.ndarray | None = None,
+    spatial_units: str = "pixel",
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Make the Dataset that every stage takes from an array of counts.
+
+    Parameters
+    ----------
+    counts : numpy or dask array, shape (y, x, energy)
+        Counts. A NumPy array of whole numbers is stored in the smallest unsigned type that holds
+        it; other arrays keep their type.
+    energy : array, shape (energy,)
+        Channel centres in keV.
+    y, x : array, optional
+        Pixel centres in `spatial_units`; 0, 1, 2 ... by default.
+    spatial_units : str
+        Unit of `y` and `x`.
+    attrs : mapping, optional
+        Attributes of the Dataset: ``beam_energy`` (keV), ``live_time`` (s), ``elements`` ...
+
+    Returns
+    -------
+    xarray.Dataset
+        With the variable ``counts`` and the coordinates ``y``, ``x`` and ``energy``.
+
+    Raises
+    ------
+    SchemaError
+        If the array is not three-dimensional or a coordinate has another length.
+    """
+    if counts.ndim != 3:
+        raise SchemaError(f"counts have shape {counts.shape}, must be (y, x, energy)")
+    if isinstance(counts, np.ndarray):
+        counts = _shrink_dtype(counts)
+    coords = {}
+    for dim, size, values, units, long_name in (
+        (DIM_Y, counts.shape[0], y, spatial_units, "position along y"),
+        (DIM_X, counts.shape[1], x, spatial_units, "position along x"),
+        (DIM_ENERGY, counts.shape[2], energy, "keV", "X-ray energy, channel centre"),
+    ):
+        values = np.arange(size, dtype=float) if values is None else np.asarray(values, float)
+        if values.shape != (size,):
+            raise SchemaError(f"coordinate '{dim}' has shape {values.shape}, must be ({size},)")
+        coords[dim] = (dim, values, {"units": units, "long_name": long_name})
+    return xr.Dataset({COUNTS.name: COUNTS.array(counts)}, coords=coords, attrs=dict(attrs or {}))
+
+
+def _shrink_dtype(counts: np.ndarray) -> np.ndarray:
+    if counts.size == 0 or counts.dtype == np.uint8:
+        return counts
+    if counts.dtype.kind == "f":
+        whole = np.isfinite(counts).all() and (counts == np.trunc(counts)).all()
+    else:
+        whole = counts.dtype.kind in "ui"
+    if not whole or counts.min() < 0:
+        return counts
+    return counts.astype(smallest_count_dtype(int(counts.max())), copy=False)
+
+
+def is_lazy(ds: xr.Dataset) -> bool:
+    """Whether the counts are a Dask array."""
+    return isinstance(ds[COUNTS.name].data, da.Array)
+
+
+def energy_axis(ds: xr.Dataset) -> tuple[float, float]:
+    """Offset and width of the channels in keV: centre of channel i is offset + i * width.
+
+    Raises
+    ------
+    SchemaError
+        If there are fewer than two channels or they are not evenly spaced.
+    """
+    energy = ds[DIM_ENERGY].values
+    if energy.size < 2:
+        raise SchemaError(f"the energy axis has {energy.size} channel(s), must have at least 2")
+    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    if width <= 0 or not np.allclose(np.diff(energy), width, rtol=1e-3, atol=0):
+        raise SchemaError("the energy axis is not evenly spaced and rising; resample it first")
+    return float(energy[0]), float(width)
+
+
+def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:
+    """The same Dataset with one more line in its ``history`` attribute."""
+    history = ds.attrs.get("history")
+    return ds.assign_attrs(history=f"{history}\n{line}" if history else line)
+
+
+def stack_pixels(cube: np.ndarray | da.Array) -> np.ndarray | da.Array:
+    """Rows of pixels from a cube: (y, x, energy) to (y * x, energy); lazy stays lazy."""
+    if isinstance(cube, da.Array):
+        # A row of the matrix must lie in one block, and reshape keeps blocks only along y.
+        cube = cube.rechunk({1: -1, 2: -1})
+    return cube.reshape(-1, cube.shape[-1])
+
+
+def unstack_pixels(matrix: np.ndarray | da.Array, shape: tuple[int, int]) -> np.ndarray | da.Array:
+    """Inverse of `stack_pixels`: (y * x, n) to (y, x, n) with ``shape`` = (y, x)."""
+    if matrix.shape[0] != shape[0] * shape[1]:
+        raise ParameterError(f"{matrix.shape[0]} rows do not make a map of {shape[0]} x {shape[1]}")
+    return matrix.reshape(*shape, matrix.shape[-1])
+
+
+def check_cube(ds: xr.Dataset) -> None:
+    """Check that `ds` holds a spectrum image that can be decomposed at all.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two pixels or two channels.
+    """
+    validate(ds, COUNTS)
+    sizes = ds[COUNTS.name].sizes
+    if sizes[DIM_Y] * sizes[DIM_X] < 2:
+        raise DataError("the map has one pixel; a decomposition needs at least 2")
+    if sizes[DIM_ENERGY] < 2:
+        raise DataError("the spectra have one channel; a decomposition needs at least 2")

@@ -1,0 +1,5 @@
+"""From weighted counts to components: spectra, maps and variances."""
+
+from edxdenoise.decompose.pca import pca
+
+__all__ = ["pca"]

@@ -1,0 +1,23 @@
+"""Reading and writing files; nothing here decides anything about the data."""
+
+from edxdenoise.io.atomic import atomic_output, check_output
+from edxdenoise.io.checks import check_counts
+from edxdenoise.io.metadata import file_source
+from edxdenoise.io.own import open_dataset
+from edxdenoise.io.read import read_cube
+from edxdenoise.io.save import check_save, save_dataset
+from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
+
+__all__ = [
+    "SignalInfo",
+    "atomic_output",
+    "check_counts",
+    "check_output",
+    "check_save",
+    "file_source",
+    "list_signals",
+    "open_dataset",
+    "pick_signal",
+    "read_cube",
+    "save_dataset",
+]

@@ -1,0 +1,89 @@
+"""Open what this package wrote: .nc and .zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.errors import FormatError
+from edxdenoise.io.attrs import memory_attrs
+from edxdenoise.io.guard import guarded
+from edxdenoise.schema import COUNTS, DIM_X, DIM_Y, SPECS
+
+
+def open_dataset(path: str | Path) -> xr.Dataset:
+    """Open a .nc or .zarr that this package wrote, or one with counts(y, x, energy).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file or folder.
+
+    Returns
+    -------
+    xarray.Dataset
+        Maps and cubes are Dask arrays in the chunks stored; all else is loaded.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, it is damaged, or is no spectrum image.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FormatError(f"{path} does not exist")
+    if path.suffix.lower() == ".zarr":
+        ds = guarded(path, lambda: open_zarr(path))
+    elif path.suffix.lower() == ".nc":
+        ds = guarded(path, lambda: _open_netcdf(path))
+    else:
+        raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
+    if "edxdenoise_version" not in ds.attrs and not (
+        COUNTS.name in ds and ds[COUNTS.name].dims == COUNTS.dims
+    ):
+        raise FormatError(
+            f"{path} is not from edxdenoise and has no variable 'counts' with dims {COUNTS.dims}"
+        )
+    return ds
+
+
+def open_zarr(path: Path) -> xr.Dataset:
+    """Open a .zarr folder as `open_dataset` does, whatever it holds."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    if "edxdenoise_version" in group.attrs:
+        # Zarr itself takes a missing chunk for one of zeros; we write those too.
+        for name, array in group.arrays():
+            if array.nchunks_initialized != array.nchunks:
+                raise FormatError(
+                    f"{path} is damaged: chunks of '{name}' are missing; copy it again"
+                )
+    return _as_in_memory(
+        xr.open_dataset(path, engine="zarr", chunks={}, consolidated=False, decode_times=False)
+    )
+
+
+def _open_netcdf(path: Path) -> xr.Dataset:
+    return _as_in_memory(xr.open_dataset(path, engine="netcdf4", chunks={}, decode_times=False))
+
+
+def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:
+    loaded = {}
+    for name, array in ds.variables.items():
+        if not {DIM_Y, DIM_X} <= set(array.dims):
+            array = array.load()
+        if array.dtype.kind in "OT":
+            array = array.astype(object).astype(str)
+        array.attrs = memory_attrs(array.attrs)
+        if name in SPECS:
+            for key, value in SPECS[str(name)].extra.items():
+                if isinstance(value, np.ndarray) and key in array.attrs:
+                    array.attrs[key] = np.asarray(array.attrs[key], value.dtype)
+        loaded[name] = array
+    coords = {name: loaded.pop(name) for name in ds.coords}
+    ds = ds.assign_coords(coords).assign(loaded)
+    ds.attrs = memory_attrs(ds.attrs)
+    return ds

@@ -1,0 +1,148 @@
+"""Read the spectrum image of any vendor's file, or of our own, as a Dataset."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import default_memory_limit, format_memory
+from edxdenoise.cube import make_cube, smallest_count_dtype
+from edxdenoise.errors import EdxdenoiseWarning, MemoryLimitError
+from edxdenoise.io.guard import guarded
+from edxdenoise.io.metadata import (
+    attributes,
+    axis_values,
+    energy_values,
+    file_source,
+    spatial_units,
+)
+from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
+from edxdenoise.io.vendor import VendorSignal
+from edxdenoise.schema import DIM_ENERGY
+
+
+def read_cube(
+    path: Path | str, *, signal: int | str | None = None, memory_limit: int | None = None
+) -> xr.Dataset:
+    """Read a spectrum image.
+
+    Parameters
+    ----------
+    path : path
+        A file of any format RosettaSciIO reads, or our own .nc or .zarr.
+    signal : int or str, optional
+        Number (from 1, see `list_signals`) or title of the signal. By default the one X-ray map
+        in the file.
+    memory_limit : int, optional
+        Bytes that the counts may take where the format can only be parsed as a whole (.bcf,
+        .pts); by default half of what is free.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``counts`` (y, x, energy) as a Dask array in the smallest integer type the reader can
+        tell without an extra pass; ``energy`` in keV; ``y`` and ``x`` in the file's unit, from its
+        offset, descending where the file says so (TIA), rows as stored. What the file says of its
+        measurement is in the attributes (`metadata.attributes`), with ``source``.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, is cut short, or holds no or several spectrum images.
+    MemoryLimitError
+        If the counts would not fit.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If the file has no energy calibration, or its map lacks counts of its own sum spectrum.
+    """
+    path = check_file(path)
+    if path.suffix.lower() in (".nc", ".zarr"):
+        from edxdenoise.io.own import open_dataset
+
+        return open_dataset(path)
+    signals = open_file(path)
+    infos = [describe(number, each) for number, each in enumerate(signals, 1)]
+    chosen = signals[pick_signal(path, infos, signal).index - 1]
+    if chosen.load is not None:
+        _check_memory(path, chosen, memory_limit)
+        chosen = guarded(path, chosen.load)
+    return guarded(path, lambda: _dataset(path, chosen))
+
+
+def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    needed = describe(1, signal).nbytes
+    if needed > limit:
+        raise MemoryLimitError(
+            f"'{path}' can only be read as a whole and takes {format_memory(needed)}, the limit is "
+            f"{format_memory(limit)}; raise --memory-limit"
+        )
+
+
+def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
+    position = energy_position(signal)
+    assert position is not None
+    map_axes = [i for i in range(3) if i != position]
+    y_axis, x_axis = (signal.axes[i] for i in map_axes)
+    data = signal.data.transpose(*map_axes, position) if position != 2 else signal.data
+    energy, calibrated = _energy(path, signal, position)
+    units = spatial_units(x_axis)
+    attrs = attributes(signal.metadata, signal.original_metadata)
+    attrs["title"] = attrs["title"] or path.stem
+    attrs["source"] = file_source(path)
+    ds = make_cube(
+        _lazy(data),
+        energy=energy,
+        y=axis_values(y_axis) * _ratio(spatial_units(y_axis), units),
+        x=axis_values(x_axis),
+        spatial_units=units,
+        attrs=attrs,
+    )
+    if not calibrated:
+        ds[DIM_ENERGY].attrs.update(units="channel", long_name="channel number")
+    return ds
+
+
+def _ratio(units: str, other: str) -> float:
+    lengths = {"m": 1.0, "mm": 1e-3, "µm": 1e-6, "nm": 1e-9, "pm": 1e-12}
+    return lengths[units] / lengths[other] if {units, other} <= lengths.keys() else 1.0
+
+
+def _energy(path: Path, signal: VendorSignal, position: int) -> tuple[np.ndarray, bool]:
+    axis = signal.axes[position]
+    energy = energy_values(axis)
+    if energy is None and not axis.get("units") and "ev-per-chan" in signal.original_metadata:
+        # Ripple's one standard calibration has its unit in its name.
+        energy = 1e-3 * axis_values(axis)
+    if energy is not None:
+        return energy, True
+    warnings.warn(
+        f"'{path}' has no energy calibration: its energy axis holds channel numbers, so that "
+        "energies in keV and X-ray lines mean nothing",
+        EdxdenoiseWarning,
+        stacklevel=4,
+    )
+    return axis_values(axis), False
+
+
+def _lazy(data: Any) -> da.Array:
+    """Counts as a Dask array; what lies in memory as one chunk in the smallest type."""
+    if isinstance(data, da.Array):
+        # The last pixel shows whether the file holds what its header says.
+        data[-1, -1, -1].compute()
+        native = data.dtype.newbyteorder("=")
+        if data.dtype.byteorder in "<>":
+            # Not astype() of Dask, which takes '<' and '=' for the same where they are.
+            data = data.map_blocks(np.ndarray.astype, native, meta=np.empty((0, 0, 0), native))
+        return data
+    data = np.asarray(data)
+    if data.dtype.kind in "ui" and data.size and data.min() >= 0:
+        data = data.astype(smallest_count_dtype(int(data.max())), copy=False)
+    return da.from_array(data, chunks=-1, name=False)

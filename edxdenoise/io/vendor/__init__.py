@@ -1,0 +1,110 @@
+"""What lies in a vendor's file, as RosettaSciIO gives it, with the traps of each format mended.
+
+`open_signals` reads headers and as little else as the reader allows. Bruker's and JEOL's maps can
+only be parsed as a whole: `VendorSignal.load` does, and compares the counts with the sum spectrum
+in the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edxdenoise.errors import FormatError
+from edxdenoise.io.guard import guarded
+from edxdenoise.io.vendor.base import VendorSignal, run_plugin, vendor_signal
+from edxdenoise.io.vendor.bruker import open_bruker
+from edxdenoise.io.vendor.jeol import open_asw, open_pts
+from edxdenoise.io.vendor.others import check_edax, check_ripple, open_phenom, open_tia
+from edxdenoise.io.vendor.velox import is_velox, open_velox
+
+__all__ = ["VendorSignal", "open_signals", "plugins"]
+
+# Extensions for which RosettaSciIO's plugins, in its own order, are not likeliest first.
+_PLUGINS: dict[str, tuple[str, ...]] = {
+    "hdf5": ("hspy", "usid", "delmic"),
+    "h5": ("hspy", "usid", "delmic", "tofwerk", "arina"),
+    "img": ("jeol", "hamamatsu"),
+}
+_COMMON = ".bcf .pts .asw .spd .emd .emi .ser .elid .hspy .rpl .dm3 .dm4 .nc .zarr"
+_HINTS = {
+    "zip": "unpack it and name the file inside",
+    "raw": "name its .rpl file instead",
+    "ipr": "name its .spd file instead",
+}
+
+
+def open_signals(path: Path) -> list[VendorSignal]:
+    """All signals of a file, in its order.
+
+    To be called within `guard.guarded`: readers fail in many ways.
+
+    Raises
+    ------
+    FormatError
+        If the extension is unknown, or the file is known to be cut short.
+    """
+    match path.suffix[1:].lower():
+        case "bcf":
+            return open_bruker(path)
+        case "pts":
+            return open_pts(path)
+        case "asw":
+            return open_asw(path)
+        case "elid":
+            return open_phenom(path)
+        case "emi" | "ser":
+            return open_tia(path)
+        case "emd" if is_velox(path):
+            return open_velox(path)
+        case "rpl":
+            check_ripple(path)
+        case "spd":
+            check_edax(path)
+    return _open_with_plugins(path)
+
+
+def _open_with_plugins(path: Path) -> list[VendorSignal]:
+    failures = []
+    for plugin in plugins(path):
+        try:
+            signals = guarded(path, lambda: _open_lazily(plugin, path))
+        except FormatError as error:
+            failures.append(error)
+            continue
+        if signals:
+            return signals
+    if failures:
+        raise failures[0]
+    return []
+
+
+def _open_lazily(plugin: str, path: Path) -> list[VendorSignal]:
+    try:
+        items = run_plugin(plugin, path, lazy=True)
+    except NotImplementedError:
+        items = run_plugin(plugin, path)
+    return [vendor_signal(item) for item in items]
+
+
+def plugins(path: Path) -> tuple[str, ...]:
+    """Names of the RosettaSciIO modules that may read a file, likeliest first.
+
+    Raises
+    ------
+    FormatError
+        If none knows the extension.
+    """
+    extension = path.suffix[1:].lower()
+    if extension in _PLUGINS:
+        return _PLUGINS[extension]
+    from rsciio import IO_PLUGINS
+
+    found = tuple(
+        plugin["api"].removeprefix("rsciio.")
+        for plugin in IO_PLUGINS
+        if extension in (known.lower() for known in plugin["file_extensions"])
+    )
+    if not found:
+        hint = _HINTS.get(extension, f"readable are {_COMMON} and what else RosettaSciIO reads")
+        raise FormatError(f"cannot read '{path}': the extension '.{extension}' is unknown; {hint}")
+    return found

@@ -1,0 +1,113 @@
+"""What all vendors' formats share: a signal in RosettaSciIO's terms, and its check."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edxdenoise.errors import EdxdenoiseWarning, FormatError
+from edxdenoise.io.metadata import apply_mapping
+
+# The sum spectrum a file holds and the sum over its map differ by up to 1 % in sound files.
+_TOLERANCE = 0.03
+
+
+@dataclass(frozen=True)
+class VendorSignal:
+    """One signal of a file in RosettaSciIO's terms.
+
+    Parameters
+    ----------
+    data : array-like
+        Dask or NumPy array; only shape and dtype count where `load` is given.
+    axes : list of dict
+        In the order of the array's axes.
+    metadata, original_metadata : dict
+        As HyperSpy would show them; the vendor's own.
+    load : callable, optional
+        Parses the file as a whole and gives the signal again, with its counts in memory.
+    """
+
+    data: Any
+    axes: list[dict[str, Any]]
+    metadata: dict[str, Any]
+    original_metadata: dict[str, Any]
+    load: Callable[[], VendorSignal] | None = None
+
+
+def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:
+    """What RosettaSciIO's `plugin` makes of a file."""
+    # As text: some readers cut the name apart as a string.
+    return import_module(f"rsciio.{plugin}").file_reader(str(path), **options)
+
+
+def vendor_signal(
+    item: Mapping[str, Any], load: Callable[[], VendorSignal] | None = None
+) -> VendorSignal:
+    """One item of what a plugin gives, its metadata filled in and its axes in order."""
+    original = item.get("original_metadata") or {}
+    metadata = apply_mapping(item["metadata"], original, item.get("mapping") or {})
+    axes = list(item["axes"])
+    # Readers list the axes in the order of the array or number them, not always rightly.
+    if [int(axis["size"]) for axis in axes] != list(item["data"].shape):
+        axes.sort(key=lambda axis: axis.get("index_in_array", 0))
+    return VendorSignal(item["data"], axes, metadata, original, load)
+
+
+def is_map(item: Mapping[str, Any]) -> bool:
+    """Whether an item has three axes."""
+    return item["data"].ndim == 3
+
+
+def cut_short(path: Path, detail: str) -> FormatError:
+    """The error for a file that lacks its end."""
+    return FormatError(
+        f"cannot read '{path}': the file is cut short or damaged, {detail}; copy or export it again"
+    )
+
+
+def check_loss(
+    path: Path, counts: np.ndarray, spectrum: np.ndarray | None, *, allowed: float = 0.0
+) -> None:
+    """Compare the sum over a map with the sum spectrum its file holds.
+
+    Parameters
+    ----------
+    path : Path
+        For the messages.
+    counts : array, shape (y, x, energy)
+        The map.
+    spectrum : array, shape (energy,), optional
+        The file's own sum spectrum, where it has one.
+    allowed : float
+        Share of the counts that the reader may rightly leave out.
+
+    Raises
+    ------
+    FormatError
+        If more is missing.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If some of what may be missing is missing.
+    """
+    if spectrum is None:
+        return
+    expected, found = int(np.sum(spectrum, dtype=np.uint64)), int(counts.sum(dtype=np.uint64))
+    if found >= (1 - _TOLERANCE) * expected:
+        return
+    message = f"its map holds only {found} of the {expected} counts of its own sum spectrum"
+    if found == 0 or found < (1 - _TOLERANCE - allowed) * expected:
+        raise FormatError(
+            f"cannot read '{path}': {message}, it is a line scan or damaged; export a map again"
+        )
+    warnings.warn(
+        f"'{path}': {message}; an unfinished sweep is left out", EdxdenoiseWarning, stacklevel=2
+    )

@@ -1,0 +1,75 @@
+"""Bruker .bcf: a small file system whose blocks the compiled decoder trusts blindly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edxdenoise.cube import smallest_count_dtype
+from edxdenoise.errors import FormatError
+from edxdenoise.io.vendor.base import (
+    VendorSignal,
+    check_loss,
+    cut_short,
+    is_map,
+    run_plugin,
+    vendor_signal,
+)
+
+
+def open_bruker(path: Path) -> list[VendorSignal]:
+    """Images and maps of a .bcf; its counts are decoded by `VendorSignal.load`."""
+    from rsciio.bruker._api import BCF_reader
+
+    with open(path, "rb") as file:
+        if file.read(8) != b"AAMVHFSS":
+            raise FormatError(
+                f"cannot read '{path}': it is no Bruker .bcf map; check the file or its extension"
+            )
+    reader = BCF_reader(str(path))
+    _check_blocks(path, reader)
+    numbers = iter(reader.available_indexes)
+    signals = []
+    for item in run_plugin("bruker", path, lazy=True, index="all"):
+        if not is_map(item):
+            signals.append(vendor_signal(item))
+            continue
+        # The reader gives both axes the height of a pixel.
+        width = item["original_metadata"].get("Microscope", {}).get("DX")
+        if width is not None:
+            item["axes"][1]["scale"] = width
+        signals.append(vendor_signal(item, _loader(path, item, next(numbers))))
+    return signals
+
+
+def _check_blocks(path: Path, reader: Any) -> None:
+    """Refuse a file that lacks blocks: the decoder would read past its buffer."""
+    size = path.stat().st_size
+    for item in reader.vfs["EDSDatabase"].values():
+        if isinstance(item, dict):
+            continue
+        ends = item.pointers + reader.usable_chunk
+        if ends.size:
+            ends[-1] = item.pointers[-1] + (item.size % reader.usable_chunk or reader.usable_chunk)
+        if ends.size < item.size_in_chunks or (ends > size).any():
+            raise cut_short(path, f"its {size} bytes do not hold all of '{item.name}'")
+
+
+def _loader(path: Path, item: Mapping[str, Any], number: int) -> Callable[[], VendorSignal]:
+    def load() -> VendorSignal:
+        from rsciio.bruker._api import BCF_reader
+
+        reader = BCF_reader(str(path))
+        # The reader guesses the type from the mean of the strongest channel, and a pixel far
+        # above the mean would overflow unseen: decode one size wider, shrink afterwards.
+        guess = np.iinfo(reader.header.estimate_map_depth(index=number))
+        wider = smallest_count_dtype(min(guess.max + 1, np.iinfo(np.uint32).max)).type
+        reader.header.estimate_map_depth = lambda **_: wider
+        counts = reader.parse_hypermap(index=number, lazy=False)
+        check_loss(path, counts, reader.header.spectra_data[number].data)
+        return vendor_signal({**item, "data": counts})
+
+    return load

@@ -1,0 +1,87 @@
+"""Phenom .elid, TIA .emi and .ser, and the sizes of the raw files of ripple and EDAX."""
+
+from __future__ import annotations
+
+import bz2
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from edxdenoise.errors import EdxdenoiseWarning, FormatError
+from edxdenoise.io.vendor.base import (
+    VendorSignal,
+    cut_short,
+    is_map,
+    run_plugin,
+    vendor_signal,
+)
+
+
+def open_phenom(path: Path) -> list[VendorSignal]:
+    """Images, spectra and maps of a .elid."""
+    # The reader waits for ever for the end of a stream that is cut short.
+    decompressor = bz2.BZ2Decompressor()
+    with open(path, "rb") as file:
+        while not decompressor.eof:
+            block = file.read(1 << 20)
+            if not block:
+                raise cut_short(path, "its compressed stream has no end")
+            decompressor.decompress(block)
+    return [vendor_signal(item) for item in run_plugin("phenom", path)]
+
+
+def open_tia(path: Path) -> list[VendorSignal]:
+    """The signals of a .emi in its .ser files, or of one .ser."""
+    try:
+        # Lazy or not, the reader goes through the whole file when it opens it.
+        items = run_plugin("tia", path)
+    except (ValueError, TypeError, IndexError) as error:
+        raise cut_short(path, "or a .ser file that belongs to it is") from error
+    if not items:
+        raise FormatError(
+            f"cannot read '{path}': no data file '{path.stem}_1.ser' that can be read lies beside "
+            "it; copy .emi and .ser files together"
+        )
+    for item in items:
+        header = item["original_metadata"]["ser_header_parameters"]
+        planned, done = header["TotalNumberElements"], header["ValidNumberElements"]
+        if done < planned and is_map(item):
+            warnings.warn(
+                f"'{path}': the map was stopped after {done} of {planned} pixels; the rest is 0",
+                EdxdenoiseWarning,
+                stacklevel=2,
+            )
+    return [vendor_signal(item) for item in items]
+
+
+def check_ripple(path: Path) -> None:
+    """Refuse a .rpl whose .raw is missing or smaller than it says."""
+    from rsciio.ripple._api import parse_ripple
+
+    candidates = (path.with_suffix(suffix) for suffix in (".raw", ".RAW"))
+    raw = next((candidate for candidate in candidates if candidate.exists()), None)
+    if raw is None:
+        raise FormatError(
+            f"cannot read '{path}': its data file '{path.stem}.raw' is missing; copy both together"
+        )
+    with open(path, encoding="latin-1") as file:
+        header = parse_ripple(file)
+    sizes = (header["width"], header["height"], header["depth"], int(header["data-length"]))
+    _check_size(path, raw, header["offset"] + math.prod(sizes))
+
+
+def check_edax(path: Path) -> None:
+    """Refuse a .spd smaller than its header says."""
+    from rsciio.edax._api import get_spd_dtype_list
+
+    header = np.fromfile(path, dtype=get_spd_dtype_list(), count=1)[0]
+    sizes = [int(header[name]) for name in ("nPoints", "nLines", "nChannels", "countBytes")]
+    _check_size(path, path, int(header["dataOffset"]) + math.prod(sizes))
+
+
+def _check_size(path: Path, data: Path, expected: int) -> None:
+    size = data.stat().st_size
+    if size < expected:
+        raise cut_short(path, f"{size} of {expected} bytes in '{data.name}'")

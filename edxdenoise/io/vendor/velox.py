@@ -1,0 +1,47 @@
+"""Velox .emd: many signals in one HDF5 file, the map as a stream of events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+
+from edxdenoise.cube import smallest_count_dtype
+from edxdenoise.errors import FormatError
+from edxdenoise.io.vendor.base import VendorSignal, is_map, run_plugin, vendor_signal
+
+
+def is_velox(path: Path) -> bool:
+    """Whether an .emd is from Velox, and not of the older Berkeley kind."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return "Version" in file and "Data" in file
+
+
+def open_velox(path: Path) -> list[VendorSignal]:
+    """Spectra, images and maps of a Velox file."""
+    # Read together, the maps would get the shape of the last image of the file.
+    items = []
+    for kind in ("single_spectrum", "images", "spectrum_image"):
+        items += run_plugin("emd", path, lazy=True, select_type=kind, SI_dtype=np.uint32)
+    if _is_pruned(path) and not any(is_map(item) for item in items):
+        raise FormatError(
+            f"cannot read '{path}': Velox has pruned it, its spectrum image is gone; export it "
+            "again without pruning"
+        )
+    for item in items:
+        if is_map(item) and isinstance(item["data"], da.Array):
+            # The events are in memory already, as a sparse array.
+            smallest = smallest_count_dtype(int(item["data"].max().compute()))
+            item["data"] = item["data"].astype(smallest)
+    return [vendor_signal(item) for item in items]
+
+
+def _is_pruned(path: Path) -> bool:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        data = file["Data"]
+        return "SpectrumImage" in data and not len(data.get("SpectrumStream", ()))

@@ -1,0 +1,10 @@
+"""Names of the methods a user can choose, in one place that imports nothing.
+
+The command line, the recipe and the functions themselves check against these.
+"""
+
+WEIGHTINGS = ("poisson", "none")
+DECOMPOSITIONS = ("pca",)
+SOLVERS = ("auto", "covariance", "incremental", "randomized", "full")
+SELECTORS = ("split", "edge", "elbow", "second-elbow", "all")
+PRESETS = ("solar-cell", "nanoparticles", "core-shell", "layers-gradient", "mineral")

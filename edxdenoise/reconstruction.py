@@ -1,0 +1,105 @@
+"""From kept components back to counts: undo the weighting and add the mean."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.cube import add_history, is_lazy
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COUNTS_DENOISED,
+    MEAN_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+
+
+def rebuild_block(
+    maps: np.ndarray, weight_pixel: np.ndarray, spectra: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
+    """g (mean + sum of map * spectrum) of one block, shape (y, x, energy), float32.
+
+    `spectra` and `mean` have the channel weight in them already.
+    """
+    scores = maps.reshape(len(maps), -1).T
+    rows = scores @ spectra
+    rows += mean
+    rows *= weight_pixel.reshape(-1, 1)
+    return rows.reshape(*maps.shape[1:], -1)
+
+
+def reconstruct(ds: xr.Dataset) -> xr.Dataset:
+    """Rebuild the cube from the components kept.
+
+    ``counts_denoised`` = g h (mean + sum over kept k of map_k spectrum_k): expected counts in
+    the units of the counts measured, so that any quantification that takes counts takes them.
+    A model that contains component 1 keeps the total of every pixel and of every channel.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``component_map``, ``component_spectrum``, ``component_keep``, ``mean_spectrum`` and
+        the weights.
+
+    Returns
+    -------
+    Dataset
+        With ``counts_denoised``, float32; lazy where the counts or the maps are, in blocks of
+        the counts.
+    """
+    validate(
+        ds,
+        COMPONENT_MAP,
+        COMPONENT_SPECTRUM,
+        COMPONENT_KEEP,
+        MEAN_SPECTRUM,
+        WEIGHT_PIXEL,
+        WEIGHT_ENERGY,
+    )
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    h = ds[WEIGHT_ENERGY.name].data
+    maps = ds[COMPONENT_MAP.name].data[kept]
+    spectra = (ds[COMPONENT_SPECTRUM.name].data[kept] * h).astype(np.float32)
+    mean = (ds[MEAN_SPECTRUM.name].data * h).astype(np.float32)
+    g = ds[WEIGHT_PIXEL.name].data.astype(np.float32)
+    if is_lazy(ds) or isinstance(maps, da.Array):
+        chunks = ds.chunksizes
+        blocks = (chunks["y"], chunks["x"])
+        maps = da.asarray(maps).rechunk((-1, *blocks)).astype(np.float32)
+        rebuilt = da.blockwise(
+            rebuild_block,
+            "yxe",
+            maps,
+            "kyx",
+            da.asarray(g).rechunk(blocks),
+            "yx",
+            da.asarray(spectra).rechunk(-1),
+            "ke",
+            da.asarray(mean).rechunk(-1),
+            "e",
+            concatenate=True,
+            dtype=np.float32,
+        )
+    else:
+        rebuilt = rebuild_block(maps.astype(np.float32), g, spectra, mean)
+    result = ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(rebuilt)})
+    return add_history(result, f"reconstruct components={_ranges(kept + 1)}")
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    """Numbers as people write them.
+
+    Examples
+    --------
+    >>> _ranges(np.array([1, 2, 3, 4, 8, 10]))
+    '1-4,8,10'
+    """
+    if not len(numbers):
+        return "none"
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)

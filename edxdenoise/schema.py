@@ -1,0 +1,157 @@
+"""The variables of a Dataset: one specification each, which documents and validates it.
+
+Stages meet through these names only. A stage validates what it needs on entry and returns a new
+Dataset with its own variables added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.errors import SchemaError
+
+DIM_Y = "y"
+DIM_X = "x"
+DIM_ENERGY = "energy"
+DIM_COMPONENT = "component"
+DIM_LINE = "line"
+DIM_ELEMENT = "element"
+DIM_RATIO = "ratio"
+DIM_PHASE = "phase"
+
+COORD_AREA = "area"
+
+_KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "floating point"}
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """Name, dims, kinds of number, unit and meaning of one variable.
+
+    Parameters
+    ----------
+    name : str
+        Name in the Dataset.
+    dims : tuple of str
+        Dimensions, in the order they are stored.
+    kinds : str
+        Allowed numpy dtype kinds, such as ``"ui"`` for whole numbers.
+    units : str
+        Unit as CF writes it; ``"1"`` for a pure number.
+    long_name : str
+        One sentence; becomes the ``long_name`` attribute.
+    extra : mapping
+        Further attributes, such as CF's ``flag_values``.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    kinds: str
+    units: str
+    long_name: str
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def array(self, data: object) -> xr.DataArray:
+        """Put `data` (NumPy or Dask) under this specification, attributes included."""
+        attrs = {"units": self.units, "long_name": self.long_name, **self.extra}
+        return xr.DataArray(data, dims=self.dims, attrs=attrs)
+
+
+_MAP = (DIM_Y, DIM_X)
+_CUBE = (DIM_Y, DIM_X, DIM_ENERGY)
+_COMPONENT_MAP = (DIM_COMPONENT, DIM_Y, DIM_X)
+
+COUNTS = VariableSpec("counts", _CUBE, "uif", "counts", "X-ray counts")
+EXPOSURE = VariableSpec("exposure", _MAP, "f", "1", "relative exposure; counts are not scaled")
+WEIGHT_PIXEL = VariableSpec(
+    "weight_pixel", _MAP, "f", "1", "g: Poisson weight of a pixel, root of its total counts"
+)
+WEIGHT_ENERGY = VariableSpec(
+    "weight_energy",
+    (DIM_ENERGY,),
+    "f",
+    "1",
+    "h: Poisson weight of a channel, root of its total counts",
+)
+MEAN_SPECTRUM = VariableSpec(
+    "mean_spectrum", (DIM_ENERGY,), "f", "1", "mean of the weighted data; 0 where uncentred"
+)
+COMPONENT_MAP = VariableSpec(
+    "component_map", _COMPONENT_MAP, "f", "1", "scores in the weighted space"
+)
+COMPONENT_SPECTRUM = VariableSpec(
+    "component_spectrum",
+    (DIM_COMPONENT, DIM_ENERGY),
+    "f",
+    "1",
+    "loadings, orthonormal in the weighted space",
+)
+COMPONENT_VARIANCE = VariableSpec(
+    "component_variance",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "variance of the weighted data along the component: squared singular value per pixel",
+)
+COMPONENT_VARIANCE_RATIO = VariableSpec(
+    "component_variance_ratio",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "variance over the total variance of the weighted data",
+)
+COMPONENT_SIGNAL_PROBABILITY = VariableSpec(
+    "component_signal_probability",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "probability that the component is signal; NaN where the selector gives none",
+)
+COMPONENT_KEEP = VariableSpec(
+    "component_keep",
+    (DIM_COMPONENT,),
+    "i",
+    "1",
+    "whether the component rebuilds the cube",
+    {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "dropped kept"},
+)
+COUNTS_DENOISED = VariableSpec(
+    "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
+)
+
+SPECS: dict[str, VariableSpec] = {
+    spec.name: spec for spec in list(globals().values()) if isinstance(spec, VariableSpec)
+}
+
+
+def validate(ds: xr.Dataset, *specs: VariableSpec) -> None:
+    """Check that `ds` has the variables of `specs` with the right dims and kinds of number.
+
+    Raises
+    ------
+    SchemaError
+        Naming the variable, what it is and what it should be.
+
+    Examples
+    --------
+    >>> validate(xr.Dataset(), COUNTS)
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.SchemaError: the Dataset has no variable 'counts' (X-ray counts)
+    """
+    for spec in specs:
+        if spec.name not in ds:
+            raise SchemaError(f"the Dataset has no variable '{spec.name}' ({spec.long_name})")
+        array = ds[spec.name]
+        if array.dims != spec.dims:
+            raise SchemaError(
+                f"variable '{spec.name}' has dims {array.dims}, must have {spec.dims}; "
+                "use .transpose() or rename()"
+            )
+        if array.dtype.kind not in spec.kinds:
+            allowed = " or ".join(_KINDS[kind] for kind in spec.kinds)
+            raise SchemaError(f"variable '{spec.name}' is {array.dtype}, must be {allowed}")

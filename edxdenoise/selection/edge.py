@@ -1,0 +1,28 @@
+"""The noise edge that random-matrix theory gives for Poisson-weighted counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def noise_edge(pixels: int, channels: int, total_counts: float) -> float:
+    """Largest singular value that pure Poisson noise of rank-one mean gives the weighted data.
+
+    The weighted noise has variance 1/N in every entry, N the number of all counts, so that its
+    singular values end at (sqrt(pixels) + sqrt(channels)) / sqrt(N) (V. A. Marchenko and L. A.
+    Pastur, Math. USSR Sb. 1 (1967) 457). Specimens whose noise is not of rank one, those with
+    layers, have noise beyond the edge.
+
+    Parameters
+    ----------
+    pixels, channels : int
+        Those that hold any counts.
+    total_counts : float
+        N.
+
+    Examples
+    --------
+    >>> round(noise_edge(165_000, 650, 165e6), 4)
+    0.0336
+    """
+    return float((np.sqrt(pixels) + np.sqrt(channels)) / np.sqrt(total_counts))

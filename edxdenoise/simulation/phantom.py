@@ -1,0 +1,265 @@
+"""From a preset to a Dataset: expected counts, Poisson counts and the truth behind them, lazily."""
+
+from __future__ import annotations
+
+import json
+from numbers import Integral
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import block_shape
+from edxdenoise.cube import make_cube
+from edxdenoise.errors import ParameterError
+from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y
+from edxdenoise.simulation.geometry import split_rows
+from edxdenoise.simulation.lines import atomic_number
+from edxdenoise.simulation.materials import MATERIALS
+from edxdenoise.simulation.poisson import SEGMENT, count_dtype, expected_counts, poisson_counts
+from edxdenoise.simulation.presets import PRESETS, Preset
+from edxdenoise.simulation.spectrum import line_spectrum, material_spectra
+from edxdenoise.simulation.truth import (
+    EXPECTED_COUNTS,
+    PHASE_MAP,
+    PHASE_SPECTRUM,
+    STRAY_PHASE,
+    TRUE_ATOMIC_PERCENT,
+    TRUE_WEIGHT_PERCENT,
+    composition_tables,
+    percent_maps,
+)
+
+# Streams of random numbers that grow from one seed.
+_GEOMETRY, _NOISE = 0, 1
+_SMALLEST_MAP, _SMALLEST_CHANNELS = 8, 16
+_SMALLEST_RANGE = 1.0  # keV; below it most specimens show no line
+_NM_TO_UG_CM2 = 0.1  # times g/cm^3
+
+
+def simulate(
+    preset: str = "solar-cell",
+    *,
+    shape: tuple[int, int] | None = None,
+    channels: int | None = None,
+    energy_width: float | None = None,
+    counts_per_pixel: float = 1000.0,
+    seed: int = 0,
+    blocks: tuple[int, int] | None = None,
+) -> xr.Dataset:
+    """Simulate a spectrum image whose truth is known.
+
+    Nothing of the size of the cube is computed: counts and expected counts are Dask arrays. The
+    counts of a seed do not depend on the blocks.
+
+    Parameters
+    ----------
+    preset : str
+        One of `PRESETS`: ``solar-cell``, ``nanoparticles``, ``core-shell``, ``layers-gradient``
+        or ``mineral``.
+    shape : tuple of int, optional
+        Rows and columns. Another number of rows than the preset's samples the same field of view
+        more coarsely or finely.
+    channels : int, optional
+        Number of channels; alone, it keeps the preset's energy range.
+    energy_width : float, optional
+        Width of a channel in keV; alone, it keeps the preset's energy range.
+    counts_per_pixel : float
+        Mean of the expected counts of a pixel.
+    seed : int
+        Seed of both geometry and noise.
+    blocks : tuple of int, optional
+        Rows and columns per Dask block; columns are rounded to multiples of 32. By default what
+        `edxdenoise.compute.block_shape` chooses.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``counts``, and the truth: ``expected_counts`` = sum over phases of ``phase_map`` times
+        ``phase_spectrum``, ``true_atomic_percent``, ``true_weight_percent``. Amounts of phases
+        are mass thicknesses in a foil (TEM) and shares of the mass in bulk (SEM). The phase
+        ``"stray"`` is no part of the specimen. A stack of several maps has the coordinate
+        ``area`` along y. The attribute ``simulated`` holds the keywords that make it again.
+
+    Raises
+    ------
+    ParameterError
+        If the preset is unknown or a number is not allowed.
+
+    Examples
+    --------
+    >>> ds = simulate("core-shell", shape=(16, 16), channels=100, counts_per_pixel=50)
+    >>> dict(ds.counts.sizes)
+    {'y': 16, 'x': 16, 'energy': 100}
+    """
+    definition = check_preset(preset)
+    shape = check_shape(definition.shape if shape is None else shape)
+    channels, energy_width = _energy_axis(definition, channels, energy_width)
+    if not (np.isfinite(counts_per_pixel) and counts_per_pixel > 0):
+        raise ParameterError(f"counts_per_pixel is {counts_per_pixel}, must be more than 0")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ParameterError(f"seed is {seed!r}, must be a whole number of at least 0")
+    seed = int(seed)
+
+    energy = (np.arange(channels) + 0.5) * energy_width
+    names, maps, spectra = _phases(definition, shape, energy, counts_per_pixel, seed)
+    phase_map = da.from_array(maps, chunks=(-1, *_blocks(blocks, (*shape, channels))), name=False)
+    expected = expected_counts(phase_map, spectra)
+    counts = poisson_counts(expected, count_dtype(maps, spectra), seed=seed, stream=_NOISE)
+
+    arguments = {
+        "preset": preset,
+        "shape": list(shape),
+        "channels": channels,
+        "energy_width": energy_width,
+        "counts_per_pixel": float(counts_per_pixel),
+        "seed": seed,
+    }
+    pixel = definition.pixel_size * definition.shape[0] / shape[0]
+    ds = make_cube(
+        counts,
+        energy=energy,
+        y=np.arange(shape[0]) * pixel,
+        x=np.arange(shape[1]) * pixel,
+        spatial_units="nm",
+        attrs=_attributes(definition, names, shape) | {"simulated": json.dumps(arguments)},
+    )
+    elements, weight, atoms = composition_tables(names)
+    bulk = definition.instrument.kind == "SEM"
+    ds = ds.assign(
+        {
+            EXPECTED_COUNTS.name: EXPECTED_COUNTS.array(expected),
+            PHASE_MAP.name: PHASE_MAP.array(maps).assign_attrs({"units": "1"} if bulk else {}),
+            PHASE_SPECTRUM.name: PHASE_SPECTRUM.array(spectra),
+            TRUE_ATOMIC_PERCENT.name: TRUE_ATOMIC_PERCENT.array(percent_maps(phase_map, atoms)),
+            TRUE_WEIGHT_PERCENT.name: TRUE_WEIGHT_PERCENT.array(percent_maps(phase_map, weight)),
+        }
+    ).assign_coords(
+        {
+            DIM_PHASE: (DIM_PHASE, names, {"long_name": "phase"}),
+            DIM_ELEMENT: (DIM_ELEMENT, elements, {"long_name": "chemical element"}),
+        }
+    )
+    if definition.area_labels:
+        area = split_rows(shape[0], len(definition.area_labels))
+        attrs = {"long_name": "stacked map", "area_label": list(definition.area_labels)}
+        ds = ds.assign_coords({COORD_AREA: (DIM_Y, area, attrs)})
+    return ds
+
+
+def check_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Examples
+    --------
+    >>> check_preset("solar cell")
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: preset 'solar cell' is not known; allowed are solar-cell, \
+nanoparticles, core-shell, layers-gradient, mineral
+    """
+    if name not in PRESETS:
+        raise ParameterError(f"preset '{name}' is not known; allowed are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def check_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """The shape as two integers.
+
+    Examples
+    --------
+    >>> check_shape((4, 100))
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: shape is (4, 100), must be (rows, columns) of at least 8 each
+    """
+    sizes = tuple(shape)
+    whole = all(isinstance(n, Integral) and n >= _SMALLEST_MAP for n in sizes)
+    if len(sizes) != 2 or not whole:
+        raise ParameterError(
+            f"shape is {sizes}, must be (rows, columns) of at least {_SMALLEST_MAP} each"
+        )
+    return int(sizes[0]), int(sizes[1])
+
+
+def _energy_axis(
+    definition: Preset, channels: int | None, energy_width: float | None
+) -> tuple[int, float]:
+    span = definition.channels * definition.energy_width
+    if energy_width is not None and not (np.isfinite(energy_width) and energy_width > 0):
+        raise ParameterError(f"energy_width is {energy_width} keV, must be more than 0")
+    if channels is None:
+        if energy_width is None:
+            return definition.channels, definition.energy_width
+        channels = round(span / energy_width)
+    if not isinstance(channels, Integral) or channels < _SMALLEST_CHANNELS:
+        raise ParameterError(
+            f"the number of channels is {channels}, must be a whole number of at least "
+            f"{_SMALLEST_CHANNELS}"
+        )
+    width = span / channels if energy_width is None else float(energy_width)
+    if channels * width < _SMALLEST_RANGE:
+        raise ParameterError(
+            f"{channels} channels of {width:g} keV end at {channels * width:g} keV, must reach "
+            f"{_SMALLEST_RANGE:g} keV; raise channels or energy_width"
+        )
+    return int(channels), width
+
+
+def _blocks(blocks: tuple[int, int] | None, shape: tuple[int, int, int]) -> tuple[int, int]:
+    rows, columns = block_shape(shape) if blocks is None else blocks
+    if rows < 1 or columns < 1:
+        raise ParameterError(f"blocks are {blocks}, must be (rows, columns) of at least 1 each")
+    if columns < shape[1]:
+        columns = max(columns // SEGMENT, 1) * SEGMENT
+    return min(rows, shape[0]), min(columns, shape[1])
+
+
+def _phases(
+    definition: Preset,
+    shape: tuple[int, int],
+    energy: np.ndarray,
+    counts_per_pixel: float,
+    seed: int,
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, maps (phase, y, x) and spectra (phase, energy), scaled to the dose."""
+    generator = np.random.default_rng(np.random.SeedSequence([seed, _GEOMETRY]))
+    amounts = definition.geometry(generator, shape)
+    instrument = definition.instrument
+    names = list(amounts)
+    maps = np.stack([amounts[name] for name in names]).astype(np.float32)
+    spectra = material_spectra([MATERIALS[name] for name in names], instrument, energy)
+    if instrument.kind == "TEM":
+        density = np.array([MATERIALS[name].density for name in names], np.float32)
+        maps *= _NM_TO_UG_CM2 * density[:, None, None]
+
+    if definition.stray_share:
+        # Electrons scattered by the specimen excite what is around it, a part comes regardless.
+        strength = np.tensordot(spectra.sum(axis=1, dtype=np.float32), maps, axes=1)
+        strength = 0.5 + 0.5 * strength / strength.mean()
+        total = (spectra.sum(axis=1) * maps.mean(axis=(1, 2))).sum()
+        share = definition.stray_share / (1 - definition.stray_share)
+        stray = line_spectrum(definition.stray, instrument, energy) * total * share
+        names.append(STRAY_PHASE)
+        maps = np.concatenate([maps, strength[None].astype(np.float32)])
+        spectra = np.concatenate([spectra, stray[None]])
+    mean = (spectra.sum(axis=1) * maps.mean(axis=(1, 2), dtype=float)).sum()
+    return names, maps, (spectra * (counts_per_pixel / mean)).astype(np.float32)
+
+
+def _attributes(definition: Preset, names: list[str], shape: tuple[int, int]) -> dict[str, Any]:
+    elements = set(definition.stray)
+    for name in names:
+        if name != STRAY_PHASE:
+            elements |= set(MATERIALS[name].atoms)
+    instrument = definition.instrument
+    return {
+        "title": f"simulated: {definition.title}",
+        "instrument": instrument.kind,
+        "beam_energy": instrument.beam_energy,
+        "take_off_angle": instrument.detector.take_off_angle,
+        "detector_resolution": instrument.detector.resolution,
+        "elements": sorted(elements, key=atomic_number),
+        "live_time": definition.dwell_time * shape[0] * shape[1],
+    }

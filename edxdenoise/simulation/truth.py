@@ -1,0 +1,111 @@
+"""The truth of a phantom: its variables, and compositions from the phases."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+
+from edxdenoise.schema import (
+    DIM_ELEMENT,
+    DIM_ENERGY,
+    DIM_PHASE,
+    DIM_X,
+    DIM_Y,
+    VariableSpec,
+)
+from edxdenoise.simulation.lines import atomic_number, atomic_weight
+from edxdenoise.simulation.materials import MATERIALS
+
+EXPECTED_COUNTS = VariableSpec(
+    "expected_counts",
+    (DIM_Y, DIM_X, DIM_ENERGY),
+    "f",
+    "counts",
+    "truth: expectation of the Poisson counts",
+)
+PHASE_MAP = VariableSpec(
+    "phase_map",
+    (DIM_PHASE, DIM_Y, DIM_X),
+    "f",
+    "ug cm-2",
+    "truth: amount of each phase",
+)
+PHASE_SPECTRUM = VariableSpec(
+    "phase_spectrum",
+    (DIM_PHASE, DIM_ENERGY),
+    "f",
+    "counts",
+    "truth: expected counts of one unit of phase_map",
+)
+TRUE_ATOMIC_PERCENT = VariableSpec(
+    "true_atomic_percent",
+    (DIM_ELEMENT, DIM_Y, DIM_X),
+    "f",
+    "percent",
+    "truth: atoms of the specimen, hydrogen and stray X-rays left out; NaN where there is none",
+)
+TRUE_WEIGHT_PERCENT = VariableSpec(
+    "true_weight_percent",
+    (DIM_ELEMENT, DIM_Y, DIM_X),
+    "f",
+    "percent",
+    "truth: mass of the specimen, hydrogen and stray X-rays left out; NaN where there is none",
+)
+
+STRAY_PHASE = "stray"
+
+
+def composition_tables(names: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """What the phases are made of.
+
+    Parameters
+    ----------
+    names : list of str
+        Of the phases; `STRAY_PHASE` is made of nothing.
+
+    Returns
+    -------
+    elements : list of str
+        Symbols by atomic number.
+    weight, atoms : array, shape (phase, element)
+        Mass and moles of each element per mass of a phase.
+    """
+    materials = {name: MATERIALS[name] for name in names if name != STRAY_PHASE}
+    found = {element for material in materials.values() for element in material.atoms}
+    elements = sorted(found, key=atomic_number)
+    weight = np.zeros((len(names), len(elements)), np.float32)
+    for i, name in enumerate(names):
+        if name in materials:
+            for element, share in materials[name].weight_fractions().items():
+                weight[i, elements.index(element)] = share
+    atoms = weight / np.array([atomic_weight(element) for element in elements], np.float32)
+    return elements, weight, atoms
+
+
+def percent_maps(phase_map: da.Array, table: np.ndarray) -> da.Array:
+    """Percent of each element, lazily.
+
+    Parameters
+    ----------
+    phase_map : dask array, shape (phase, y, x)
+    table : array, shape (phase, element)
+
+    Returns
+    -------
+    dask array of float32, shape (element, y, x)
+        NaN where there is no phase.
+    """
+    return da.map_blocks(
+        _percent_block,
+        phase_map,
+        table=table,
+        dtype=np.float32,
+        chunks=((table.shape[1],), *phase_map.chunks[1:]),
+        meta=np.empty((0, 0, 0), np.float32),
+    )
+
+
+def _percent_block(phase_map: np.ndarray, *, table: np.ndarray) -> np.ndarray:
+    amounts = np.tensordot(table, phase_map, axes=(0, 0))
+    total = amounts.sum(axis=0)
+    return 100 * amounts / np.where(total > 0, total, np.nan)

@@ -1,0 +1,199 @@
+"""A file that cannot be read gives one clear line; none is read with fewer counts than it holds."""
+
+import os
+import shutil
+
+import dask.array as da
+import numpy as np
+import pytest
+from test_read import unpacked, write_ripple  # noqa: F401  (a fixture)
+
+from edxdenoise.cube import make_cube
+from edxdenoise.errors import DataError, EdxdenoiseError, FormatError
+from edxdenoise.io.checks import check_counts, check_totals
+from edxdenoise.io.read import read_cube
+from edxdenoise.io.signals import list_signals
+
+
+def assert_one_line(error: BaseException, name: str) -> None:
+    assert name in str(error)
+    assert "\n" not in str(error)
+    assert ";" in str(error), "a line must also say what to do"
+
+
+BAD = {
+    "Nope.bcf": "no Bruker .bcf map",
+    "empty.bcf": "empty",
+    "empty.emd": "empty",
+    "empty.hspy": "empty",
+    "empty.pts": "empty",
+    "hspy_ext_missing.hspy": "no X-ray map",
+    "no_raw.rpl": "no_raw.raw' is missing",
+    "none_metadata.hdf5": "no X-ray map",
+    "short_raw.raw": "name its .rpl",
+    "short_raw.rpl": "10000 of 24576 bytes",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_file(shared_data, name):
+    with pytest.raises(FormatError) as caught:
+        read_cube(shared_data / "bad" / name)
+    assert_one_line(caught.value, name)
+    assert BAD[name] in str(caught.value)
+
+
+def test_all_bad_files_are_tested(shared_data):
+    assert set(os.listdir(shared_data / "bad")) == set(BAD)
+
+
+CUT = [
+    ("bruker_sem_dacite_22cpp.bcf", None, None),
+    ("small/bruker_over16bit.bcf", None, None),
+    ("jeol_tem_64x64.pts", None, None),
+    ("fept_core_shell.hspy", None, None),
+    ("velox_v11.zip/Test SI 16x16 215 kx.emd", None, None),
+    ("edax_sem_256x231.zip/SEM_EDS_map.spd", None, None),
+    ("small/phenom.elid", 4, None),
+    ("small/tia_1.ser", None, None),
+    ("small/tia.emi", None, "small/tia_1.ser"),
+    ("small/ripple_uncalibrated.rpl", None, "small/ripple_uncalibrated.raw"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*no energy calibration")
+@pytest.mark.parametrize(("name", "signal", "beside"), CUT, ids=[name for name, *_ in CUT])
+def test_cut_file(unpacked, tmp_path, name, signal, beside):  # noqa: F811
+    source = unpacked(name)
+    whole = read_cube(source, signal=signal).counts.sum(dtype=np.uint64).compute()
+    path = tmp_path / source.name
+    shutil.copyfile(source, path)
+    if beside:
+        shutil.copyfile(unpacked(beside), tmp_path / unpacked(beside).name)
+    size = path.stat().st_size
+    lengths = [size * part // 13 for part in range(12, 0, -1)] + [1000, 300, 100, 7, 1]
+    errors = 0
+    for length in (size - 1, size - 100, *lengths):
+        if not 0 < length < path.stat().st_size:
+            continue
+        os.truncate(path, length)
+        try:
+            counts = read_cube(path, signal=signal).counts.sum(dtype=np.uint64).compute()
+        except EdxdenoiseError as error:
+            assert_one_line(error, source.name)
+            errors += 1
+        else:
+            # Some formats end in padding, or in what is not needed for the counts.
+            assert counts == whole, f"{length} of {size} bytes lose counts silently"
+            assert name.endswith((".bcf", ".emi", ".rpl"))
+    assert errors >= 4
+
+
+def test_cut_raw_data(tmp_path):
+    counts = np.ones((3, 4, 6), np.uint16)
+    path = write_ripple(tmp_path / "a.rpl", counts, ev_per_chan=10)
+    for length in (143, 100, 1, 0):
+        os.truncate(tmp_path / "a.raw", length)
+        with pytest.raises(FormatError, match=f"a.rpl.* {length} of 144 bytes in 'a.raw'"):
+            read_cube(path)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in CUT[:1] + CUT[2:5] + CUT[6:7]])
+def test_tail_of_zeros(unpacked, tmp_path, name):  # noqa: F811
+    """As a copy over a broken line leaves it: the right length, the end empty."""
+    content = unpacked(name).read_bytes()
+    path = tmp_path / unpacked(name).name
+    for part in (0.1, 0.5, 0.9):
+        kept = int(part * len(content))
+        path.write_bytes(content[:kept] + bytes(len(content) - kept))
+        with pytest.raises(FormatError) as caught:
+            read_cube(path, signal=4 if name.endswith(".elid") else None)
+        assert_one_line(caught.value, path.name)
+
+
+RUBBISH = ["bcf", "pts", "asw", "spd", "spc", "emd", "emi", "ser", "elid", "hspy", "rpl", "dm3"]
+RUBBISH += ["dm4", "h5", "hdf5", "img", "xml", "csv", "mrc", "zspy", "msa", "tif", "nxs", "prz"]
+
+
+@pytest.mark.parametrize("extension", [*RUBBISH, "nc", "BCF", "txt", "zip", ""])
+def test_text_with_a_vendors_extension(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    path.write_text("This is text and no spectrum image.\n" * 30)
+    with pytest.raises(FormatError) as caught:
+        read_cube(path)
+    assert_one_line(caught.value, path.name)
+
+
+def test_unknown_extension_names_some_that_are_known(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("text")
+    for read in (read_cube, list_signals):
+        with pytest.raises(FormatError, match=r"extension '\.xyz' is unknown; readable are \.bcf"):
+            read(path)
+
+
+def test_no_file_a_folder_no_right(tmp_path):
+    with pytest.raises(FormatError, match="absent.bcf': there is no such file"):
+        read_cube(tmp_path / "absent.bcf")
+    (tmp_path / "folder.bcf").mkdir()
+    with pytest.raises(FormatError, match="folder.bcf': it is a folder"):
+        read_cube(tmp_path / "folder.bcf")
+    if os.geteuid() == 0:
+        pytest.skip("all files can be read by root")
+    locked = tmp_path / "locked.bcf"
+    locked.write_bytes(b"AAMVHFSS")
+    locked.chmod(0)
+    with pytest.raises(FormatError, match="locked.bcf': no permission"):
+        read_cube(locked)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [StopIteration(), KeyError("Header"), MemoryError(), ZeroDivisionError("a\nb"), RuntimeError()],
+)
+def test_every_failure_of_a_reader_is_one_line(tmp_path, monkeypatch, failure):
+    from edxdenoise.io import signals
+
+    def fail(path):
+        raise failure
+
+    monkeypatch.setattr(signals, "open_signals", fail)
+    path = tmp_path / "a.bcf"
+    path.write_text("text")
+    with pytest.raises(FormatError) as caught:
+        read_cube(path)
+    assert_one_line(caught.value, "a.bcf")
+    assert caught.value.__cause__ is failure
+
+
+def cube(counts, lazy):
+    counts = np.asarray(counts)
+    data = da.from_array(counts, chunks=(1, 2, 2)) if lazy else counts
+    energy = np.arange(counts.shape[2]) * 0.01
+    return make_cube(data, energy=energy, attrs={"source": "a.bcf sha256:00"})
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0, "no counts at all"), (-1.0, "negative"), (np.nan, "NaN"), (np.inf, "infinite")],
+)
+def test_counts_that_cannot_be_worked_with(lazy, value, words):
+    counts = np.zeros((2, 3, 4))
+    counts[1, 2, 3] = value
+    if value != 0:
+        counts[0] = 5
+    with pytest.raises(DataError, match=words) as caught:
+        check_counts(cube(counts, lazy))
+    assert_one_line(caught.value, "'a.bcf'")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
+def test_sound_counts_pass_and_do_not_overflow(dtype):
+    check_counts(cube(np.full((16, 16, 2), 128, dtype), lazy=True))
+    check_totals(np.array([0, 3]), name="a")
+
+
+def test_empty_measurement_is_read_but_refused(shared_data):
+    with pytest.raises(DataError, match="tia.emi' holds no counts"):
+        check_counts(read_cube(shared_data / "small" / "tia.emi"))

@@ -1,0 +1,351 @@
+"""Outputs appear whole or not at all."""
+
+import errno
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from edxdenoise.cube import make_cube
+from edxdenoise.errors import FormatError
+from edxdenoise.io import atomic as atomic_module
+from edxdenoise.io import atomic_output, open_dataset, save_dataset
+
+SUFFIXES = [".zarr", ".nc", ".hspy"]
+
+
+def lazy_cube(function=None, shape=(64, 64, 512), chunks=(8, 64, 512)) -> xr.Dataset:
+    counts = da.random.default_rng(0).integers(0, 255, shape, chunks=chunks, dtype=np.uint8)
+    if function is not None:
+        counts = counts.map_blocks(function, meta=np.empty((0, 0, 0), np.uint8))
+    return make_cube(counts, energy=np.arange(float(shape[2])))
+
+
+def fail_late(block, block_info=None):
+    if block_info and block_info[0]["chunk-location"][0] >= 5:
+        raise ValueError("a block that cannot be computed")
+    time.sleep(0.01)
+    return block
+
+
+class TestAtomicOutput:
+    def test_file_and_folder(self, tmp_path):
+        with atomic_output(tmp_path / "a.txt") as partial:
+            partial.write_text("new")
+            assert not (tmp_path / "a.txt").exists() and partial.parent == tmp_path
+        with atomic_output(tmp_path / "report", folder_marker="index.html") as partial:
+            (partial / "index.html").write_text("page")
+        assert (tmp_path / "a.txt").read_text() == "new"
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "report"]
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+    @pytest.mark.parametrize("marker", [None, "index.html"])
+    def test_nothing_is_left_by_an_error(self, tmp_path, error, marker):
+        with pytest.raises(error), atomic_output(tmp_path / "a", folder_marker=marker) as partial:
+            (partial if marker is None else partial / "index.html").write_text("half")
+            raise error
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("marker", [None, "index.html"])
+    def test_overwrite(self, tmp_path, marker):
+        def write(text, overwrite):
+            with atomic_output(tmp_path / "a", overwrite, folder_marker=marker) as partial:
+                (partial if marker is None else partial / "index.html").write_text(text)
+
+        target = tmp_path / "a" if marker is None else tmp_path / "a" / "index.html"
+        write("old", False)
+        with pytest.raises(FormatError, match="a exists; add --overwrite to replace it"):
+            write("new", False)
+        assert target.read_text() == "old"
+        write("new", True)
+        assert target.read_text() == "new"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+    def test_old_output_survives_an_error(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "index.html").write_text("old")
+        with (
+            pytest.raises(ValueError),
+            atomic_output(tmp_path / "a", True, folder_marker="index.html"),
+        ):
+            raise ValueError
+        assert (tmp_path / "a" / "index.html").read_text() == "old"
+
+    def test_old_output_survives_a_failed_rename(self, tmp_path, monkeypatch):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "index.html").write_text("old")
+        rename = Path.rename
+
+        def refuse(self, target):
+            if ".partial-" in self.name:
+                raise OSError(errno.EIO, "Input/output error")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(FormatError, match="was not written: Input/output error"):
+            with atomic_output(tmp_path / "a", True, folder_marker="index.html"):
+                pass
+        assert (tmp_path / "a" / "index.html").read_text() == "old"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+    def test_target_that_appears_meanwhile_is_kept(self, tmp_path):
+        with pytest.raises(FormatError, match="exists"):
+            with atomic_output(tmp_path / "a"):
+                (tmp_path / "a").write_text("by another")
+        assert (tmp_path / "a").read_text() == "by another"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+    def test_folder_of_other_things_is_never_replaced(self, tmp_path):
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "thesis.tex").write_text("years")
+        with pytest.raises(FormatError, match="home is a folder without 'index.html'"):
+            with atomic_output(tmp_path / "home", True, folder_marker="index.html"):
+                pass
+        assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
+
+    def test_folder_where_a_file_is_wanted_and_the_other_way(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").touch()
+        with pytest.raises(FormatError, match="folder is a folder; name a file in it"):
+            with atomic_output(tmp_path / "folder", True):
+                pass
+        with pytest.raises(FormatError, match="file is a file, must be a folder"):
+            with atomic_output(tmp_path / "file", True, folder_marker="x"):
+                pass
+
+    def test_folder_missing(self, tmp_path):
+        with pytest.raises(FormatError, match="folder .*nope does not exist"):
+            with atomic_output(tmp_path / "nope" / "a"):
+                pass
+
+    def test_parent_is_a_file(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(FormatError, match="folder .*file does not exist"):
+            with atomic_output(tmp_path / "file" / "a"):
+                pass
+
+    def test_name_too_long(self, tmp_path):
+        with pytest.raises(FormatError, match="was not written: File name too long"):
+            with atomic_output(tmp_path / ("a" * 254)):
+                pass
+
+    def test_link_is_followed(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "a").symlink_to(tmp_path / "disk" / "b")
+        with atomic_output(tmp_path / "a") as partial:
+            partial.write_text("new")
+        assert (tmp_path / "a").is_symlink() and (tmp_path / "disk" / "b").read_text() == "new"
+
+    def test_stale_partials(self, tmp_path):
+        node = platform.node()
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        dead = tmp_path / f".a.partial-{ended.pid}-{node}"
+        alive = tmp_path / f".a.partial-1-{node}"
+        elsewhere = tmp_path / f".a.partial-{ended.pid}-not{node}"
+        other = tmp_path / f".b.partial-{ended.pid}-{node}"
+        for path in (dead, alive, elsewhere, other):
+            path.mkdir()
+            (path / "zarr.json").touch()
+        with atomic_output(tmp_path / "a"):
+            assert not dead.exists()
+        assert alive.exists() and elsewhere.exists() and other.exists()
+
+    def test_old_output_set_aside_by_a_killed_process_comes_back(self, tmp_path):
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        aside = tmp_path / f".a.replaced-{ended.pid}-{platform.node()}"
+        aside.mkdir()
+        (aside / "index.html").write_text("old")
+        with pytest.raises(FormatError, match="exists"):
+            with atomic_output(tmp_path / "a", folder_marker="index.html"):
+                pass
+        assert (tmp_path / "a" / "index.html").read_text() == "old"
+        assert not aside.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_failing_block_leaves_nothing(tmp_path, suffix):
+    with pytest.raises(ValueError, match="a block that cannot be computed"):
+        save_dataset(lazy_cube(fail_late), tmp_path / f"out{suffix}")
+    time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_existing_target_is_refused_before_anything_is_computed(tmp_path, suffix):
+    save_dataset(lazy_cube(), tmp_path / f"out{suffix}")
+    computed = []
+    ds = lazy_cube(lambda block: computed.append(1) or block)
+    with pytest.raises(FormatError, match=f"out{suffix} exists; add --overwrite to replace it"):
+        save_dataset(ds, tmp_path / f"out{suffix}")
+    with pytest.raises(FormatError, match="nope does not exist"):
+        save_dataset(ds, tmp_path / "nope" / f"out{suffix}")
+    assert computed == []
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    save_dataset(lazy_cube(), path)
+    with pytest.raises(ValueError, match="cannot be computed"):
+        save_dataset(lazy_cube(fail_late), path, overwrite=True)
+    assert (open_dataset(path)["counts"] == lazy_cube()["counts"]).all()
+    save_dataset(lazy_cube(lambda block: block // 2), path, overwrite=True)
+    assert (open_dataset(path)["counts"] == lazy_cube()["counts"] // 2).all()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_a_file_can_be_replaced_by_what_is_made_from_it(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    save_dataset(lazy_cube(), path)
+    ds = open_dataset(path)
+    ds["counts"] = ds["counts"] // 2
+    save_dataset(ds, path, overwrite=True)
+    assert (open_dataset(path)["counts"] == lazy_cube()["counts"] // 2).all()
+
+
+def test_foreign_zarr_folder_is_kept(tmp_path):
+    (tmp_path / "out.zarr").mkdir()
+    (tmp_path / "out.zarr" / "notes.txt").write_text("keep")
+    with pytest.raises(FormatError, match="not an output of edxdenoise"):
+        save_dataset(lazy_cube(), tmp_path / "out.zarr", overwrite=True)
+    assert (tmp_path / "out.zarr" / "notes.txt").exists()
+
+
+_WRITE = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_save_atomic import lazy_cube
+from edxdenoise.io import save_dataset
+def slow(block):
+    time.sleep(0.3)
+    return block
+print("writing", flush=True)
+save_dataset(lazy_cube(slow), sys.argv[1], overwrite=True)
+"""
+
+
+def _start_writing(path: Path) -> subprocess.Popen:
+    code = _WRITE.format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"writing\n"
+    for _ in range(100):
+        if any(path.parent.glob(".*.partial-*")):
+            time.sleep(0.4)
+            return process
+        time.sleep(0.05)
+    raise AssertionError("nothing was written in 5 s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_killed_run_leaves_no_target_and_the_next_one_cleans_up(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    process = _start_writing(path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = [entry.name for entry in tmp_path.iterdir()]
+    assert not path.exists() and len(left) == 1 and left[0].startswith(".out")
+    save_dataset(lazy_cube(), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_interrupted_run_leaves_nothing(tmp_path):
+    process = _start_writing(tmp_path / "out.zarr")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_unwritable_folder(tmp_path, suffix):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write anywhere")
+    with pytest.raises(FormatError, match="was not written: Permission denied"):
+        save_dataset(lazy_cube(), folder / f"out{suffix}")
+    assert list(folder.iterdir()) == []
+
+
+def test_folder_without_permission_is_one_line(tmp_path, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(FormatError, match="out.nc was not written: Permission denied"):
+        save_dataset(lazy_cube(), tmp_path / "out.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_read_only_disk(tmp_path, suffix):
+    with mounted(tmp_path / "disk", "ro") as disk:
+        with pytest.raises(FormatError, match="was not written: Read-only file system"):
+            save_dataset(lazy_cube(), disk / f"out{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("lazy", [True, False])
+def test_full_disk(tmp_path, suffix, lazy):
+    cube = lazy_cube(shape=(64, 64, 1024))
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        with pytest.raises(FormatError, match="no space left in .*disk; free some") as info:
+            save_dataset(cube if lazy else cube.compute(), disk / f"out{suffix}")
+        assert "\n" not in str(info.value)
+        time.sleep(0.1)
+        assert list(disk.iterdir()) == []
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow past 100 kB in this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_file_that_may_not_grow(tmp_path, suffix, small_files):
+    with pytest.raises(FormatError, match="was not written") as info:
+        save_dataset(lazy_cube(), tmp_path / f"out{suffix}")
+    assert "\n" not in str(info.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nearly_full_disk_explains_a_vague_error(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(atomic_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(FormatError, match="no space left"), atomic_output(tmp_path / "a.nc"):
+        raise OSError("NetCDF: HDF error")

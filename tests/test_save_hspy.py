@@ -1,0 +1,123 @@
+"""The .hspy file as HyperSpy and eXSpy see it."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from edxdenoise.cube import make_cube
+from edxdenoise.io import save_dataset
+from edxdenoise.schema import COUNTS_DENOISED
+
+hs = pytest.importorskip("hyperspy.api")
+exspy = pytest.importorskip("exspy")
+
+ORIGINAL = {
+    "Acquisition": {"Dwell/µs": 5.0, "": 1, "on": True, "off": None, "mixed": [1, "a", {"b": 2}]},
+    "numbers": [1.5, 2.5],
+    "words": ["a", "é"],
+    "empty": [],
+    "null\0text": "a\0b",
+    "long": "x" * 200_000,
+    "huge": 2**70,
+}
+
+
+@pytest.fixture
+def cube() -> xr.Dataset:
+    return make_cube(
+        np.random.default_rng(0).poisson(2, (7, 5, 40)),
+        energy=np.arange(40) * 0.1 - 0.2,
+        y=np.arange(7) * 2.5 + 10,
+        x=np.arange(5) * 2.5,
+        spatial_units="nm",
+        attrs={
+            "title": "Control 1/2",
+            "instrument": "TEM",
+            "beam_energy": 200.0,
+            "live_time": 12.5,
+            "real_time": 14.0,
+            "take_off_angle": 22.0,
+            "azimuth_angle": 45.0,
+            "stage_tilt": 10.0,
+            "detector_resolution": 132.0,
+            "elements": ["Pb", "I"],
+            "source": "a.emd sha256:00",
+            "original_metadata": json.dumps(ORIGINAL),
+        },
+    )
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 3, "x": 2}])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_axes_metadata_and_counts(cube, tmp_path, chunks, lazy, caplog):
+    save_dataset(cube if chunks is None else cube.chunk(chunks), tmp_path / "out.hspy")
+    signal = hs.load(tmp_path / "out.hspy", lazy=lazy)
+    assert type(signal).__name__ == ("LazyEDSTEMSpectrum" if lazy else "EDSTEMSpectrum")
+    data = signal.data.compute() if lazy else signal.data
+    assert data.dtype == np.uint8
+    np.testing.assert_array_equal(data, cube["counts"])
+    x, y, energy = signal.axes_manager["x"], signal.axes_manager["y"], signal.axes_manager["Energy"]
+    assert (y.scale, y.offset, y.units, x.scale, x.offset) == (2.5, 10, "nm", 2.5, 0)
+    np.testing.assert_allclose(energy.axis, cube["energy"], atol=1e-12)
+    assert energy.units == "keV" and energy.is_binned
+    assert signal.metadata.General.title == "Control 1/2"
+    microscope = signal.metadata.Acquisition_instrument.TEM
+    assert microscope.beam_energy == 200 and microscope.Stage.tilt_alpha == 10
+    detector = microscope.Detector.EDS
+    assert (detector.live_time, detector.real_time) == (12.5, 14)
+    assert (detector.azimuth_angle, detector.energy_resolution_MnKa) == (45, 132)
+    # Ours is that of the untilted specimen; eXSpy adds the tilt.
+    assert detector.elevation_angle == 22
+    assert signal.get_take_off_angle() == pytest.approx(28.866, abs=1e-3)
+    assert list(signal.metadata.Sample.elements) == ["Pb", "I"]
+    assert signal.metadata.edxdenoise.source == "a.emd sha256:00"
+    # eXSpy can work with it.
+    signal.add_lines(["Pb_Ma"])
+    assert signal.metadata.Sample.xray_lines == ["Pb_Ma"]
+    assert caplog.records == []
+
+
+def test_original_metadata(cube, tmp_path, caplog):
+    save_dataset(cube, tmp_path / "out.hspy")
+    tree = hs.load(tmp_path / "out.hspy").original_metadata.as_dictionary()
+    assert tree["Acquisition"]["Dwell-µs"] == 5 and tree["Acquisition"]["_"] == 1
+    assert tree["Acquisition"]["on"] is True and tree["Acquisition"]["off"] is None
+    assert tree["Acquisition"]["mixed"][2] == {"b": 2}
+    assert tree["words"] == ["a", "é"] and tree["empty"] == []
+    assert tree["nulltext"] == "ab" and len(tree["long"]) == 200_000
+    assert tree["huge"] == str(2**70)
+    assert caplog.records == []
+
+
+def test_denoised_counts_come_first(cube, tmp_path):
+    cube["counts_denoised"] = COUNTS_DENOISED.array(cube["counts"].values * np.float32(0.5))
+    save_dataset(cube.chunk({"y": 2}), tmp_path / "out.hspy")
+    signal = hs.load(tmp_path / "out.hspy")
+    assert signal.data.dtype == np.float32
+    np.testing.assert_array_equal(signal.data, cube["counts_denoised"])
+
+
+@pytest.mark.parametrize(
+    ("attrs", "kind"),
+    [
+        ({"instrument": "SEM", "beam_energy": 15.0}, "EDSSEMSpectrum"),
+        ({"beam_energy": 15}, "EDSSEMSpectrum"),
+        ({"beam_energy": 300.0}, "EDSTEMSpectrum"),
+        ({}, "EDSTEMSpectrum"),
+        ({"original_metadata": "no JSON", "title": ""}, "EDSTEMSpectrum"),
+        ({"original_metadata": "[1, 2]", "elements": []}, "EDSTEMSpectrum"),
+    ],
+)
+def test_little_is_known(cube, tmp_path, attrs, kind):
+    cube.attrs = attrs
+    save_dataset(cube, tmp_path / "out.hspy")
+    assert type(hs.load(tmp_path / "out.hspy")).__name__ == kind
+
+
+def test_stacked_areas_lie_below_each_other(cube, tmp_path):
+    stacked = xr.concat([cube, cube], "y")
+    save_dataset(stacked, tmp_path / "out.hspy")
+    y = hs.load(tmp_path / "out.hspy").axes_manager["y"]
+    assert (y.size, y.scale, y.offset) == (14, 2.5, 10)
