@@ -4,11 +4,13 @@ from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import list_signals, open_dataset, read_cube, save_dataset
-from .pipeline import convert_file, denoise, denoise_files, prepare
+from .jobs import convert_file, quantify_file, run_recipe
+from .pipeline import denoise, prepare, quantify
+from .quantification import LineSpec, cliff_lorimer, line_intensity
 from .preprocess import crop, rebin, stack, thin, unstack, weight
-from .recipe import Denoise, Input, Output, Prepare, Recipe
+from .recipe import Denoise, Input, Output, Prepare, Quantify, Recipe
 from .reconstruction import reconstruct
-from .report import write_report
+from .report import write_quantification, write_report
 from .selection import select
 from .simulation import simulate
 
@@ -17,22 +19,28 @@ __all__ = [
     "EdxdenoiseError",
     "EdxdenoiseWarning",
     "Input",
+    "LineSpec",
     "Output",
     "Prepare",
+    "Quantify",
     "Recipe",
     "__version__",
+    "cliff_lorimer",
     "convert_file",
     "crop",
     "denoise",
-    "denoise_files",
+    "line_intensity",
     "list_signals",
     "make_cube",
     "open_dataset",
     "pca",
     "prepare",
+    "quantify",
+    "quantify_file",
     "read_cube",
     "rebin",
     "reconstruct",
+    "run_recipe",
     "save_dataset",
     "scheduler",
     "select",
@@ -43,5 +51,6 @@ __all__ = [
     "unstack",
     "unstack_pixels",
     "weight",
+    "write_quantification",
     "write_report",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +39,9 @@ def parse_memory(text: str) -> int:
     >>> parse_memory("4GB"), parse_memory("1 KiB")
     (4000000000, 1024)
     """
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    match = re.fullmatch(
+        r"\s*((?:[0-9]+[.]?[0-9]*|[.][0-9]+)(?:e[0-9]{1,2})?)\s*([kmgt]?)(i?)b?\s*", text.lower()
+    )
     if match is None:
         raise ParameterError(f"memory '{text}' is not understood; write it as 4GB or 500MiB")
     number, prefix, binary = match.groups()
@@ -56,9 +60,10 @@ def format_memory(size: float) -> str:
     >>> format_memory(1_072_693_248), format_memory(512)
     ('1.07 GB', '512 B')
     """
-    for unit, width in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, width in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= width:
-            return f"{size / width:.3g} {unit}"
+            number = size / width
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
     return f"{int(size)} B"
 
 
@@ -124,10 +129,27 @@ def chunk(
     )
     counts = ds[COUNTS.name]
     if isinstance(counts.data, np.ndarray):
-        # Without a name Dask would hash the whole cube to make one.
-        lazy = da.from_array(counts.data, chunks=(rows, columns, -1), name=False)
+        lazy = as_blocks(counts.data, (rows, columns, -1))
         ds = ds.assign({COUNTS.name: counts.copy(data=lazy)})
     return ds.chunk({DIM_Y: rows, DIM_X: columns, DIM_ENERGY: -1})
+
+
+def as_blocks(array: np.ndarray, chunks: tuple[Any, ...]) -> da.Array:
+    """A lazy array whose blocks are views of `array`; Dask's ``from_array`` copies and hashes it.
+
+    Parameters
+    ----------
+    array : array
+        Not to be changed from now on.
+    chunks : tuple
+        As Dask takes them.
+    """
+    chunks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype)
+    name = f"blocks-{uuid.uuid4().hex}"
+    keys = itertools.product([name], *(range(len(sizes)) for sizes in chunks))
+    parts = da.core.slices_from_chunks(chunks)
+    graph = {key: array[part] for key, part in zip(keys, parts)}
+    return da.Array(graph, name, chunks, meta=array[(slice(0, 0),) * array.ndim])
 
 
 @contextmanager
@@ -181,6 +203,9 @@ def scheduler(
             f"scheduler '{name}' is not known; allowed are threads, processes, an address such as "
             "tcp://host:8786 or a scheduler file ending in .json"
         )
+    if name.endswith(".json") and not os.path.isfile(name):
+        # The client would wait for the file to appear.
+        raise ParameterError(f"scheduler file '{name}' does not exist; start the scheduler first")
     try:
         client = (
             Client(scheduler_file=name, timeout="10s")
@@ -263,6 +288,7 @@ def check_memory(need: int, limit: int, what: str) -> None:
     """Raise MemoryLimitError if `what` needs more bytes than the limit."""
     if need > limit:
         raise MemoryLimitError(
-            f"{what} needs {format_memory(need)}, the memory limit is {format_memory(limit)}; "
+            # Half a percent more than needed, so that the number as printed is enough.
+            f"{what} needs {format_memory(1.005 * need)}, the limit is {format_memory(limit)}; "
             "raise --memory-limit, or crop, rebin or ask for fewer components"
         )

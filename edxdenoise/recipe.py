@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from edxdenoise.errors import RecipeError
-from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
-
-_ALLOWED = {
-    "weighting": WEIGHTINGS,
-    "decomposition": DECOMPOSITIONS,
-    "solver": SOLVERS,
-    "select": SELECTORS,
-}
+from edxdenoise.errors import ParameterError, RecipeError
+from edxdenoise.quantification import LineSpec, check_lines
+from edxdenoise.recipe_values import Pixels, Section, Window, checked
 
 
 @dataclass(frozen=True)
-class Input:
+class Input(Section):
     """``[input]``: what is read. Several files are stacked as areas, in this order."""
 
     files: tuple[str, ...] = ()
@@ -29,18 +24,18 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(Section):
     """``[prepare]``: what is done to the counts before they are decomposed."""
 
     energy: tuple[float, float] | None = None
     rebin_energy: int = 1
     rebin_xy: int = 1
-    crop_y: tuple[int, int] | None = None
-    crop_x: tuple[int, int] | None = None
+    crop_y: Pixels | None = None
+    crop_x: Pixels | None = None
 
 
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(Section):
     """``[denoise]``: how the counts are decomposed and which components are kept."""
 
     weighting: str = "poisson"
@@ -53,7 +48,20 @@ class Denoise:
 
 
 @dataclass(frozen=True)
-class Output:
+class Quantify(Section):
+    """``[quantify]``: how counts become compositions. The lines are in ``[lines.NAME]``."""
+
+    ratios: tuple[str, ...] = ()
+    source: str = "denoised"
+    intensities: str = "windows-linear"
+    elements: tuple[str, ...] = ()
+    k_factor_unit: str = "weight"
+    correct_energy: bool = False
+    vacuum_counts: float | None = None
+
+
+@dataclass(frozen=True)
+class Output(Section):
     """``[output]``: where the result and its pictures go."""
 
     file: str | None = None
@@ -72,12 +80,15 @@ class Recipe:
     >>> Recipe.from_toml('[denoise]\\nselct = "elbow"')
     Traceback (most recent call last):
     ...
-    edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, ...
+    edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
+decomposition, components, solver, select, keep, seed
     """
 
     input: Input = field(default_factory=Input)
     prepare: Prepare = field(default_factory=Prepare)
     denoise: Denoise = field(default_factory=Denoise)
+    lines: Mapping[str, LineSpec] = field(default_factory=dict)
+    quantify: Quantify = field(default_factory=Quantify)
     output: Output = field(default_factory=Output)
 
     @classmethod
@@ -93,7 +104,7 @@ class Recipe:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{name}: not valid TOML: {error}") from error
-        return _build(cls, tables, name, "")
+        return _build(tables, name)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recipe:
@@ -114,86 +125,103 @@ class Recipe:
         """TOML text that `from_toml` makes the same recipe of."""
         import tomli_w
 
-        tables = {
-            section.name: {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in dataclasses.asdict(getattr(self, section.name)).items()
-                if value is not None
-            }
-            for section in dataclasses.fields(self)
-        }
+        tables: dict[str, Any] = {}
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if isinstance(value, Mapping):
+                tables[section.name] = {name: _table(spec) for name, spec in value.items()}
+            else:
+                tables[section.name] = _table(value)
         return tomli_w.dumps({name: table for name, table in tables.items() if table})
 
+    def with_k_factors(self, factors: Iterable[tuple[str, float, float]]) -> Recipe:
+        """The same recipe with k-factors (line, value, standard deviation) put in.
 
-def _build(cls: Any, table: Any, name: str, path: str) -> Any:
-    """An object of dataclass `cls` from a TOML table, every key checked against its type."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{name}: '{path}' is {table!r}, must be a table [{path}]")
-    hints = get_type_hints(cls)
-    values = {}
-    for key, value in table.items():
-        full = f"{path}.{key}" if path else key
-        if key not in hints:
-            raise RecipeError(f"{name}: unknown key '{full}'; allowed are {', '.join(hints)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            values[key] = _build(hint, value, name, full)
-        else:
-            values[key] = _check_value(value, hint, name, full)
-    built = cls(**values)
-    _check_choices(built, name, path)
-    return built
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text in quotes"}
+        Raises
+        ------
+        RecipeError
+            If the recipe has lines of its own and one named is not among them.
+        """
+        lines = dict(self.lines)
+        for name, value, stddev in factors:
+            if self.lines and name not in self.lines:
+                raise RecipeError(
+                    f"k-factor of '{name}' is not used: the lines of the recipe are "
+                    f"{', '.join(self.lines)}"
+                )
+            spec = lines.get(name, LineSpec())
+            lines[name] = dataclasses.replace(spec, k_factor=value, k_factor_stddev=stddev)
+        return dataclasses.replace(self, lines=_checked_lines(lines, "recipe"))
 
 
-def _check_value(value: Any, hint: Any, name: str, full: str) -> Any:
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
-    kind = kinds[0] if len(kinds) == 1 else hint
-    items = get_args(kind)
-    if items:
-        count = None if items[-1] is Ellipsis else len(items)
-        what = _TYPE_NAMES[items[0]]
-        if (
-            not isinstance(value, list)
-            or (count is not None and len(value) != count)
-            or not all(_is(item, items[0]) for item in value)
-        ):
+def _table(section: Any) -> dict[str, Any]:
+    """What a table of the recipe says, as TOML has it."""
+    values = dataclasses.asdict(section)
+    return {key: _listed(value) for key, value in values.items() if value is not None}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _build(tables: dict[str, Any], name: str) -> Recipe:
+    """A recipe from the tables of a TOML file."""
+    sections = get_type_hints(Recipe)
+    _check_keys(tables, sections, name, "")
+    built: dict[str, Any] = {}
+    for title, table in tables.items():
+        if not isinstance(table, dict):
+            raise RecipeError(f"{name}: '{title}' is {table!r}, must be a table [{title}]")
+        if title == "lines":
+            built[title] = _lines(table, name)
+            continue
+        _check_keys(table, get_type_hints(sections[title]), name, f"{title}.")
+        try:
+            built[title] = sections[title](**table)
+        except RecipeError as error:
+            raise RecipeError(name + str(error).removeprefix("recipe")) from error
+    return Recipe(**built)
+
+
+def _check_keys(table: dict[str, Any], allowed: dict[str, Any], name: str, path: str) -> None:
+    for key in table:
+        if key not in allowed:
             raise RecipeError(
-                f"{name}: '{full}' is {value!r}, must be a list of "
-                f"{what if count is None else f'{count} values, each {what}'}"
+                f"{name}: unknown key '{path}{key}'; allowed are {', '.join(allowed)}"
             )
-        return tuple(items[0](item) for item in value)
-    if not _is(value, kind):
-        raise RecipeError(f"{name}: '{full}' is {value!r}, must be {_TYPE_NAMES[kind]}")
-    return kind(value)
 
 
-def _is(value: Any, kind: type) -> bool:
-    # TOML's true is Python's True, which is an int.
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+def _lines(tables: dict[str, Any], name: str) -> dict[str, LineSpec]:
+    """Lines from the tables ``[lines.NAME]``."""
+    hints = get_type_hints(LineSpec)
+    lines = {}
+    for line, table in tables.items():
+        path = f"lines.{line}"
+        if not isinstance(table, dict):
+            raise RecipeError(f"{name}: '{path}' is {table!r}, must be a table [{path}]")
+        _check_keys(table, hints, name, f"{path}.")
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            full = f"{path}.{key}"
+            try:
+                if key == "background":
+                    if not isinstance(value, list):
+                        raise RecipeError(
+                            f"recipe: '{full}' is {value!r}, must be a list of [low, high] in keV"
+                        )
+                    values[key] = tuple(checked(each, Window, full) for each in value)
+                else:
+                    values[key] = checked(value, hints[key], full)
+            except RecipeError as error:
+                raise RecipeError(name + str(error).removeprefix("recipe")) from error
+        lines[line] = LineSpec(**values)
+    return _checked_lines(lines, name)
 
 
-def _check_choices(built: Any, name: str, path: str) -> None:
-    for key, allowed in _ALLOWED.items():
-        value = getattr(built, key, allowed[0])
-        if value not in allowed:
-            raise RecipeError(
-                f"{name}: '{path}.{key}' is {value!r}, must be one of {', '.join(allowed)}"
-            )
-    for key in ("rebin_energy", "rebin_xy", "components"):
-        value = getattr(built, key, None)
-        if value is not None and value < 1:
-            raise RecipeError(f"{name}: '{path}.{key}' is {value}, must be 1 or more")
-    for key in ("energy", "crop_y", "crop_x"):
-        limits = getattr(built, key, None)
-        if limits is not None and not limits[0] < limits[1]:
-            raise RecipeError(
-                f"{name}: '{path}.{key}' is {list(limits)}, must run from low to high"
-            )
-    for value in getattr(built, "exposure", None) or ():
-        if not value > 0:
-            raise RecipeError(f"{name}: '{path}.exposure' has {value}, must be above 0")
+def _checked_lines(lines: dict[str, LineSpec], name: str) -> dict[str, LineSpec]:
+    if lines:
+        try:
+            check_lines(lines)
+        except ParameterError as error:
+            raise RecipeError(f"{name}: {error}") from error
+    return lines

@@ -6,11 +6,13 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import add_history, is_lazy
+from edxdenoise.compute import as_blocks
+from edxdenoise.cube import add_history
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,
+    COUNTS,
     COUNTS_DENOISED,
     MEAN_SPECTRUM,
     WEIGHT_ENERGY,
@@ -43,8 +45,8 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     ds : Dataset
-        With ``component_map``, ``component_spectrum``, ``component_keep``, ``mean_spectrum`` and
-        the weights.
+        With ``counts``, ``component_map``, ``component_spectrum``, ``component_keep``,
+        ``mean_spectrum`` and the weights.
 
     Returns
     -------
@@ -54,6 +56,7 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     """
     validate(
         ds,
+        COUNTS,
         COMPONENT_MAP,
         COMPONENT_SPECTRUM,
         COMPONENT_KEEP,
@@ -63,18 +66,21 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     )
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     h = ds[WEIGHT_ENERGY.name].data
-    maps = ds[COMPONENT_MAP.name].data[kept]
+    maps = ds[COMPONENT_MAP.name].data
     spectra = (ds[COMPONENT_SPECTRUM.name].data[kept] * h).astype(np.float32)
     mean = (ds[MEAN_SPECTRUM.name].data * h).astype(np.float32)
     g = ds[WEIGHT_PIXEL.name].data.astype(np.float32)
-    if is_lazy(ds) or isinstance(maps, da.Array):
-        chunks = ds.chunksizes
-        blocks = (chunks["y"], chunks["x"])
-        maps = da.asarray(maps).rechunk((-1, *blocks)).astype(np.float32)
+    counts = ds[COUNTS.name].data
+    if isinstance(counts, da.Array) or isinstance(maps, da.Array):
+        blocks = counts.chunks[:2] if isinstance(counts, da.Array) else maps.chunks[1:]
+        if isinstance(maps, da.Array):
+            maps = maps.rechunk((-1, *blocks))
+        else:
+            maps = as_blocks(maps, (-1, *blocks))
         rebuilt = da.blockwise(
             rebuild_block,
             "yxe",
-            maps,
+            maps[kept].astype(np.float32),
             "kyx",
             da.asarray(g).rechunk(blocks),
             "yx",
@@ -86,20 +92,6 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
             dtype=np.float32,
         )
     else:
-        rebuilt = rebuild_block(maps.astype(np.float32), g, spectra, mean)
+        rebuilt = rebuild_block(maps[kept].astype(np.float32), g, spectra, mean)
     result = ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(rebuilt)})
-    return add_history(result, f"reconstruct components={_ranges(kept + 1)}")
-
-
-def _ranges(numbers: np.ndarray) -> str:
-    """Numbers as people write them.
-
-    Examples
-    --------
-    >>> _ranges(np.array([1, 2, 3, 4, 8, 10]))
-    '1-4,8,10'
-    """
-    if not len(numbers):
-        return "none"
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    return add_history(result, f"reconstruct components={len(kept)}")

@@ -22,6 +22,8 @@ DIM_LINE = "line"
 DIM_ELEMENT = "element"
 DIM_RATIO = "ratio"
 DIM_PHASE = "phase"
+# The second line of a covariance: a dimension cannot occur twice in one array.
+DIM_LINE_OTHER = "line_other"
 
 COORD_AREA = "area"
 
@@ -122,6 +124,49 @@ COMPONENT_KEEP = VariableSpec(
 COUNTS_DENOISED = VariableSpec(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
 )
+_LINE_MAP = (DIM_LINE, DIM_Y, DIM_X)
+_ELEMENT_MAP = (DIM_ELEMENT, DIM_Y, DIM_X)
+_RATIO_MAP = (DIM_RATIO, DIM_Y, DIM_X)
+_STDDEV = "standard deviation of "
+
+LINE_INTENSITY = VariableSpec(
+    "line_intensity", _LINE_MAP, "f", "counts", "net counts of the line, background taken off"
+)
+LINE_INTENSITY_UNBOUNDED = VariableSpec(
+    "line_intensity_unbounded",
+    _LINE_MAP,
+    "f",
+    "counts",
+    "line_intensity of a fit without the bound at 0, for sums over pixels: cut noise adds up",
+)
+LINE_INTENSITY_STDDEV = VariableSpec(
+    "line_intensity_stddev", _LINE_MAP, "f", "counts", _STDDEV + "line_intensity"
+)
+LINE_INTENSITY_COVARIANCE = VariableSpec(
+    "line_intensity_covariance",
+    (DIM_LINE, DIM_LINE_OTHER, DIM_Y, DIM_X),
+    "f",
+    "counts2",
+    "covariance of the net counts of two lines of one pixel; pixels are independent",
+)
+LINE_DETECTED = VariableSpec(
+    "line_detected",
+    _LINE_MAP,
+    "i",
+    "1",
+    "whether the net counts exceed three standard deviations of the background alone",
+    {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "below_limit detected"},
+)
+WEIGHT_PERCENT = VariableSpec("weight_percent", _ELEMENT_MAP, "f", "percent", "share of the mass")
+WEIGHT_PERCENT_STDDEV = VariableSpec(
+    "weight_percent_stddev", _ELEMENT_MAP, "f", "percent", _STDDEV + "weight_percent"
+)
+ATOMIC_PERCENT = VariableSpec("atomic_percent", _ELEMENT_MAP, "f", "percent", "share of the atoms")
+ATOMIC_PERCENT_STDDEV = VariableSpec(
+    "atomic_percent_stddev", _ELEMENT_MAP, "f", "percent", _STDDEV + "atomic_percent"
+)
+RATIO = VariableSpec("ratio_map", _RATIO_MAP, "f", "1", "ratio of atomic percents")
+RATIO_STDDEV = VariableSpec("ratio_map_stddev", _RATIO_MAP, "f", "1", _STDDEV + "ratio_map")
 
 SPECS: dict[str, VariableSpec] = {
     spec.name: spec for spec in list(globals().values()) if isinstance(spec, VariableSpec)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 
-from edxdenoise.compute import compute, memory_needed
+from edxdenoise.compute import memory_needed
 from edxdenoise.cube import energy_axis
+from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.schema import COORD_AREA, COUNTS, DIM_ENERGY, DIM_X, DIM_Y
+from edxdenoise.survey import check_survey, naming, reading, survey
 
 _MEASUREMENT = (
     "title",
@@ -80,13 +82,23 @@ def describe_cube(
     -------
     dict
         Ready for JSON.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If the counts are such that they cannot be decomposed.
     """
-    ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+    files = [Path(path)]
+    with naming(files), reading(files):
+        ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+        offset, width = energy_axis(ds)
+        found = survey(ds)
+        try:
+            check_survey(found, name=files[0].name)
+        except DataError as error:
+            warnings.warn(str(error), EdxdenoiseWarning, stacklevel=2)
     counts = ds[COUNTS.name]
-    cube = da.asarray(counts.data)
-    wide = np.float64 if cube.dtype.kind == "f" else np.uint64
-    pixel_totals, largest = compute(cube.sum(axis=2, dtype=wide), cube.max())
-    offset, width = energy_axis(ds)
+    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
     axes = {DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[DIM_ENERGY].attrs["units"]}}
     for dim in (DIM_Y, DIM_X):
         values = ds[dim].values
@@ -100,10 +112,11 @@ def describe_cube(
         "shape": list(counts.shape),
         "dtype": str(counts.dtype),
         "axes": axes,
-        "total_counts": float(pixel_totals.sum()),
-        "counts_per_pixel": float(pixel_totals.mean()),
-        "largest_count": float(largest),
-        "empty_pixels": float(np.mean(pixel_totals == 0)),
+        # JSON has no NaN.
+        "total_counts": found.total if np.isfinite(found.total) else None,
+        "counts_per_pixel": found.total / pixels if np.isfinite(found.total) else None,
+        "largest_count": found.largest if np.isfinite(found.largest) else None,
+        "empty_pixels": found.empty_pixels / pixels,
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
     if COORD_AREA in ds.coords:

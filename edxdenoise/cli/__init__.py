@@ -10,7 +10,18 @@ import click
 from edxdenoise._version import __version__
 from edxdenoise.cli.helpers import Verbosity, plain_errors
 
-_COMMANDS = ("info", "convert", "denoise", "components", "report", "simulate", "demo")
+_COMMANDS = (
+    "info",
+    "convert",
+    "denoise",
+    "components",
+    "quantify",
+    "run",
+    "lines",
+    "report",
+    "simulate",
+    "demo",
+)
 
 
 class _Commands(click.Group):
@@ -31,7 +42,7 @@ class _Commands(click.Group):
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no warnings.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors, and what was asked to be shown.")
 @click.version_option(__version__, prog_name="edxdenoise")
 def main(verbose: int, quiet: bool) -> None:
     """Denoised, quantified data sets from noisy EDX spectrum images.

@@ -25,17 +25,23 @@ def components(file: Path, as_json: bool) -> None:
     \b
     edxdenoise components map.zarr
     """
+    ds = open_denoised(file)
+    if as_json:
+        click.echo(json.dumps(component_rows(ds), indent=1))
+    else:
+        print_components(ds)
+
+
+def open_denoised(file: Path) -> xr.Dataset:
+    """Open a file that ``edxdenoise denoise`` wrote."""
     from edxdenoise.errors import FormatError
     from edxdenoise.io import open_dataset
     from edxdenoise.schema import COMPONENT_KEEP
 
     ds = open_dataset(file)
     if COMPONENT_KEEP.name not in ds:
-        raise FormatError(f"{file}: holds no components; make them with edxdenoise denoise")
-    if as_json:
-        click.echo(json.dumps(component_rows(ds), indent=1))
-    else:
-        print_components(ds)
+        raise FormatError(f"{file} holds no components; make them with edxdenoise denoise")
+    return ds
 
 
 def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:

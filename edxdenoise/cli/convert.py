@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import (
     PathType,
     compute_options,
@@ -36,7 +36,7 @@ def convert(
     \b
     edxdenoise convert map.bcf map.zarr
     """
-    from edxdenoise.pipeline import convert_file
+    from edxdenoise.jobs import convert_file
 
     with computing(scheduler, workers, memory_limit) as progress:
         convert_file(
@@ -48,4 +48,4 @@ def convert(
             workers=workers,
             progress=progress,
         )
-    click.echo(f"wrote {out}")
+    say(f"wrote {out}")

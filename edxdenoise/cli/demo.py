@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.components import print_components
-from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import PathType, compute_options, overwrite_option
 
 
@@ -25,7 +25,7 @@ def demo(
     \b
     edxdenoise demo
     """
-    from edxdenoise.pipeline import run_demo
+    from edxdenoise.jobs import run_demo
 
     with computing(scheduler, workers, memory_limit) as progress:
         result = run_demo(
@@ -35,6 +35,8 @@ def demo(
             workers=workers,
             progress=progress,
         )
+    if Verbosity.level < 0:
+        return
     print_components(result, most=12)
     click.echo(f"phantom with its truth: {output / 'phantom.zarr'}")
     click.echo(f"denoised data set:      {output / 'denoised.zarr'}")

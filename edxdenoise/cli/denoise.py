@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.helpers import Verbosity, computing, say
 from edxdenoise.cli.options import (
     Numbers,
     PathType,
     Range,
     compute_options,
     overwrite_option,
+    print_recipe_option,
     seed_option,
     signal_option,
 )
@@ -25,16 +26,30 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
 @click.option("-o", "--output", required=True, type=PathType(), help="Result: .zarr, .nc or .hspy.")
 @signal_option
 @click.option(
-    "--energy", type=Range(float, "LO:HI"), help="Keep these energies in keV, such as 0.1:13."
+    "--energy",
+    type=Range(float, "LO:HI", "0.1:13 or 0.1:"),
+    help="Keep these energies in keV, such as 0.1:13.",
 )
 @click.option(
-    "--rebin-energy", type=click.IntRange(min=1), default=1, metavar="N", help="Sum N channels."
+    "--rebin-energy",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Sum N neighbouring channels.",
 )
 @click.option(
     "--rebin-xy", type=click.IntRange(min=1), default=1, metavar="N", help="Sum N x N pixels."
 )
-@click.option("--crop-y", type=Range(int, "A:B"), help="Keep these rows, counted from 0.")
-@click.option("--crop-x", type=Range(int, "A:B"), help="Keep these columns, counted from 0.")
+@click.option(
+    "--crop-y",
+    type=Range(int, "A:B", "0:100 or 10:"),
+    help="Keep these rows, counted from 0, without B.",
+)
+@click.option(
+    "--crop-x",
+    type=Range(int, "A:B", "0:100 or 10:"),
+    help="Keep these columns, counted from 0, without B.",
+)
 @click.option(
     "--exposure", type=Numbers(), help="Relative exposure of each INPUT; counts are not scaled."
 )
@@ -59,12 +74,14 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
 @seed_option
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
+@print_recipe_option
 @overwrite_option
 @compute_options
 def denoise(
     inputs: tuple[Path, ...],
     output: Path,
     report: Path | None,
+    print_recipe: bool,
     overwrite: bool,
     scheduler: str,
     workers: int | None,
@@ -82,23 +99,31 @@ def denoise(
     from dataclasses import fields
 
     from edxdenoise.cli.components import print_components
-    from edxdenoise.pipeline import denoise_files
+    from edxdenoise.errors import RecipeError
+    from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
 
     prepare = {field.name: options.pop(field.name) for field in fields(Prepare)}
-    recipe = Recipe(
-        Input(tuple(map(str, inputs)), signal, exposure),
-        Prepare(**prepare),
-        Denoise(**options),
-        Output(str(output), None if report is None else str(report)),
-    )
+    try:
+        recipe = Recipe(
+            Input(tuple(map(str, inputs)), signal, exposure),
+            Prepare(**prepare),
+            Denoise(**options),
+            output=Output(str(output), None if report is None else str(report)),
+        )
+    except RecipeError as error:
+        raise click.UsageError(str(error).removeprefix("recipe: ")) from error
+    if print_recipe:
+        click.echo(recipe.to_toml(), nl=False)
+        return
     with computing(scheduler, workers, memory_limit) as progress:
-        result = denoise_files(
+        result = run_recipe(
             recipe,
             overwrite=overwrite,
             memory_limit=memory_limit,
             workers=workers,
             progress=progress,
         )
-    print_components(result, most=20)
-    click.echo(f"wrote {output}" + (f" and {report}" if report else ""))
+    if Verbosity.level >= 0:
+        print_components(result, most=20)
+    say(f"wrote {output}" + (f" and {report}" if report else ""))

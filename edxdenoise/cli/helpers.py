@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import click
 
 
 class Verbosity:
-    """How much a user wants to see: -1 nothing but results, 0 usual, 1 more, 2 tracebacks."""
+    """How much a user wants to see: -1 nothing unasked, 0 usual, 1 more, 2 tracebacks."""
 
     level = 0
 
@@ -30,22 +31,55 @@ def show_warning(message: Any, category: type, *args: Any, **kwargs: Any) -> Non
         click.echo(f"{category.__name__}: {message}", err=True)
 
 
+class _Stopped(click.ClickException):
+    """Ended by a signal, with the exit status shells give it: 128 and its number."""
+
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{self.words[signal.Signals(number)]}; no unfinished output is left")
+        self.exit_code = 128 + number  # type: ignore[misc]
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """End by SIGTERM as by Ctrl-C: everything cleans up after itself, and one line says so."""
+    numbers: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        numbers.append(number)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, stop) for number in _Stopped.words}
+    try:
+        yield
+    except BaseException as error:
+        # Where a library is being imported, an interrupt comes out as an ImportError.
+        if numbers:
+            raise _Stopped(numbers[0]) from error
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """One line and exit status 1 for whatever goes wrong; the traceback only with -vv."""
-    # A terminated run must clean up after itself as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = show_warning
     warnings.simplefilter("ignore")
     from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning
 
     warnings.simplefilter("default", EdxdenoiseWarning)
     try:
-        yield
+        with _stopping():
+            yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
-    except KeyboardInterrupt as error:
-        raise click.ClickException("interrupted; nothing was written") from error
+    except BrokenPipeError:
+        # Whoever read our output, such as head, has seen enough.
+        sys.stdout = open(os.devnull, "w")
+        sys.exit(0)
     except EdxdenoiseError as error:
         if Verbosity.level >= 2:
             raise
@@ -71,13 +105,13 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn
         from rich.progress import Progress as Bars
-        from rich.progress import TextColumn, TimeElapsedColumn
+        from rich.progress import TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         self._bars = Bars(
             TextColumn("{task.description:12}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
+            TaskProgressColumn(),
             console=Console(stderr=True),
             disable=Verbosity.level < 0 or not sys.stderr.isatty(),
         )
@@ -95,20 +129,24 @@ class Progress:
         from dask.callbacks import Callback
 
         bar = self._bars.add_task(label, total=None)
+        task = self._bars.tasks[-1]
         done = 0
 
         def started(graph: Any, state: dict[str, Any]) -> None:
-            nonlocal done
             total = done + len(state["ready"]) + len(state["waiting"])
             self._bars.update(bar, total=total)
 
-        def finished(*args: Any) -> None:
+        def advanced(*args: Any) -> None:
             nonlocal done
             done += 1
             self._bars.update(bar, completed=done)
 
+        def finished(*args: Any) -> None:
+            # How much is still to come is not known until the next graph starts.
+            task.total = None
+
         start = time.perf_counter()
-        with Callback(start_state=started, posttask=finished):
+        with Callback(start_state=started, posttask=advanced, finish=finished):
             yield
         self._bars.update(bar, total=max(done, 1), completed=max(done, 1))
         if Verbosity.level >= 1:
@@ -123,6 +161,12 @@ def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> 
     with dask_scheduler(scheduler, workers=workers, memory_limit=memory_limit):
         with Progress() as progress:
             yield progress
+
+
+def say(text: str) -> None:
+    """What was done, on stderr: results alone go to stdout."""
+    if Verbosity.level >= 0:
+        click.echo(text, err=True)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

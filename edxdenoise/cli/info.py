@@ -66,23 +66,26 @@ def _print_memory(memory: dict[str, int]) -> None:
     from edxdenoise.compute import format_memory
 
     click.echo(
-        f"\nmemory         cube {format_memory(memory['cube'])}; denoising takes "
+        f"\n{'memory':19} cube {format_memory(memory['cube'])}; denoising takes "
         f"{format_memory(memory['at_best'])}, or {format_memory(memory['at_least'])} block by block"
     )
 
 
 def _print_cube(cube: dict[str, Any]) -> None:
     def line(name: str, text: str) -> None:
-        click.echo(f"{name:14} {text}")
+        click.echo(f"{name:19} {text}")
 
     line("shape", f"{' x '.join(map(str, cube['shape']))} (y, x, energy), {cube['dtype']}")
     for name, axis in cube["axes"].items():
         line(name, f"from {axis['offset']:.6g} by {axis['scale']:.6g} {axis['units']}")
-    line(
-        "counts",
-        f"{cube['total_counts']:,.0f}; {cube['counts_per_pixel']:.4g} per pixel, largest "
-        f"{cube['largest_count']:g}, {cube['empty_pixels']:.1%} of pixels empty",
-    )
+    if cube["total_counts"] is None:
+        line("counts", "not all are numbers")
+    else:
+        line(
+            "counts",
+            f"{cube['total_counts']:,.0f}; {cube['counts_per_pixel']:.4g} per pixel, largest "
+            f"{cube['largest_count']:g}, {cube['empty_pixels']:.1%} of pixels empty",
+        )
     units = {
         "beam_energy": " keV",
         "live_time": " s",

@@ -22,27 +22,27 @@ class PathType(click.Path):
 
 
 class Range(click.ParamType):
-    """``A:B`` as a pair of numbers; an open end is infinite where numbers may be."""
+    """``A:B`` as a pair of numbers, either of which may be left out for an open end."""
 
-    def __init__(self, kind: type, metavar: str) -> None:
+    def __init__(self, kind: type, metavar: str, example: str) -> None:
         self.kind = kind
         self.name = metavar
+        self.example = example
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, tuple):
             return value
-        parts = value.split(":")
-        if len(parts) != 2:
-            self.fail(f"'{value}' must be written {self.name}", param, ctx)
-        open_ends = (-math.inf, math.inf)
+        # Pixels are counted from 0, energies may be negative.
+        open_ends = (-math.inf if self.kind is float else 0, math.inf)
         try:
             low, high = (
-                open_ends[i] if part == "" and self.kind is float else self.kind(part)
-                for i, part in enumerate(parts)
+                self.kind(part) if part.strip() else end
+                for part, end in zip(value.split(":"), open_ends, strict=True)
             )
         except ValueError:
-            self.fail(f"'{value}' must be two numbers written {self.name}", param, ctx)
-        if not low < high:
+            self.fail(f"'{value}' must be written {self.name}, such as {self.example}", param, ctx)
+        # Pixel numbers of different sign count from different ends: only the map can tell.
+        if not low < high and (self.kind is float or (low < 0) == (high < 0)):
             self.fail(f"'{value}' must run from low to high", param, ctx)
         return low, high
 
@@ -62,6 +62,36 @@ class Numbers(click.ParamType):
         if not all(0 < number < math.inf for number in numbers):
             self.fail(f"'{value}' must be numbers above 0", param, ctx)
         return numbers
+
+
+class Elements(click.ParamType):
+    """``Pb,I`` as a tuple of symbols; whether there are such elements the library says."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, tuple):
+            return value
+        symbols = tuple(part.strip() for part in value.split(","))
+        if not all(symbol.isalpha() for symbol in symbols):
+            self.fail(f"'{value}' must be symbols, such as Pb,I", param, ctx)
+        return symbols
+
+
+class KFactor(click.ParamType):
+    """``Pb_La=4.374`` or ``Pb_La=4.374+-0.2`` as (line, value, standard deviation)."""
+
+    name = "LINE=K[+-S]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, tuple):
+            return value
+        line, _, numbers = value.partition("=")
+        factor, _, stddev = numbers.replace("±", "+-").partition("+-")
+        try:
+            return line, float(factor), float(stddev or 0)
+        except ValueError:
+            self.fail(f"'{value}' must be written {self.name}, such as Pb_La=4.374", param, ctx)
 
 
 class Memory(click.ParamType):
@@ -106,6 +136,13 @@ def overwrite_option(function: F) -> F:
     )
 
 
+def print_recipe_option(function: F) -> F:
+    """The recipe of a command line, instead of its work."""
+    return click.option(
+        "--print-recipe", is_flag=True, help="Print the recipe that repeats this, and do nothing."
+    )(function)
+
+
 def json_option(function: F) -> F:
     """Machine-readable output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
@@ -118,6 +155,7 @@ def seed_option(function: F) -> F:
     return click.option(
         "--seed",
         type=click.IntRange(min=0),
+        metavar="N",
         default=0,
         show_default=True,
         help="Seed of all random numbers.",

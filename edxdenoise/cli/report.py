@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.components import open_denoised
+from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import PathType, compute_options, file_argument, overwrite_option
 
 
@@ -28,9 +29,9 @@ def report(
     \b
     edxdenoise report map.zarr -o report
     """
-    from edxdenoise.io import open_dataset
     from edxdenoise.report import write_report
 
+    ds = open_denoised(file)
     with computing(scheduler, workers, memory_limit) as progress, progress("report"):
-        write_report(open_dataset(file), output, overwrite=overwrite)
-    click.echo(f"wrote {output}")
+        write_report(ds, output, overwrite=overwrite)
+    say(f"wrote {output}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import computing
+from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import (
     PathType,
     compute_options,
@@ -34,8 +34,10 @@ class Shape(click.ParamType):
 @click.command()
 @click.argument("out", type=PathType())
 @preset_option
-@click.option("--shape", type=Shape(), help="Pixels, such as 330x500.  [default: the preset's]")
-@click.option("--channels", type=click.IntRange(min=2), help="Number of channels.")
+@click.option(
+    "--shape", type=Shape(), metavar="YxX", help="Pixels, such as 330x500.  [default: the preset's]"
+)
+@click.option("--channels", type=click.IntRange(min=2), metavar="N", help="Number of channels.")
 @click.option("--energy-width", type=float, metavar="KEV", help="Width of a channel in keV.")
 @click.option(
     "--counts-per-pixel", type=float, default=1000.0, show_default=True, help="Mean dose."
@@ -61,4 +63,4 @@ def simulate(
 
     with computing(scheduler, workers, memory_limit) as progress, progress("simulation"):
         save_dataset(simulate_phantom(**options), out, overwrite=overwrite)
-    click.echo(f"wrote {out}")
+    say(f"wrote {out}")

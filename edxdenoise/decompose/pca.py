@@ -28,8 +28,9 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 from dask.graph_manipulation import bind
+from threadpoolctl import threadpool_limits
 
-from edxdenoise.compute import chunk, load
+from edxdenoise.compute import chunk, compute, load
 from edxdenoise.cube import add_history, check_cube, is_lazy, stack_pixels
 from edxdenoise.decompose.gram import as_delayed, gram, gram_apply, project
 from edxdenoise.errors import ParameterError
@@ -104,10 +105,11 @@ def pca(
     else:
         variance, loadings, total = _incremental(counts, g, h, components)
 
-    # Read again once the loadings are known: in one pass the graph would hold the whole cube from
-    # the first use of a block to the second.
-    counts, g_again = bind([counts, g], loadings)
-    scores = project(counts, g_again, loadings / h)
+    # Read again once all that the blocks meet is known. In one pass the graph would hold the whole
+    # cube from the first use of a block to the second; and the local scheduler goes on with what
+    # it can do since last, so that blocks that had to wait for anything would all be read first.
+    scaled = loadings / h
+    scores = project(bind(counts, [scaled, g]), g, scaled)
     signs = _signs(scores)
     result = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, components + 1))})
     result = result.assign(
@@ -205,15 +207,17 @@ def _randomized(
     start = np.random.default_rng(seed).standard_normal((channels, width))
     basis = da.from_array(np.linalg.qr(start)[0])
     for _ in range(_ITERATIONS):
-        again, g_again = bind([counts, g], basis)
-        product = gram_apply(again, g_again, basis / h[:, np.newaxis]) / h[:, np.newaxis]
+        scaled = basis / h[:, np.newaxis]
+        product = gram_apply(bind(counts, [scaled, g]), g, scaled) / h[:, np.newaxis]
         basis = da.from_delayed(
             dask.delayed(_orthonormal)(as_delayed(product)), (channels, width), np.float64
         )
-    again, g_again = bind([counts, g], basis)
-    product = gram_apply(again, g_again, basis / h[:, np.newaxis]) / h[:, np.newaxis]
+    scaled = basis / h[:, np.newaxis]
+    again = bind(counts, [scaled, g])
+    product = gram_apply(again, g, scaled) / h[:, np.newaxis]
     parts = dask.delayed(_rayleigh_ritz, nout=2)(as_delayed(basis), as_delayed(product), components)
-    squares = (counts / g[:, :, np.newaxis]) ** 2
+    # In the last pass, not the first: the scheduler might put it off and hold all blocks until then.
+    squares = (again / g[:, :, np.newaxis]) ** 2
     total = (squares.sum(axis=(0, 1)) / h**2).sum() / pixels
     return *_from_delayed(parts, pixels, components, channels), total
 
@@ -235,7 +239,9 @@ def _full(
     counts: da.Array, g: da.Array, h: da.Array, components: int
 ) -> tuple[da.Array, da.Array, da.Array]:
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
-    matrix = da.asarray(stack_pixels(counts / g[:, :, np.newaxis] / h))
+    # Read again once h is known, so that no block waits for it.
+    again = bind(counts, [g, h])
+    matrix = da.asarray(stack_pixels(again / g[:, :, np.newaxis] / h))
     if pixels < channels:
         matrix = matrix.rechunk(-1)
     _, singular, vectors = da.linalg.svd(matrix)
@@ -249,8 +255,10 @@ def _incremental(
     from dask_ml.decomposition import IncrementalPCA
 
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
+    # Lazy weights would be computed anew, from all counts, for every batch.
+    g, h = dask.persist(g, h)
     matrix = stack_pixels(counts / g[:, :, np.newaxis] / h)
-    total = (matrix**2).sum() / pixels
+    (total,) = compute((matrix**2).sum() / pixels)
     # dask-ml always centres. Every row followed by its negative has mean zero, so that centring
     # does nothing, and squared singular values double.
     mirrored = da.stack([matrix, -matrix], axis=1).reshape(-1, channels)
@@ -259,7 +267,11 @@ def _incremental(
     batch = 2 * min(max(5 * channels, components), pixels)
     # The default solver is randomized without power iterations and wrong by up to 36 %.
     estimator = IncrementalPCA(components, svd_solver="full", batch_size=batch)
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+    with (
+        threadpool_limits(1),
+        warnings.catch_warnings(),
+        np.errstate(divide="ignore", invalid="ignore"),
+    ):
         # dask-ml divides by the zero pixels seen before the first batch; nothing comes of it.
         warnings.simplefilter("ignore", RuntimeWarning)
         estimator.fit(mirrored.rechunk((batch, -1)))

@@ -1,7 +1,7 @@
 """Reading and writing files; nothing here decides anything about the data."""
 
 from edxdenoise.io.atomic import atomic_output, check_output
-from edxdenoise.io.checks import check_counts
+from edxdenoise.io.checks import check_counts, check_totals
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
@@ -14,6 +14,7 @@ __all__ = [
     "check_counts",
     "check_output",
     "check_save",
+    "check_totals",
     "file_source",
     "list_signals",
     "open_dataset",

@@ -48,6 +48,20 @@ def rebin_counts(counts: np.ndarray, factors: tuple[int, ...], dtype: np.dtype) 
     return counts.astype(dtype, copy=False)
 
 
+def _sum_dtype(dtype: np.dtype, terms: int) -> np.dtype:
+    """Type that holds the sum of `terms` numbers of type `dtype`.
+
+    Examples
+    --------
+    >>> _sum_dtype(np.dtype("u1"), 4), _sum_dtype(np.dtype("i2"), 4), _sum_dtype(np.dtype("f4"), 4)
+    (dtype('uint16'), dtype('int64'), dtype('float32'))
+    """
+    if dtype.kind == "u":
+        # No measurement has 2^64 counts, whatever the type says.
+        return smallest_count_dtype(min(np.iinfo(dtype).max * terms, np.iinfo(np.uint64).max))
+    return np.dtype(np.int64) if dtype.kind == "i" else dtype
+
+
 def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     """Sum `energy` neighbouring channels and `xy` by `xy` neighbouring pixels.
 
@@ -74,7 +88,9 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
         return ds
     if xy > 1 and COORD_AREA in ds.coords and np.ptp(ds[COORD_AREA].values) > 0:
         areas = [rebin(area, energy=energy, xy=xy) for area in unstack(ds)]
-        return stack(areas).assign_attrs(areas[0].attrs)
+        stacked = stack(areas).assign_attrs(ds.attrs)
+        stacked.attrs["history"] = areas[0].attrs["history"]
+        return stacked
     sizes = {dim: ds.sizes[dim] for dim in _DIMS}
     for dim, factor in zip(_DIMS, factors):
         if not 1 <= factor <= sizes[dim]:
@@ -92,10 +108,7 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     trimmed = ds.isel({dim: slice(0, n - n % f) for (dim, n), f in zip(sizes.items(), factors)})
 
     counts = trimmed[COUNTS.name].data
-    if counts.dtype.kind == "f":
-        dtype = counts.dtype
-    else:
-        dtype = smallest_count_dtype(int(np.iinfo(counts.dtype).max) * xy * xy * energy)
+    dtype = _sum_dtype(counts.dtype, xy * xy * energy)
     if isinstance(counts, da.Array):
         aligned = counts.rechunk(
             {
@@ -110,7 +123,7 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
         summed = da.map_blocks(rebin_counts, aligned, factors, dtype, chunks=chunks, dtype=dtype)
     else:
         summed = rebin_counts(counts, factors, dtype)
-        if summed.dtype.kind != "f":
+        if summed.dtype.kind == "u":
             summed = summed.astype(smallest_count_dtype(int(summed.max(initial=0))), copy=False)
 
     coarse = {dim: factor for dim, factor in zip(_DIMS, factors)}

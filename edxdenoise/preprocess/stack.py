@@ -75,19 +75,20 @@ def stack(
     parts: list[xr.Dataset] = []
     area: list[np.ndarray] = []
     names: list[str] = []
-    origins: list[float] = []
+    shifts: list[float] = []
     next_y = float(maps[0][DIM_Y].values[0])
     for number, ds in enumerate(maps):
         positions = ds[DIM_Y].values
         step = float(positions[1] - positions[0]) if positions.size > 1 else 1.0
-        own_area, own_names, own_origins = _areas_of(
+        own_area, own_names, own_shifts = _areas_of(
             ds, labels[number] if labels is not None else ds.attrs.get("title", "")
         )
         area.append(own_area + len(names))
         names += [name or str(len(names) + i + 1) for i, name in enumerate(own_names)]
-        origins += own_origins
+        shift = next_y - float(positions[0])
+        shifts += [own + shift for own in own_shifts]
         part = ds[[COUNTS.name]].drop_vars(COORD_AREA, errors="ignore")
-        part = part.assign_coords({DIM_Y: (DIM_Y, positions - positions[0] + next_y)})
+        part = part.assign_coords({DIM_Y: (DIM_Y, positions + shift)})
         next_y = float(part[DIM_Y].values[-1]) + step
         part[EXPOSURE.name] = _exposure_of(ds, None if exposure is None else exposure[number])
         # The axes agree within the tolerance checked above; alignment must not split hairs.
@@ -102,7 +103,7 @@ def stack(
             COORD_AREA: (
                 DIM_Y,
                 np.concatenate(area).astype(np.int32),
-                {"long_name": "stacked map", "area_label": names, "area_origin": origins},
+                {"long_name": "stacked map", "area_label": names, "area_shift": shifts},
             )
         }
     )
@@ -117,33 +118,33 @@ def unstack(ds: xr.Dataset) -> list[xr.Dataset]:
         return [ds]
     coord = ds[COORD_AREA]
     names = coord.attrs.get("area_label", [])
-    origins = coord.attrs.get("area_origin", [])
+    shifts = coord.attrs.get("area_shift", [])
     maps = []
     for number in np.unique(coord.values):
         rows = np.flatnonzero(coord.values == number)
         part = ds.isel({DIM_Y: slice(int(rows[0]), int(rows[-1]) + 1)}).drop_vars(COORD_AREA)
         if number <= len(names):
             part = part.assign_attrs(title=names[number - 1])
-        if number <= len(origins):
-            own_y = part[DIM_Y] - part[DIM_Y].values[0] + origins[number - 1]
+        if number <= len(shifts):
+            own_y = part[DIM_Y] - shifts[number - 1]
             part = part.assign_coords({DIM_Y: own_y.assign_attrs(ds[DIM_Y].attrs)})
         maps.append(part)
     return maps
 
 
 def _areas_of(ds: xr.Dataset, label: str) -> tuple[np.ndarray, list[str], list[float]]:
-    """Area numbers from 1 per row, names and first y of the areas a map consists of."""
+    """Area numbers from 1 per row, names and shifts along y of the areas a map consists of."""
     if COORD_AREA not in ds.coords:
-        return np.ones(ds.sizes[DIM_Y], int), [label], [float(ds[DIM_Y].values[0])]
-    _, first, area = np.unique(ds[COORD_AREA].values, return_index=True, return_inverse=True)
-    count = len(first)
-    names = list(ds[COORD_AREA].attrs.get("area_label", []))[:count]
-    origins = list(ds[COORD_AREA].attrs.get("area_origin", []))[:count]
-    if len(names) != count:
-        names = [""] * count
-    if len(origins) != count:
-        origins = [float(y) for y in ds[DIM_Y].values[first]]
-    return area + 1, names, origins
+        return np.ones(ds.sizes[DIM_Y], int), [label], [0.0]
+    # Cropping may have left only some of the areas that are named.
+    numbers, area = np.unique(ds[COORD_AREA].values, return_inverse=True)
+    names = ds[COORD_AREA].attrs.get("area_label", [])
+    shifts = ds[COORD_AREA].attrs.get("area_shift", [])
+    return (
+        area + 1,
+        [names[n - 1] if n <= len(names) else "" for n in numbers],
+        [float(shifts[n - 1]) if n <= len(shifts) else 0.0 for n in numbers],
+    )
 
 
 def _exposure_of(ds: xr.Dataset, value: float | None) -> xr.DataArray:

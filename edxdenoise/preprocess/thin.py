@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -50,6 +52,15 @@ def thin_rows(counts: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
     return kept
 
 
+def _thin_block(
+    counts: np.ndarray, *, fraction: float, seed: int, block_info: dict[int, Any]
+) -> np.ndarray:
+    # The row numbers as a Dask array of their own would be one more source beside the counts, and
+    # the scheduler would then read many blocks ahead.
+    (top, end), _, _ = block_info[0]["array-location"]
+    return thin_rows(counts, np.arange(top, end), fraction, seed)
+
+
 def _random_bits(
     random: np.random.Generator, shape: tuple[int, ...], fraction: float
 ) -> np.ndarray:
@@ -58,7 +69,7 @@ def _random_bits(
     If a bit is one with probability q, (bit or fair bit) is with (1 + q) / 2 and (bit and fair
     bit) with q / 2: the binary digits of the fraction from the last to the first.
     """
-    digits = round(fraction * 2**_DIGITS)
+    digits = min(round(fraction * 2**_DIGITS), 2**_DIGITS - 1)
     bits = np.zeros(shape, np.uint8)
     for place in range(_DIGITS):
         digit = digits >> place & 1
@@ -108,17 +119,13 @@ def thin(ds: xr.Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.Da
         )
     if isinstance(counts, da.Array):
         counts = counts.rechunk({1: -1, 2: -1})
-        rows = da.arange(counts.shape[0], chunks=counts.chunks[:1])
-        kept = da.blockwise(
-            thin_rows,
-            "yxe",
+        kept = da.map_blocks(
+            _thin_block,
             counts,
-            "yxe",
-            rows,
-            "y",
             fraction=fraction,
             seed=seed,
             dtype=counts.dtype,
+            meta=np.empty((0, 0, 0), counts.dtype),
         )
     else:
         kept = thin_rows(counts, np.arange(counts.shape[0]), fraction, seed)

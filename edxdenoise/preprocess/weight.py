@@ -49,8 +49,12 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     validate(ds, COUNTS)
     counts = ds[COUNTS.name].data
     if weighting == "poisson":
+        if counts.dtype.kind != "u":
+            # A negative count must show in the totals, however many others make up for it.
+            where = da.where if isinstance(counts, da.Array) else np.where
+            counts = where(counts < 0, np.nan, counts)
         # 64 bits: the counts themselves are kept in types that a sum overflows.
-        wide = {"u": np.uint64, "i": np.int64, "f": np.float64}[counts.dtype.kind]
+        wide = np.uint64 if counts.dtype.kind == "u" else np.float64
         pixel = _root(counts.sum(axis=2, dtype=wide))
         energy = _root(counts.sum(axis=(0, 1), dtype=wide))
     elif weighting == "none":
@@ -93,7 +97,7 @@ def check_weights(ds: xr.Dataset) -> None:
     Raises
     ------
     DataError
-        If a pixel or channel total is negative or not finite, or there are no counts at all.
+        If a count is negative or not finite, or there are no counts at all.
     """
     validate(ds, WEIGHT_PIXEL, WEIGHT_ENERGY)
     shares = []
@@ -107,6 +111,8 @@ def check_weights(ds: xr.Dataset) -> None:
         few = np.mean(root < np.sqrt(_FEW_COUNTS))
         if few > _SPARSE_SHARE:
             shares.append(f"{few:.0%} of the {what}")
+    if all((ds[spec.name].values == 1).all() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY)):
+        raise DataError("there are no counts at all: every pixel and every channel is empty")
     if shares:
         warnings.warn(
             f"{' and '.join(shares)} have fewer than {_FEW_COUNTS} counts: Poisson weights are "
@@ -117,9 +123,8 @@ def check_weights(ds: xr.Dataset) -> None:
 
 
 def _root(total: np.ndarray | da.Array) -> np.ndarray | da.Array:
-    """Root of totals, 1 where there is nothing; a negative total becomes NaN."""
+    """Root of totals, 1 where there is nothing."""
     if isinstance(total, da.Array):
         return da.map_blocks(_root, total, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        root = np.sqrt(total.astype(np.float64))
+    root = np.sqrt(total.astype(np.float64))
     return np.where(root == 0, 1.0, root)

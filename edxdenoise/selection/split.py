@@ -73,13 +73,14 @@ def split_probability(ds: xr.Dataset, *, seed: int = 0) -> np.ndarray:
     """
     validate(ds, COUNTS, WEIGHT_PIXEL, COMPONENT_MAP, COMPONENT_SPECTRUM)
     blocks = ds if is_lazy(ds) else chunk(ds)
-    weighting = "none" if (ds[WEIGHT_PIXEL.name].values == 1).all() else "poisson"
+    # Together: where they are lazy, each alone would decompose the counts again.
+    names = (WEIGHT_PIXEL.name, COMPONENT_SPECTRUM.name, COMPONENT_MAP.name)
+    weight_pixel, spectra, maps = compute(*(ds[name].data for name in names))
+    weighting = "none" if (weight_pixel == 1).all() else "poisson"
     found, held_out = thin(blocks[[COUNTS.name]], fraction=_FRACTION, seed=seed)
     found = weight(found, weighting=weighting)
     proven, signal, z = _test(found, held_out, ds.sizes[DIM_COMPONENT])
-    probability = signal_probability(
-        ds[COMPONENT_SPECTRUM.name].values, ds[COMPONENT_MAP.name].values, proven, signal, z
-    )
+    probability = signal_probability(spectra, maps, proven, signal, z)
     # Component 1 of weighted counts is the total of every pixel and channel: real where there are
     # counts at all, even if the totals do not vary.
     if weighting == "poisson":

@@ -1,7 +1,5 @@
 """Spectrum images with known truth: X-ray spectra, phantoms, Poisson counts."""
 
-from edxdenoise.simulation.detector import channel_response, fwhm
-from edxdenoise.simulation.lines import Line, element_lines, emission, line_energy
 from edxdenoise.simulation.phantom import simulate
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.truth import (
@@ -21,11 +19,5 @@ __all__ = [
     "STRAY_PHASE",
     "TRUE_ATOMIC_PERCENT",
     "TRUE_WEIGHT_PERCENT",
-    "Line",
-    "channel_response",
-    "element_lines",
-    "emission",
-    "fwhm",
-    "line_energy",
     "simulate",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edxdenoise.simulation.lines import atomic_weight
+from edxdenoise.xray.lines import atomic_weight
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from edxdenoise.cube import make_cube
 from edxdenoise.errors import ParameterError
 from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y
 from edxdenoise.simulation.geometry import split_rows
-from edxdenoise.simulation.lines import atomic_number
 from edxdenoise.simulation.materials import MATERIALS
 from edxdenoise.simulation.poisson import SEGMENT, count_dtype, expected_counts, poisson_counts
 from edxdenoise.simulation.presets import PRESETS, Preset
@@ -30,6 +29,7 @@ from edxdenoise.simulation.truth import (
     composition_tables,
     percent_maps,
 )
+from edxdenoise.xray.lines import atomic_number
 
 # Streams of random numbers that grow from one seed.
 _GEOMETRY, _NOISE = 0, 1

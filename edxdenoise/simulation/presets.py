@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edxdenoise.simulation.detector import Detector
 from edxdenoise.simulation.geometry import (
     add_spheres,
     boundaries,
@@ -24,6 +23,7 @@ from edxdenoise.simulation.solar_cell import (
     solar_cell,
 )
 from edxdenoise.simulation.spectrum import Instrument
+from edxdenoise.xray.detector import Detector
 
 
 @dataclass(frozen=True)

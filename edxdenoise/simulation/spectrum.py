@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.simulation.detector import (
+from edxdenoise.simulation.materials import Material
+from edxdenoise.xray.detector import (
     Detector,
     attenuation,
     channel_response,
     discriminator,
     efficiency,
 )
-from edxdenoise.simulation.lines import atomic_number, atomic_weight, emission, velocity_squared
-from edxdenoise.simulation.materials import Material
+from edxdenoise.xray.lines import (
+    Line,
+    atomic_number,
+    atomic_weight,
+    emission,
+    velocity_squared,
+)
 
 _AVOGADRO = 6.02214e23
 _BARN = 1e-24
@@ -73,13 +79,14 @@ def material_spectra(
         In a foil per g/cm^2 of the material; in bulk per electron.
     """
     made = [_line_photons(material, instrument) for material in materials]
-    line_energies = sorted({energy for lines in made for energy in lines})
+    line_energies = sorted({line.energy for lines in made for line in lines})
     last = min(energy[-1] + 0.5, instrument.beam_energy)
     continuum_energies = np.arange(_CONTINUUM_STEP / 2, last, _CONTINUUM_STEP)
     sources = np.concatenate([line_energies, continuum_energies])
-    photons = np.empty((len(materials), sources.size))
+    photons = np.zeros((len(materials), sources.size))
     for row, material, lines in zip(photons, materials, made):
-        row[: len(line_energies)] = [lines.get(energy, 0.0) for energy in line_energies]
+        for line, number in lines.items():
+            row[line_energies.index(line.energy)] += number
         row[len(line_energies) :] = _CONTINUUM_STEP * _bremsstrahlung(
             material, instrument, continuum_energies
         )
@@ -87,6 +94,16 @@ def material_spectra(
             material.weight_fractions(), _depth(material, instrument), instrument, sources
         )
     return detected(sources, photons, instrument.detector, energy)
+
+
+def line_counts(material: Material, instrument: Instrument) -> dict[Line, float]:
+    """Detected counts of every line of a material, on the scale of `material_spectra`."""
+    photons = _line_photons(material, instrument)
+    energies = np.array([line.energy for line in photons])
+    seen = efficiency(instrument.detector, energies) * _escaping(
+        material.weight_fractions(), _depth(material, instrument), instrument, energies
+    )
+    return {line: photons[line] * share for line, share in zip(photons, seen)}
 
 
 def line_spectrum(
@@ -163,14 +180,13 @@ def _stopping_power(material: Material, energies: np.ndarray) -> np.ndarray:
     return total
 
 
-def _line_photons(material: Material, instrument: Instrument) -> dict[float, float]:
-    """Photons by energy of the line in keV."""
-    photons: dict[float, float] = {}
+def _line_photons(material: Material, instrument: Instrument) -> dict[Line, float]:
+    photons: dict[Line, float] = {}
     for element, weight in material.weight_fractions().items():
         atoms = weight * _AVOGADRO * _BARN / atomic_weight(element)
         for beam_energy, path in zip(*_electron_path(material, instrument)):
             for line, cross_section in emission(element, float(beam_energy)).items():
-                photons[line.energy] = photons.get(line.energy, 0) + atoms * path * cross_section
+                photons[line] = photons.get(line, 0) + atoms * path * cross_section
     return photons
 
 

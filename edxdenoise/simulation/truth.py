@@ -13,8 +13,8 @@ from edxdenoise.schema import (
     DIM_Y,
     VariableSpec,
 )
-from edxdenoise.simulation.lines import atomic_number, atomic_weight
 from edxdenoise.simulation.materials import MATERIALS
+from edxdenoise.xray.lines import atomic_number, atomic_weight
 
 EXPECTED_COUNTS = VariableSpec(
     "expected_counts",

@@ -1,0 +1,331 @@
+"""Whether quantification finds the truth of phantoms, and whether its errors are what it says.
+
+    python benchmarks/recovery.py
+
+Pulls are (estimate - truth) / standard deviation. Their truth is what the estimator gives on the
+expected counts, so that they hold the statistics alone; the error of the method itself, against the
+net counts that the lines of the phantom have, stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from _measure import machine, markdown
+from edxdenoise.cube import make_cube
+from edxdenoise.decompose import pca
+from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.preprocess import weight
+from edxdenoise.quantification import LineSpec, cliff_lorimer, fractions, line_intensity
+from edxdenoise.quantification.composition import factor_arrays
+from edxdenoise.quantification.intensity import line_weights
+from edxdenoise.quantification.lines import families
+from edxdenoise.quantification.regions import region_table
+from edxdenoise.selection import select
+from edxdenoise.simulation import simulate
+from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
+from edxdenoise.simulation.truth import STRAY_PHASE, composition_tables
+from edxdenoise.xray import channel_response
+
+LINES = {
+    "solar-cell": ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La"),
+    "layers-gradient": ("N_Ka", "O_Ka", "Si_Ka", "Ti_Ka", "Ge_Ka", "Hf_La", "W_La"),
+}
+SHAPES = {"solar-cell": (132, 200), "layers-gradient": (128, 128)}
+OVERLAPS = {("S_Ka", "Pb_Ma"): (200.0, 200.0), ("C_Ka", "N_Ka"): (2000.0, 100.0)}
+METHODS = ("windows-linear", "fit")
+SOURCES = ("counts", "denoised")
+# A line is there where its net counts are this many standard deviations.
+_PRESENT = 3.0
+# A pixel belongs to a phase that has this share of its mass.
+_PURE = 0.98
+# A phase is shown where the elements quantified are this share of its atoms.
+_QUANTIFIED = 0.3
+
+
+def phantom(preset: str, counts_per_pixel: float, shape: tuple[int, int]) -> xr.Dataset:
+    """A phantom, denoised with what the split test keeps, and its truth."""
+    ds = simulate(preset, shape=shape, counts_per_pixel=counts_per_pixel).compute()
+    return select(pca(weight(ds)))
+
+
+def specs(ds: xr.Dataset, names: Sequence[str]) -> dict[str, LineSpec]:
+    """The lines with the k-factors that the phantom has."""
+    factors = true_k_factors(ds, names)
+    return {name: LineSpec(*factors[name]) for name in names}
+
+
+def quantify(ds: xr.Dataset, lines: dict[str, LineSpec], method: str, source: str) -> xr.Dataset:
+    """Intensities and composition; doubts about overlaps are what is measured here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EdxdenoiseWarning)
+        return cliff_lorimer(line_intensity(ds, lines, intensities=method, source=source), lines)
+
+
+def linear(quantified: xr.Dataset) -> np.ndarray:
+    """Net counts that are linear in the counts, shape (line, y, x)."""
+    name = "line_intensity"
+    return quantified.get(f"{name}_unbounded", quantified[name]).values.astype(float)
+
+
+def expected_intensity(ds: xr.Dataset, lines: dict[str, LineSpec], method: str) -> np.ndarray:
+    """What the estimator gives on the expected counts, shape (line, y, x)."""
+    estimators = line_weights(ds, lines, intensities=method, elements=ds.attrs["elements"])
+    return np.einsum("le,yxe->lyx", estimators.estimators, ds.expected_counts.values.astype(float))
+
+
+def spread(pulls: np.ndarray) -> tuple[float, float, float]:
+    """Mean, standard deviation and share within 1.96 of the finite pulls."""
+    pulls = pulls[np.isfinite(pulls)]
+    if not pulls.size:
+        return np.nan, np.nan, np.nan
+    return float(pulls.mean()), float(pulls.std()), float((np.abs(pulls) < 1.96).mean())
+
+
+def intensity_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
+    """Pulls of the net counts of every line by every method and source."""
+    lines = specs(ds, names)
+    net = np.einsum("pl,pyx->lyx", phase_line_counts(ds, names).values, ds.phase_map.values)
+    rows = []
+    for method in METHODS:
+        truth = expected_intensity(ds, lines, method)
+        for source in SOURCES:
+            quantified = quantify(ds, lines, method, source)
+            stddev = quantified.line_intensity_stddev.values
+            pulls = (linear(quantified) - truth) / stddev
+            bounded = (quantified.line_intensity.values - net) / stddev
+            for i, name in enumerate(names):
+                present = net[i] > _PRESENT * stddev[i]
+                mean, std, coverage = spread(pulls[i])
+                net_mean, net_std, _ = spread(bounded[i][present])
+                rows.append(
+                    {
+                        "method": method,
+                        "source": source,
+                        "line": name,
+                        "mean": mean,
+                        "std": std,
+                        "coverage": coverage,
+                        "true": net[i].mean(),
+                        "bias": truth[i].mean() - net[i].mean(),
+                        "present": present.mean(),
+                        "net_mean": net_mean,
+                        "net_std": net_std,
+                    }
+                )
+    return rows
+
+
+def percent_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
+    """Pulls of atomic percent; counting errors alone, against that of the expected counts."""
+    lines = {name: LineSpec(spec.k_factor) for name, spec in specs(ds, names).items()}
+    factors = factor_arrays(lines, "weight")[1]
+    rows = []
+    for method in METHODS:
+        expected = np.moveaxis(expected_intensity(ds, lines, method), 0, -1)
+        zero = np.zeros((*expected.shape, len(names)))
+        truth = 100 * np.moveaxis(fractions(expected, zero, *factors)[0], -1, 0)
+        for source in SOURCES:
+            quantified = quantify(ds, lines, method, source)
+            pulls = (quantified.atomic_percent - truth) / quantified.atomic_percent_stddev
+            for i, name in enumerate(names):
+                mean, std, coverage = spread(pulls.values[i])
+                rows.append(
+                    {
+                        "method": method,
+                        "source": source,
+                        "element": name.partition("_")[0],
+                        "mean": mean,
+                        "std": std,
+                        "coverage": coverage,
+                    }
+                )
+    return rows
+
+
+def pure_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Masks of the pixels that hold one phase."""
+    amounts = ds.phase_map.where(ds.phase != STRAY_PHASE, 0)
+    share = (amounts / amounts.sum("phase")).values
+    masks = {str(name): part > _PURE for name, part in zip(ds.phase.values, share)}
+    return {name: mask for name, mask in masks.items() if mask.sum() > 20}
+
+
+def phase_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
+    """At% of phases from their summed counts, against the truth, errors of k-factors included."""
+    lines = specs(ds, names)
+    elements = [name.partition("_")[0] for name in names]
+    found, _, moles = composition_tables([str(name) for name in ds.phase.values])
+    moles = moles[:, [found.index(element) for element in elements]]
+    atoms = np.einsum("pe,pyx->eyx", moles, ds.phase_map.values)
+    share = ds.true_atomic_percent.sel(element=elements).sum("element").values / 100
+    regions = {
+        name: mask for name, mask in pure_regions(ds).items() if share[mask].mean() > _QUANTIFIED
+    }
+    rows = []
+    for method in METHODS:
+        for source in SOURCES:
+            quantified = quantify(ds, lines, method, source)
+            table = region_table(quantified, lines, regions)
+            for region, mask in regions.items():
+                true = 100 * atoms[:, mask].sum(axis=1) / atoms[:, mask].sum()
+                for i, element in enumerate(elements):
+                    (row,) = table[
+                        (table.region == region) & (table.quantity == f"{element} at%")
+                    ].to_dict("records")
+                    rows.append(
+                        {
+                            "method": method,
+                            "source": source,
+                            "region": region,
+                            "element": element,
+                            "true": true[i],
+                            "value": row["value"],
+                            "stddev": row["stddev"],
+                            "pixels": int(mask.sum()),
+                        }
+                    )
+    return rows
+
+
+def overlap_cube(
+    pair: tuple[str, str],
+    counts: tuple[float, float],
+    *,
+    shape: tuple[int, int] = (40, 40),
+    background: float = 0.05,
+    seed: int = 0,
+) -> tuple[xr.Dataset, np.ndarray]:
+    """A cube of two overlapping lines on bremsstrahlung, and their net counts (line, y, x).
+
+    The first falls along y from `counts` to none, the second along x.
+    """
+    energy = 0.01 + 0.02 * np.arange(650)
+    elements = [name.partition("_")[0] for name in pair]
+    found = families(elements, (0.15, 13.0), names=pair)
+    shapes = np.array(
+        [np.array(f.weights) @ channel_response(np.array(f.energies), energy) for f in found]
+    )
+    fall = np.meshgrid(*(np.linspace(1, 0, n) for n in shape), indexing="ij")
+    net = np.array(counts)[:, np.newaxis, np.newaxis] * fall
+    # Other families of the same elements, such as L beside M, follow their element.
+    owners = [elements.index(family.element) for family in found]
+    expected = np.einsum("lyx,le->yxe", net[owners], shapes)
+    expected += background * max(counts) * 0.02 / np.maximum(energy, 0.2)
+    drawn = np.random.default_rng(seed).poisson(expected)
+    attrs = {"beam_energy": 200.0, "elements": elements}
+    return make_cube(drawn, energy=energy, attrs=attrs), net
+
+
+def overlap_rows(pair: tuple[str, str], counts: tuple[float, float]) -> list[dict[str, object]]:
+    """Mean error of both lines and pulls, by windows and by the fit."""
+    ds, net = overlap_cube(pair, counts)
+    rows = []
+    for method in METHODS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EdxdenoiseWarning)
+            result = line_intensity(
+                ds, {name: LineSpec() for name in pair}, intensities=method, source="counts"
+            )
+        error = linear(result) - net
+        pulls = error / result.line_intensity_stddev.values
+        for i, name in enumerate(pair):
+            rows.append(
+                {
+                    "method": method,
+                    "line": name,
+                    "true": net[i].mean(),
+                    "error": error[i].mean(),
+                    "error_stddev": np.sqrt(
+                        (result.line_intensity_stddev.values[i].astype(float) ** 2).sum()
+                    )
+                    / error[i].size,
+                    "worst": np.abs(error[i].mean(axis=1 - i)).max(),
+                    "std": spread(pulls[i])[1],
+                    "coverage": spread(pulls[i])[2],
+                }
+            )
+    return rows
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table under its title."""
+    print(f"\n{title}\n\n{markdown(columns, rows)}")
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--presets", nargs="+", default=list(LINES), choices=list(LINES))
+    parser.add_argument("--counts-per-pixel", type=float, nargs="+", default=[1000.0, 4000.0])
+    options = parser.parse_args()
+    print(machine())
+    for preset in options.presets:
+        for dose in options.counts_per_pixel:
+            ds = phantom(preset, dose, SHAPES[preset])
+            kept = ", ".join(map(str, np.flatnonzero(ds.component_keep.values) + 1))
+            shape = " x ".join(map(str, json.loads(ds.attrs["simulated"])["shape"]))
+            head = f"{preset}, {dose:g} counts per pixel, {shape} pixels, components kept: {kept}"
+            show(
+                f"{head}: net counts",
+                [
+                    *("method", "source", "line", "pull mean", "pull std", "95 % coverage"),
+                    *("true mean", "method's error", "line there", "pull there", "its std"),
+                ],
+                [
+                    [
+                        *(row["method"], row["source"], row["line"]),
+                        *(f"{row['mean']:+.3f}", f"{row['std']:.3f}", f"{row['coverage']:.3f}"),
+                        *(f"{row['true']:.2f}", f"{row['bias']:+.2f}", f"{row['present']:.0%}"),
+                        *(f"{row['net_mean']:+.2f}", f"{row['net_std']:.2f}"),
+                    ]
+                    for row in intensity_rows(ds, LINES[preset])
+                ],
+            )
+            show(
+                f"{head}: atomic percent of pixels",
+                ["method", "source", "element", "pull mean", "pull std", "95 % coverage"],
+                [
+                    [
+                        *(row["method"], row["source"], row["element"]),
+                        *(f"{row['mean']:+.3f}", f"{row['std']:.3f}", f"{row['coverage']:.3f}"),
+                    ]
+                    for row in percent_rows(ds, LINES[preset])
+                ],
+            )
+            show(
+                f"{head}: atomic percent of phases, counts summed",
+                ["method", "source", "phase", "pixels", "element", "true", "found", "z"],
+                [
+                    [
+                        *(row["method"], row["source"], row["region"], str(row["pixels"])),
+                        *(row["element"], f"{row['true']:.2f}"),
+                        f"{row['value']:.2f} ± {row['stddev']:.2f}",
+                        f"{(row['value'] - row['true']) / row['stddev']:+.1f}",
+                    ]
+                    for row in phase_rows(ds, LINES[preset])
+                ],
+            )
+    for pair, counts in OVERLAPS.items():
+        show(
+            f"{pair[0]} beside {pair[1]}, up to {counts[0]:g} and {counts[1]:g} net counts, raw",
+            ["method", "line", "true mean", "mean error", "worst row or column", "pull std", "95 %"],
+            [
+                [
+                    *(row["method"], row["line"], f"{row['true']:.1f}"),
+                    f"{row['error']:+.2f} ± {row['error_stddev']:.2f}",
+                    *(f"{row['worst']:.1f}", f"{row['std']:.2f}", f"{row['coverage']:.3f}"),
+                ]
+                for row in overlap_rows(pair, counts)
+            ],
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``edxdenoise lines``: X-ray lines and what overlaps them."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from edxdenoise.cli.helpers import print_table
+from edxdenoise.cli.options import Elements, Range, json_option
+
+
+@click.command()
+@click.option("--elements", type=Elements(), required=True, help="Symbols, such as Pb,I,C,N.")
+@click.option(
+    "--range",
+    "energy_range",
+    type=Range(float, "LO:HI", "0:13"),
+    default="0:20",
+    show_default=True,
+    help="Energies in keV.",
+)
+@click.option(
+    "--beam-energy", type=float, default=200.0, show_default=True, help="In keV: what is excited."
+)
+@click.option(
+    "--resolution", type=float, default=130.0, show_default=True, help="FWHM at Mn Ka in eV."
+)
+@json_option
+def lines(
+    elements: tuple[str, ...],
+    energy_range: tuple[float, float],
+    beam_energy: float,
+    resolution: float,
+    as_json: bool,
+) -> None:
+    """List the X-ray lines of elements: energy, width, share, and what overlaps them.
+
+    \b
+    edxdenoise lines --elements Pb,I --range 0:13
+    """
+    from edxdenoise.quantification.lines import list_lines
+
+    found = list_lines(elements, energy_range, beam_energy=beam_energy, resolution=resolution)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    rows = [
+        [
+            str(line["line"]).replace("_", " "),
+            f"{line['energy']:.3f}",
+            f"{line['fwhm']:.0f}",
+            f"{line['share']:.2f}",
+            ", ".join(str(other).replace("_", " ") for other in line["overlaps"]),
+        ]
+        for line in found
+    ]
+    print_table("", ["line", "keV", "FWHM / eV", "share", "overlaps"], rows)

@@ -1,0 +1,137 @@
+"""``edxdenoise quantify``: at% maps and ratios with errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edxdenoise.cli.helpers import Verbosity, computing, print_table, say
+from edxdenoise.cli.options import (
+    Elements,
+    KFactor,
+    PathType,
+    compute_options,
+    file_argument,
+    overwrite_option,
+    print_recipe_option,
+    signal_option,
+)
+from edxdenoise.methods import INTENSITIES, K_FACTOR_UNITS, SOURCES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from edxdenoise.recipe import Recipe
+
+
+@click.command()
+@file_argument
+@click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr or .nc.")
+@signal_option
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=PathType(),
+    metavar="FILE.toml",
+    help="Take [lines] and [quantify] from a recipe; options beat it.",
+)
+@click.option(
+    "--k-factor",
+    "k_factors",
+    type=KFactor(),
+    multiple=True,
+    help="k-factor of a line, with its error if known; once per element.",
+)
+@click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
+@click.option("--source", type=click.Choice(SOURCES), help="What is integrated.  [denoised]")
+@click.option(
+    "--intensities", type=click.Choice(INTENSITIES), help="How.  [default: windows-linear]"
+)
+@click.option("--elements", type=Elements(), help="Others in the specimen.  [default: the file's]")
+@click.option(
+    "--k-factor-unit", type=click.Choice(K_FACTOR_UNITS), help="What k-factors count.  [weight]"
+)
+@click.option(
+    "--correct-energy", is_flag=True, help="Move the energy axis to where known peaks lie."
+)
+@click.option(
+    "--vacuum-counts",
+    type=float,
+    metavar="N",
+    help="Mean counts of a pixel of vacuum: mask pixels that show no more.",
+)
+@click.option("--report", type=PathType(), metavar="DIR", help="Write pictures, tables and TIFFs.")
+@print_recipe_option
+@overwrite_option
+@compute_options
+def quantify(
+    file: Path,
+    output: Path,
+    signal: str | None,
+    recipe_file: Path | None,
+    k_factors: tuple[tuple[str, float, float], ...],
+    report: Path | None,
+    print_recipe: bool,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+    **options: Any,
+) -> None:
+    """Turn a denoised FILE (or counts) into at% and ratio maps, each with its error.
+
+    \b
+    edxdenoise quantify map.zarr -o maps.zarr --k-factor Pb_La=4.37 --k-factor I_La=3.41
+    edxdenoise quantify map.zarr -o maps.zarr --recipe solar-cell.toml --report quantified
+    """
+    from edxdenoise.jobs import quantify_file
+    from edxdenoise.recipe import Input, Output, Recipe
+
+    recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
+    given = {name: value for name, value in options.items() if value}
+    recipe = replace(
+        recipe.with_k_factors(k_factors),
+        quantify=replace(recipe.quantify, **given),
+        input=Input((str(file),), signal),
+        output=Output(str(output), None if report is None else str(report)),
+    )
+    if print_recipe:
+        click.echo(recipe.to_toml(), nl=False)
+        return
+    with computing(scheduler, workers, memory_limit) as progress:
+        maps = quantify_file(
+            recipe,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+    if Verbosity.level >= 0:
+        print_regions(maps, recipe)
+    say(f"wrote {output}" + (f" and {report}" if report else ""))
+
+
+def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
+    """Composition and ratios of the map and its areas, one column each."""
+    from edxdenoise.quantification import area_regions, region_table
+
+    table = region_table(
+        ds,
+        recipe.lines,
+        area_regions(ds),
+        k_factor_unit=recipe.quantify.k_factor_unit,
+        ratios=recipe.quantify.ratios,
+    )
+    regions = list(dict.fromkeys(table["region"]))
+    rows = []
+    for quantity in dict.fromkeys(table["quantity"]):
+        own = table[table["quantity"] == quantity].set_index("region")
+        cells = [
+            f"{own.loc[region, 'value']:.3g} ± {own.loc[region, 'stddev']:.1g}"
+            for region in regions
+        ]
+        rows.append([quantity, *cells])
+    print_table("", ["", *regions], rows)

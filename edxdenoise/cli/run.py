@@ -1,0 +1,50 @@
+"""``edxdenoise run``: all that a recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.components import print_components
+from edxdenoise.cli.helpers import Verbosity, computing, say
+from edxdenoise.cli.options import PathType, compute_options, overwrite_option
+from edxdenoise.cli.quantify import print_regions
+
+
+@click.command()
+@click.argument("recipe_file", metavar="RECIPE.toml", type=PathType())
+@overwrite_option
+@compute_options
+def run(
+    recipe_file: Path,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+) -> None:
+    """Do what RECIPE.toml says, from files to maps and pictures.
+
+    Paths in the recipe start from the folder it lies in.
+
+    \b
+    edxdenoise run data/solar-cell.toml
+    """
+    from edxdenoise.jobs import run_recipe
+    from edxdenoise.recipe import Recipe
+
+    recipe = Recipe.from_file(recipe_file)
+    with computing(scheduler, workers, memory_limit) as progress:
+        result = run_recipe(
+            recipe,
+            folder=recipe_file.parent,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+    if Verbosity.level >= 0:
+        print_components(result, most=20)
+        if recipe.lines:
+            print_regions(result, recipe)
+    say(f"wrote {recipe.output.file}")

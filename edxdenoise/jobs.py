@@ -1,0 +1,288 @@
+"""From files to files: what the commands do, with nothing half-written left behind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from edxdenoise._version import __version__
+from edxdenoise.compute import (
+    check_memory,
+    chunk,
+    default_memory_limit,
+    memory_needed,
+)
+from edxdenoise.errors import EdxdenoiseWarning, RecipeError
+from edxdenoise.io import (
+    atomic_output,
+    check_output,
+    check_save,
+    file_source,
+    read_cube,
+    save_dataset,
+)
+from edxdenoise.pipeline import (
+    Progress,
+    check_denoise,
+    check_quantify,
+    denoise,
+    name_of,
+    prepare,
+    quantify,
+    quantities,
+    silent,
+)
+from edxdenoise.quantification import LineSpec
+from edxdenoise.recipe import Input, Output, Quantify, Recipe
+from edxdenoise.report import write_quantification, write_report
+from edxdenoise.report.write import REPORT_MARKER
+from edxdenoise.schema import COUNTS
+from edxdenoise.simulation import simulate
+from edxdenoise.survey import check_survey, naming, reading, shrink, survey
+
+# The article's k-factors, by weight, for the demo.
+_DEMO_FACTORS = {
+    "C_Ka": 2.452,
+    "N_Ka": 3.856,
+    "I_La": 3.413,
+    "In_La": 2.620,
+    "Sn_La": 2.653,
+    "Pb_La": 4.374,
+}
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    folder: str | Path = ".",
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Do what the recipe says, from its input files to its output file and report.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With ``input.files`` and ``output.file``; with lines, the result is quantified as well.
+    folder : path
+        Where paths in the recipe that are relative start from.
+    overwrite : bool
+        Whether existing outputs may be replaced.
+    memory_limit : int, optional
+        Bytes; half of what is free by default.
+    workers : int, optional
+        Blocks worked on at a time; one per processor by default.
+    progress : callable, optional
+        As `denoise` takes it.
+
+    Returns
+    -------
+    Dataset
+        What was written; its counts are lazy.
+
+    Raises
+    ------
+    EdxdenoiseError
+        Of the kind that fits; no output is left behind.
+    """
+    files, output, report = _paths(recipe, folder, overwrite)
+    if recipe.lines:
+        check_quantify(recipe.lines, recipe.quantify)
+    with _recorded() as doubts, naming(files):
+        with progress("reading"), reading(files):
+            maps = [_read(path, recipe.input.signal, memory_limit) for path in files]
+            ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
+            components = check_denoise(ds, recipe.denoise)
+            ds = _block(ds, components, memory_limit, workers)
+            found = survey(ds)
+        ds = denoise(ds, recipe.denoise, found=found, progress=progress)
+        if recipe.lines:
+            ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
+    ds = _signed(ds, recipe, doubts)
+    with progress("writing"):
+        save_dataset(ds, output, overwrite=overwrite)
+    if report is not None:
+        with progress("report"):
+            write_report(ds, report, overwrite=overwrite)
+            if recipe.lines:
+                _write_quantification(ds, recipe, report / "quantification", overwrite)
+    return ds
+
+
+def quantify_file(
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Quantify one denoised file, or any readable one by its counts, into a file of maps.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With one file in ``input.files``, ``output.file``, lines and ``[quantify]``.
+    overwrite, memory_limit, workers, progress
+        As `run_recipe` takes them.
+
+    Returns
+    -------
+    Dataset
+        What was written: intensities, percents and ratios with their standard deviations.
+    """
+    files, output, report = _paths(recipe, ".", overwrite)
+    check_quantify(recipe.lines, recipe.quantify)
+    with _recorded() as doubts, naming(files):
+        with progress("reading"), reading(files):
+            ds = _read(files[0], recipe.input.signal, memory_limit)
+            ds = chunk(ds, memory_limit=memory_limit, workers=workers)
+        with reading(files):
+            ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
+    ds = _signed(ds, recipe, doubts)
+    maps = quantities(ds)
+    with progress("writing"):
+        save_dataset(maps, output, overwrite=overwrite)
+    if report is not None:
+        with progress("report"):
+            _write_quantification(ds, recipe, report, overwrite)
+    return maps
+
+
+def convert_file(
+    path: str | Path,
+    out: str | Path,
+    *,
+    signal: str | None = None,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Write the spectrum image of a file in one of our formats, block by block.
+
+    Parameters are those of `run_recipe`; `signal` picks one where the file holds several.
+    """
+    check_save(out, overwrite=overwrite)
+    files = [Path(path)]
+    with progress("reading"), naming(files), reading(files):
+        ds = chunk(_read(path, signal, memory_limit), memory_limit=memory_limit, workers=workers)
+        found = survey(ds)
+        check_survey(found, name=name_of(ds))
+        ds = shrink(ds, found)
+    with progress("writing"):
+        save_dataset(ds, out, overwrite=overwrite)
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Simulate a small solar cell into `folder`, denoise and quantify it there, with pictures."""
+    with atomic_output(Path(folder), overwrite, folder_marker="phantom.zarr") as partial:
+        partial.mkdir(exist_ok=True)
+        with progress("simulation"):
+            phantom = simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
+            save_dataset(phantom, partial / "phantom.zarr")
+        lines = {name: LineSpec(k, k_factor_stddev=0.1 * k) for name, k in _DEMO_FACTORS.items()}
+        recipe = Recipe(
+            Input(("phantom.zarr",)),
+            lines=lines,
+            quantify=Quantify(ratios=("I/Pb", "N/Pb"), intensities="fit"),
+            output=Output("denoised.zarr", "report"),
+        )
+        return run_recipe(
+            recipe,
+            folder=partial,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def _paths(
+    recipe: Recipe, folder: str | Path, overwrite: bool
+) -> tuple[list[Path], Path, Path | None]:
+    """Inputs, output and report of a recipe, once it is sure that they can be written."""
+    if not recipe.input.files:
+        raise RecipeError("recipe: 'input.files' names no file; name at least one")
+    if recipe.output.file is None:
+        raise RecipeError("recipe: 'output.file' names no file; name one ending in .zarr")
+    files = [Path(folder, name) for name in recipe.input.files]
+    output = Path(folder, recipe.output.file)
+    report = None if recipe.output.report is None else Path(folder, recipe.output.report)
+    # An output that cannot be written must be known before an hour of work, not after it.
+    check_save(output, overwrite=overwrite)
+    if report is not None:
+        check_output(report, overwrite, folder_marker=REPORT_MARKER)
+    return files, output, report
+
+
+def _signed(ds: xr.Dataset, recipe: Recipe, doubts: list[str]) -> xr.Dataset:
+    return ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml(), warnings=doubts)
+
+
+def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:
+    write_quantification(
+        ds,
+        folder,
+        recipe.lines,
+        intensities=recipe.quantify.intensities,
+        k_factor_unit=recipe.quantify.k_factor_unit,
+        ratios=recipe.quantify.ratios,
+        elements=recipe.quantify.elements or ds.attrs.get("elements", ()),
+        overwrite=overwrite,
+    )
+
+
+def _block(
+    ds: xr.Dataset, components: int, memory_limit: int | None, workers: int | None
+) -> xr.Dataset:
+    """Cut into blocks that keep within the limit, and hold the counts if the limit allows."""
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    counts = ds[COUNTS.name]
+    rows, columns, channels = counts.shape
+    need = memory_needed(
+        (rows, columns, channels),
+        counts.dtype.itemsize,
+        components=components,
+        workers=workers,
+    )
+    check_memory(need.streamed, limit, "this job")
+    ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
+    if need.in_memory <= limit:
+        ds = ds.assign({COUNTS.name: ds[COUNTS.name].persist()})
+    return ds
+
+
+def _read(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
+    """The spectrum image of a file; one of ours that does not know its source gets it."""
+    ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+    return ds if "source" in ds.attrs else ds.assign_attrs(source=file_source(path))
+
+
+@contextmanager
+def _recorded() -> Iterator[list[str]]:
+    """Collect the doubts that are shown meanwhile: they belong to the result as well."""
+    doubts: list[str] = []
+    show = warnings.showwarning
+
+    def record(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, EdxdenoiseWarning) and str(message) not in doubts:
+            doubts.append(str(message))
+        show(message, category, *args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = record
+        yield doubts

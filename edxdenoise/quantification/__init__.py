@@ -1,0 +1,50 @@
+"""From counts to net line intensities, compositions and ratios, with an error beside each."""
+
+from edxdenoise.quantification.bias import bias_table, kmeans_regions
+from edxdenoise.quantification.calibration import check_calibration, energy_shift, peak_shifts
+from edxdenoise.quantification.composition import (
+    check_composition,
+    cliff_lorimer,
+    fractions,
+    parse_ratio,
+    ratio,
+)
+from edxdenoise.quantification.intensity import line_intensity
+from edxdenoise.quantification.lines import (
+    LineSpec,
+    check_lines,
+    element_of,
+    list_lines,
+    weight_k_factors,
+)
+from edxdenoise.quantification.regions import (
+    area_regions,
+    bin_ratio,
+    compare_groups,
+    region_table,
+)
+from edxdenoise.quantification.vacuum import mask_vacuum
+
+__all__ = [
+    "LineSpec",
+    "area_regions",
+    "bias_table",
+    "bin_ratio",
+    "check_calibration",
+    "check_composition",
+    "check_lines",
+    "cliff_lorimer",
+    "compare_groups",
+    "element_of",
+    "energy_shift",
+    "fractions",
+    "kmeans_regions",
+    "line_intensity",
+    "list_lines",
+    "mask_vacuum",
+    "parse_ratio",
+    "peak_shifts",
+    "ratio",
+    "region_table",
+    "weight_k_factors",
+]

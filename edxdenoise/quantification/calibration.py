@@ -1,0 +1,163 @@
+"""Whether the energy axis is right: known peaks of the sum spectrum against where they lie."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import OptimizeWarning, curve_fit
+
+from edxdenoise.cube import add_history
+from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.quantification.intensity import energy_range, sum_spectrum
+from edxdenoise.quantification.lines import strong_lines
+from edxdenoise.schema import DIM_ENERGY
+from edxdenoise.xray import fwhm
+
+# A peak is used if it has this many net counts, and no other listed line within this many FWHM that
+# has more than this share of its photons.
+_LEAST_COUNTS = 500
+_CLEAR = 1.5
+_NEGLIGIBLE = 0.05
+# Lines of an element beside its strongest are too uncertain in strength to be relied on.
+_LEAST_SHARE = 0.5
+# Shifts in keV below which quantification does not suffer: a tenth of a light element's FWHM.
+_HARMLESS = 0.005
+
+
+@dataclass(frozen=True)
+class PeakShift:
+    """Where one peak was found.
+
+    Parameters
+    ----------
+    name : str
+        Line.
+    energy : float
+        Its energy in keV.
+    shift, stddev : float
+        Found minus known position, in keV.
+    """
+
+    name: str
+    energy: float
+    shift: float
+    stddev: float
+
+
+def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
+    """Shift of every strong, lonely peak of `elements` in the sum spectrum, by energy.
+
+    A Gaussian of the detector's width on a straight line is fitted within one FWHM.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With counts or what was made of them.
+    elements : iterable of str
+        Symbols of what the specimen holds.
+    """
+    spectrum, energy = sum_spectrum(ds), ds[DIM_ENERGY].values
+    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    listed = strong_lines(elements, energy_range(ds), beam_energy=ds.attrs.get("beam_energy"))
+    found: list[PeakShift] = []
+    for name, position, share in listed:
+        width = float(fwhm(position, resolution)) / 1000
+        rivals = [
+            other
+            for other, where, strength in listed
+            if 0.3 * width < abs(where - position) < _CLEAR * width
+            and strength > _NEGLIGIBLE * share
+        ]
+        if share < _LEAST_SHARE or rivals or any(peak.energy == position for peak in found):
+            continue
+        peak = _fit_peak(name, position, width, energy, spectrum)
+        if peak is not None:
+            found.append(peak)
+    return found
+
+
+def _fit_peak(
+    name: str, position: float, width: float, energy: np.ndarray, spectrum: np.ndarray
+) -> PeakShift | None:
+    near = np.abs(energy - position) < 1.2 * width
+    if near.sum() < 6:
+        return None
+    x, counts = energy[near] - position, spectrum[near]
+    sigma = width / 2.3548
+
+    def model(x: np.ndarray, shift: float, height: float, level: float, slope: float) -> np.ndarray:
+        return height * np.exp(-0.5 * ((x - shift) / sigma) ** 2) + level + slope * x
+
+    start = (0.0, float(np.ptp(counts)), float(counts.min()), 0.0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", OptimizeWarning)
+            values, covariance = curve_fit(
+                model, x, counts, start, sigma=np.sqrt(np.maximum(counts, 1)), absolute_sigma=True
+            )
+    except (RuntimeError, OptimizeWarning):
+        # No peak there to be fitted.
+        return None
+    step = energy[1] - energy[0]
+    net = values[1] * sigma * np.sqrt(2 * np.pi) / step
+    if net < _LEAST_COUNTS or abs(values[0]) > 0.75 * width:
+        return None
+    return PeakShift(name, position, float(values[0]), float(np.sqrt(covariance[0, 0])))
+
+
+def energy_shift(peaks: list[PeakShift]) -> tuple[float, float]:
+    """Median shift in keV, which one misnamed peak does not move, and its uncertainty.
+
+    The uncertainty is the scatter of the peaks over the root of their number, or the error of the
+    single one.
+    """
+    if not peaks:
+        return 0.0, float("inf")
+    shifts = np.array([peak.shift for peak in peaks])
+    middle = float(np.median(shifts))
+    if len(peaks) == 1:
+        return middle, peaks[0].stddev
+    scatter = 1.4826 * float(np.median(np.abs(shifts - middle)))
+    errors = np.array([peak.stddev for peak in peaks])
+    return middle, max(scatter, float(np.median(errors))) / np.sqrt(len(peaks))
+
+
+def check_calibration(
+    ds: xr.Dataset, elements: Iterable[str], *, correct: bool = False
+) -> xr.Dataset:
+    """Warn if the energy axis is off by more than it may be, or correct it.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With counts or what was made of them.
+    elements : iterable of str
+        Symbols of what the specimen holds.
+    correct : bool
+        Move the energy axis by the shift found instead of warning.
+
+    Returns
+    -------
+    Dataset
+        With the energy axis moved, or as it was.
+    """
+    shift, uncertainty = energy_shift(peak_shifts(ds, elements))
+    if abs(shift) < _HARMLESS or abs(shift) < 3 * uncertainty:
+        return ds
+    text = f"{1000 * shift:+.0f} ± {1000 * uncertainty:.0f} eV"
+    if correct:
+        attrs = ds[DIM_ENERGY].attrs
+        moved = ds.assign_coords({DIM_ENERGY: ds[DIM_ENERGY].values - shift})
+        moved[DIM_ENERGY].attrs.update(attrs)
+        return add_history(moved, f"check_calibration shift={-shift:.4g} keV")
+    warnings.warn(
+        f"the peaks lie {text} from where they should: windows and fits miss them; correct the "
+        "energy axis with --correct-energy",
+        EdxdenoiseWarning,
+        stacklevel=2,
+    )
+    return ds

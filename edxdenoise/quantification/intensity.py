@@ -1,0 +1,371 @@
+"""Net line intensities and their covariances, from counts or from denoised counts.
+
+Whatever the method, an intensity is a weighted sum over channels, I_l = sum_j a_lj X_j. Counts are
+Poisson and independent, so that with expected counts m_j
+
+    cov(I_l, I_m) = sum_j a_lj a_mj m_j .
+
+Denoised counts are counts behind a fixed filter: with the kept loadings P, orthonormal in the space
+weighted by g (pixel) and h (channel), the pixel weight cancels and I_l = sum_j b_lj X_j with
+b_l = (P'P (h a_l)) / h. The same formula holds with b for a. The loadings themselves are taken as
+known, and what the dropped components held is a bias that no variance shows (see `bias`).
+
+Expected counts are those of the kept components where there are any, since a variance taken from
+a handful of raw counts is itself noise. Else they are the counts themselves, and a variance is no
+less than that of one count: of an empty window it would be 0. Such plain variances are low where
+the counts happen to be, so that deviations look larger than they are below some 20 counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import chunk, compute, load
+from edxdenoise.cube import add_history, energy_axis, is_lazy
+from edxdenoise.errors import ParameterError, SchemaError
+from edxdenoise.methods import INTENSITIES, SOURCES
+from edxdenoise.quantification.fit import (
+    LOWEST_FITTED,
+    FitModel,
+    fit_model,
+    solve_both,
+)
+from edxdenoise.quantification.lines import (
+    DEFAULT_BEAM_ENERGY,
+    LineSpec,
+    Window,
+    check_lines,
+    check_positions,
+    element_of,
+    families,
+)
+from edxdenoise.quantification.windows import (
+    background_windows,
+    integration_window,
+    linear_weights,
+    rounded_weights,
+)
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COUNTS,
+    DIM_COMPONENT,
+    DIM_ENERGY,
+    DIM_LINE,
+    DIM_LINE_OTHER,
+    DIM_X,
+    DIM_Y,
+    LINE_DETECTED,
+    LINE_INTENSITY,
+    LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_STDDEV,
+    LINE_INTENSITY_UNBOUNDED,
+    MEAN_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+from edxdenoise.xray import channel_response, line_energy
+
+# Multiples of the standard deviation of the background that make a line detected (L. A. Currie,
+# Anal. Chem. 40 (1968) 586, in its usual short form).
+_DETECTION = 3.0
+# Rebuilt counts may dip below 0 where there is next to nothing; a variance is not let fall below
+# this share of what the background of the mean spectrum, scaled to the total of the pixel, gives.
+_LEAST_VARIANCE = 0.2
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each channel counts for in each intensity.
+
+    Parameters
+    ----------
+    estimators : array, shape (line, energy)
+        a of the module.
+    shapes : array, shape (line, energy)
+        Share of each line in each channel.
+    background : array, shape (energy,)
+        Of the mean spectrum.
+    model : FitModel, optional
+        Where intensities are fitted with amplitudes of 0 or more.
+    """
+
+    estimators: np.ndarray
+    shapes: np.ndarray
+    background: np.ndarray
+    model: FitModel | None = None
+
+
+def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
+    """Counts of all pixels per channel, from the weights where they tell, else in one pass."""
+    if WEIGHT_ENERGY.name in ds:
+        h = ds[WEIGHT_ENERGY.name].values
+        # An empty channel has weight 1, as one with a single count: no matter here.
+        if (h != 1).any():
+            return h**2
+    validate(ds, COUNTS)
+    counts = ds[COUNTS.name].data
+    return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
+
+
+def energy_range(ds: xr.Dataset) -> Window:
+    """From the lower edge of the first channel to the upper edge of the last, in keV."""
+    offset, width = energy_axis(ds)
+    return offset - width / 2, offset + width * (ds.sizes[DIM_ENERGY] - 0.5)
+
+
+def line_weights(
+    ds: xr.Dataset,
+    lines: Mapping[str, LineSpec],
+    *,
+    intensities: str = "windows-linear",
+    elements: Iterable[str] = (),
+) -> Weights:
+    """What each channel counts for, by windows or by a fit; see `line_intensity`."""
+    energy = ds[DIM_ENERGY].values
+    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    beam_energy = ds.attrs.get("beam_energy")
+    span = energy_range(ds)
+    present = list(dict.fromkeys([*map(element_of, lines), *elements]))
+    found = families(
+        present,
+        (max(span[0], LOWEST_FITTED), span[1]),
+        beam_energy=beam_energy,
+        resolution=resolution,
+        names=list(lines) if intensities == "fit" else (),
+    )
+    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    model = fit_model(
+        energy,
+        sum_spectrum(ds) / pixels,
+        found,
+        pixels=pixels,
+        resolution=resolution,
+        beam_energy=DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy,
+    )
+    if intensities == "fit":
+        count = len(lines)
+        return Weights(model.estimators[:count], model.shapes[:count], model.background, model)
+    shapes = np.vstack(
+        [channel_response(np.array([line_energy(name)]), energy, resolution) for name in lines]
+    )
+    background = background_windows(
+        lines, span, elements=elements, beam_energy=beam_energy, resolution=resolution
+    )
+    by_window = rounded_weights if intensities == "windows" else linear_weights
+    estimators = []
+    for name, spec in lines.items():
+        window = integration_window(name, spec, resolution)
+        if window[0] < span[0] or window[1] > span[1]:
+            raise ParameterError(
+                f"'lines.{name}.window' is [{window[0]:.4g}, {window[1]:.4g}] keV, outside the "
+                f"energy axis, {span[0]:.4g} to {span[1]:.4g} keV"
+            )
+        estimators.append(by_window(energy, window, background[name]))
+    return Weights(np.array(estimators), shapes, model.background)
+
+
+def line_intensity(
+    ds: xr.Dataset,
+    lines: Mapping[str, LineSpec],
+    *,
+    intensities: str = "windows-linear",
+    source: str = "denoised",
+    elements: Iterable[str] = (),
+) -> xr.Dataset:
+    """Net counts of lines in every pixel, with standard deviation and covariances.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Denoised (with components and weights) or, for ``source="counts"``, with ``counts``.
+    lines : mapping of str to LineSpec
+        By Siegbahn name, such as ``"Pb_La"``; one per element.
+    intensities : {"windows-linear", "windows", "fit"}
+        ``windows-linear`` cuts windows within channels and draws a straight line between the
+        background windows; ``windows`` does as eXSpy's ``get_lines_intensity`` does, with
+        rounded channels and one mean of both; ``fit`` fits all lines at once, with amplitudes of
+        0 or more.
+    source : {"denoised", "counts"}
+        What is integrated.
+    elements : iterable of str
+        Other elements in the specimen, whose lines windows keep clear of and the fit includes; by
+        default those that the file names.
+
+    Returns
+    -------
+    Dataset
+        With ``line_intensity``, ``line_intensity_stddev``, ``line_intensity_covariance`` and
+        ``line_detected``; from a fit also ``line_intensity_unbounded``. Standard deviations are
+        those without the bound at 0, too large by a half or so where a line is absent. Lazy where
+        the counts or maps used are.
+
+    Raises
+    ------
+    ParameterError
+        If a line, window or option is impossible.
+    SchemaError
+        If `ds` lacks what the source needs.
+    """
+    if intensities not in INTENSITIES:
+        raise ParameterError(f"intensities '{intensities}' must be one of {', '.join(INTENSITIES)}")
+    if source not in SOURCES:
+        raise ParameterError(f"source '{source}' must be one of {', '.join(SOURCES)}")
+    has_components = COMPONENT_KEEP.name in ds
+    if source == "denoised" and not has_components:
+        raise SchemaError("the Dataset holds no components; denoise it, or use source='counts'")
+    check_lines(lines)
+    elements = list(elements) or list(ds.attrs.get("elements", ()))
+    check_positions(
+        lines,
+        energy_range(ds),
+        beam_energy=ds.attrs.get("beam_energy"),
+        resolution=float(ds.attrs.get("detector_resolution", 130.0)),
+        elements=elements,
+        overlaps=intensities != "fit",
+    )
+    weights = line_weights(ds, lines, intensities=intensities, elements=elements)
+    filters = weights.estimators if weights.model is None else weights.model.filters
+    in_numpy = source == "counts" and not is_lazy(ds)
+    blocks = chunk(ds) if in_numpy else ds
+
+    estimators = weights.estimators
+    if source == "denoised":
+        estimators = behind_projection(ds, estimators)
+    first, second = np.triu_indices(len(lines))
+    products = estimators[first] * estimators[second]
+    if source == "denoised":
+        # Together, so that the maps are read once.
+        sums = sums_denoised(ds, np.vstack([filters, products]))
+    elif has_components:
+        sums = xr.concat([sums_counts(blocks, filters), sums_denoised(ds, products)], "row")
+    else:
+        sums = sums_counts(blocks, np.vstack([filters, products]))
+    if has_components:
+        least = _LEAST_VARIANCE * _sums_background(ds, products, weights.background)
+    else:
+        least = xr.DataArray((estimators**2).max(axis=1)[first] * (first == second), dims="row")
+    parts = xr.apply_ufunc(
+        _finish,
+        sums,
+        least.rename(row="pair"),
+        input_core_dims=[["row"], ["pair"]],
+        output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
+        kwargs={
+            "model": weights.model,
+            "own": np.einsum("le,le->l", estimators**2, weights.shapes),
+        },
+        dask="parallelized",
+        dask_gufunc_kwargs={
+            "output_sizes": {DIM_LINE: len(lines), DIM_LINE_OTHER: len(lines)},
+            "allow_rechunk": True,
+        },
+        output_dtypes=[np.float32] * 4 + [np.int8],
+    )
+    specs = [
+        LINE_INTENSITY,
+        LINE_INTENSITY_UNBOUNDED,
+        LINE_INTENSITY_STDDEV,
+        LINE_INTENSITY_COVARIANCE,
+        LINE_DETECTED,
+    ]
+    made = {
+        spec.name: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
+    }
+    if weights.model is None:
+        del made[LINE_INTENSITY_UNBOUNDED.name]
+    # An earlier quantification may be of other lines.
+    result = ds.drop_dims([DIM_LINE, DIM_LINE_OTHER], errors="ignore")
+    result = result.assign_coords({DIM_LINE: list(lines), DIM_LINE_OTHER: list(lines)})
+    result = result.assign(made)
+    if in_numpy:
+        result = result.assign(load(result[list(made)]).data_vars)
+    line = f"line_intensity intensities={intensities} source={source} lines={','.join(lines)}"
+    return add_history(result, line)
+
+
+def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
+    """b of the module: what each channel of the raw counts weighs in denoised intensities."""
+    h = ds[WEIGHT_ENERGY.name].values
+    kept = ds[COMPONENT_SPECTRUM.name].values[ds[COMPONENT_KEEP.name].values == 1]
+    return (estimators * h) @ kept.T @ kept / h
+
+
+def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
+    """sum_j rows_rj X_ij of every pixel."""
+    # Windows leave most channels out.
+    used = np.flatnonzero(rows.any(axis=0))
+    counts = ds[COUNTS.name].isel({DIM_ENERGY: used}).reset_coords(drop=True)
+    return _product(counts, DIM_ENERGY, rows[:, used])
+
+
+def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
+    """sum_j rows_rj m_ij of every pixel, m the counts rebuilt: no cube is formed."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    h = ds[WEIGHT_ENERGY.name].values
+    spectra = ds[COMPONENT_SPECTRUM.name].values[kept] * h
+    maps = ds[COMPONENT_MAP.name].isel({DIM_COMPONENT: kept})
+    mean = rows @ (ds[MEAN_SPECTRUM.name].values * h)
+    sums = _product(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
+    return sums * ds[WEIGHT_PIXEL.name]
+
+
+def _sums_background(ds: xr.Dataset, rows: np.ndarray, background: np.ndarray) -> xr.DataArray:
+    """The same of the background of the mean spectrum, scaled to the total of the pixel, g^2."""
+    spectrum = sum_spectrum(ds)
+    # No more than what is there: below the discriminator's edge that is nothing.
+    least = np.minimum(background * ds.sizes[DIM_Y] * ds.sizes[DIM_X], spectrum)
+    return ds[WEIGHT_PIXEL.name] ** 2 * xr.DataArray(rows @ least / spectrum.sum(), dims="row")
+
+
+def _product(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
+    """Sum of `array` over `dim`, weighted by each of `rows`; last dimension ``row``."""
+    return xr.apply_ufunc(
+        lambda block: block.astype(np.float64) @ rows.T,
+        array,
+        input_core_dims=[[dim]],
+        output_core_dims=[["row"]],
+        dask="parallelized",
+        dask_gufunc_kwargs={"output_sizes": {"row": len(rows)}, "allow_rechunk": True},
+        output_dtypes=[np.float64],
+    )
+
+
+def _finish(
+    sums: np.ndarray, least: np.ndarray, *, model: FitModel | None, own: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Intensities, the same unbounded, standard deviations, covariances, detection of a block.
+
+    `sums` holds what the filters give, then variances; `own` is the variance that one net count of
+    a line adds to its own intensity.
+    """
+    lines = len(own)
+    first, second = np.triu_indices(lines)
+    filtered, variances = np.split(sums, [sums.shape[-1] - first.size], axis=-1)
+    if model is None:
+        intensity = unbounded = filtered
+    else:
+        right = filtered.reshape(-1, filtered.shape[-1]).T
+        free, bounded = solve_both(model.gram, right)
+        shape = (*filtered.shape[:-1], lines)
+        intensity, unbounded = (part[:lines].T.reshape(shape) for part in (bounded, free))
+    diagonal = first == second
+    variances = np.where(diagonal, np.maximum(variances, least), variances)
+    covariance = np.empty((*intensity.shape, lines))
+    covariance[..., first, second] = covariance[..., second, first] = variances
+    variance = variances[..., diagonal]
+    background = np.maximum(variance - own * np.maximum(intensity, 0), 0)
+    detected = intensity > _DETECTION * np.sqrt(background)
+    return (
+        intensity.astype(np.float32),
+        unbounded.astype(np.float32),
+        np.sqrt(variance).astype(np.float32),
+        covariance.astype(np.float32),
+        (detected & (intensity > 0)).astype(np.int8),
+    )

@@ -1,0 +1,221 @@
+"""What regions of a map hold as wholes: composition of sums, ratios, differences between areas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import norm, ttest_ind
+
+from edxdenoise.quantification.composition import factor_arrays, fractions, parse_ratio, ratio
+from edxdenoise.quantification.lines import LineSpec, element_of
+from edxdenoise.schema import (
+    ATOMIC_PERCENT,
+    COORD_AREA,
+    DIM_X,
+    DIM_Y,
+    LINE_INTENSITY,
+    LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_UNBOUNDED,
+    RATIO,
+)
+
+
+def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Masks (y, x) of the whole map and, where maps were stacked, of each area by its name."""
+    shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
+    regions = {"all": np.ones(shape, bool)}
+    if COORD_AREA in ds.coords:
+        numbers = ds[COORD_AREA].values
+        names = ds[COORD_AREA].attrs.get("area_label", [])
+        for number in np.unique(numbers):
+            name = names[number - 1] if number <= len(names) else f"area {number}"
+            regions[name] = np.broadcast_to((numbers == number)[:, np.newaxis], shape)
+    return regions
+
+
+def summable(ds: xr.Dataset) -> xr.DataArray:
+    """Net counts whose sums over pixels are unbiased: a fit's without the bound at 0."""
+    fitted = LINE_INTENSITY_UNBOUNDED.name in ds
+    return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
+
+
+def region_table(
+    ds: xr.Dataset,
+    lines: Mapping[str, LineSpec],
+    regions: Mapping[str, np.ndarray],
+    *,
+    k_factor_unit: str = "weight",
+    ratios: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Composition and ratios of regions, of summed counts and as means over pixels.
+
+    Summed counts are the estimate to quote: a mean of ratios over pixels is biased upwards where
+    the divisor is noisy.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With what `cliff_lorimer` gives, computed.
+    lines : mapping of str to LineSpec
+        The same.
+    regions : mapping of str to array of bool, shape (y, x)
+        By name.
+    k_factor_unit, ratios
+        As `cliff_lorimer` takes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per region and quantity: ``region``, ``quantity`` ("Pb at%" or "I/Pb"), ``value``
+        and ``stddev`` of the summed counts (errors of the k-factors included),
+        ``stddev_counting`` (without them), ``mean_of_pixels``, ``stddev_of_pixels`` (their
+        scatter), ``pixels``.
+    """
+    factors, spread = factor_arrays(lines, k_factor_unit)[1]
+    elements = [element_of(name) for name in lines]
+    intensity = summable(ds).values.astype(float)
+    covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
+    rows = []
+    for region, mask in regions.items():
+        total = intensity[:, mask].sum(axis=-1)
+        # Pixels are independent: the filter of the denoiser runs along channels only.
+        variance = covariance[:, :, mask].sum(axis=-1)
+        with_k = fractions(total, variance.copy(), factors, spread)
+        counting = fractions(total, variance.copy(), factors, np.zeros_like(spread))
+        pixels = ds[ATOMIC_PERCENT.name].values[:, mask]
+        for i, element in enumerate(elements):
+            rows.append(
+                _row(
+                    region,
+                    f"{element} at%",
+                    100 * with_k[0][i],
+                    100 * with_k[1][i],
+                    100 * counting[1][i],
+                    pixels[i],
+                )
+            )
+        for i, text in enumerate(ratios):
+            # Over the pixels that have a ratio: elsewhere the divisor is background, whose small
+            # errors add up over a large region.
+            inside = mask & np.isfinite(ds[RATIO.name].values[i])
+            total = intensity[:, inside].sum(axis=-1)
+            variance = covariance[:, :, inside].sum(axis=-1)
+            pair = parse_ratio(text, elements)
+            value, stddev = ratio(total, variance, factors, spread, pair)
+            _, plain = ratio(total, variance, factors, np.zeros_like(spread), pair)
+            rows.append(_row(region, text, value, stddev, plain, ds[RATIO.name].values[i][mask]))
+    return pd.DataFrame(rows)
+
+
+def _row(
+    region: str, quantity: str, value: Any, stddev: Any, counting: Any, pixels: np.ndarray
+) -> dict[str, object]:
+    finite = pixels[np.isfinite(pixels)]
+    return {
+        "region": region,
+        "quantity": quantity,
+        "value": float(value),
+        "stddev": float(stddev),
+        "stddev_counting": float(counting),
+        "mean_of_pixels": float(finite.mean()) if finite.size else np.nan,
+        "stddev_of_pixels": float(finite.std()) if finite.size else np.nan,
+        "pixels": int(finite.size),
+    }
+
+
+def group_of(label: str) -> str:
+    """Name of an area without its number: areas that differ in it alone are repeats.
+
+    Examples
+    --------
+    >>> group_of("control 2")
+    'control'
+    """
+    return re.sub(r"[\s_-]*\d+$", "", label) or label
+
+
+def compare_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """Differences between groups of areas, against counting errors and against their scatter.
+
+    Areas whose names differ only in a number at the end are repeats of one group. The error of a
+    k-factor is common to all areas and left out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `region_table`, with the regions of `area_regions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each pair of groups and each quantity: ``difference`` of the means, its counting
+        ``stddev``, ``z`` and two-sided ``p_counting``; ``p_areas`` of Welch's t-test between the
+        areas, NaN for fewer than two of either. Empty for fewer than two groups.
+    """
+    areas = table[table["region"] != "all"].copy()
+    areas["group"] = [group_of(region) for region in areas["region"]]
+    groups = list(dict.fromkeys(areas["group"]))
+    rows = []
+    for i, first in enumerate(groups):
+        for second in groups[i + 1 :]:
+            for quantity in dict.fromkeys(areas["quantity"]):
+                a, b = (
+                    areas[(areas["group"] == group) & (areas["quantity"] == quantity)]
+                    for group in (first, second)
+                )
+                difference = b["value"].mean() - a["value"].mean()
+                stddev = np.hypot(
+                    *(np.sqrt((g["stddev_counting"] ** 2).sum()) / len(g) for g in (a, b))
+                )
+                z = difference / stddev
+                enough = min(len(a), len(b)) > 1
+                rows.append(
+                    {
+                        "groups": f"{second} - {first}",
+                        "quantity": quantity,
+                        "difference": difference,
+                        "stddev": stddev,
+                        "z": z,
+                        "p_counting": 2 * norm.sf(abs(z)),
+                        "p_areas": (
+                            ttest_ind(b["value"], a["value"], equal_var=False).pvalue
+                            if enough
+                            else np.nan
+                        ),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def bin_ratio(
+    ds: xr.Dataset,
+    lines: Mapping[str, LineSpec],
+    text: str,
+    *,
+    factor: int = 2,
+    k_factor_unit: str = "weight",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map of a ratio with counts summed over `factor` x `factor` pixels, and its stddev.
+
+    The ratio of sums, which a ratio of few counts needs; rows and columns that do not fill a
+    bin are left out.
+    """
+    factors, spread = factor_arrays(lines, k_factor_unit)[1]
+    pair = parse_ratio(text, [element_of(name) for name in lines])
+    bins = {DIM_Y: factor, DIM_X: factor}
+    intensity, covariance = (
+        part.astype(float).coarsen(bins, boundary="trim").sum()
+        for part in (summable(ds), ds[LINE_INTENSITY_COVARIANCE.name])
+    )
+    return ratio(
+        np.moveaxis(intensity.values, 0, -1),
+        np.moveaxis(covariance.values, (0, 1), (-2, -1)),
+        factors,
+        spread,
+        pair,
+    )

@@ -1,0 +1,180 @@
+"""Net intensities by windows: what each channel counts for.
+
+A net intensity is a weighted sum over the channels of a spectrum: +1 or a share of a channel inside
+the integration window, and less than 0 in the background windows. All that follows, errors
+included, needs no more than these weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from edxdenoise.errors import ParameterError
+from edxdenoise.quantification.lines import (
+    LOWEST_ENERGY,
+    LineSpec,
+    Window,
+    element_of,
+    strong_lines,
+)
+from edxdenoise.xray import fwhm, line_energy
+
+# Background windows, in FWHM of the line: their width, the gap to the line's centre, and how far
+# out one may be moved to find a place free of other lines.
+_WIDTH = 1.0
+_GAP = 2.0
+_FARTHEST = 15.0
+_STEP = 0.1
+# A window keeps this far from the centre of another line, in that line's FWHM.
+_CLEARANCE = 1.0
+
+
+def integration_window(name: str, spec: LineSpec, resolution: float) -> Window:
+    """The window given, or one FWHM either side of the line, in keV."""
+    if spec.window is not None:
+        return spec.window
+    energy = line_energy(name)
+    width = float(fwhm(energy, resolution)) / 1000
+    return energy - width, energy + width
+
+
+def estimate_background(
+    name: str,
+    others: Iterable[float],
+    energy_range: Window,
+    resolution: float = 130.0,
+) -> tuple[Window, ...]:
+    """Background windows either side of a line that touch no other line.
+
+    Each is one FWHM wide and starts two FWHM from the line; it is moved outwards until it is clear
+    of every other line. A side without a free place has none.
+
+    Parameters
+    ----------
+    name : str
+        The line.
+    others : iterable of float
+        Energies in keV of all other lines to keep clear of.
+    energy_range : (low, high)
+        Of the spectra, in keV.
+    resolution : float
+        FWHM at Mn K alpha in eV.
+
+    Returns
+    -------
+    tuple of (low, high)
+        One or two windows in keV.
+
+    Raises
+    ------
+    ParameterError
+        If there is no free place on either side.
+    """
+    energy = line_energy(name)
+    width = float(fwhm(energy, resolution)) / 1000
+    positions = np.array([other for other in others if other != energy])
+    clearance = _CLEARANCE * fwhm(positions, resolution) / 1000
+    low, high = max(energy_range[0], LOWEST_ENERGY), energy_range[1]
+    windows = []
+    for side in (-1, 1):
+        for gap in np.arange(_GAP, _FARTHEST, _STEP):
+            near, far = energy + side * gap * width, energy + side * (gap + _WIDTH) * width
+            start, end = min(near, far), max(near, far)
+            if start < low or end > high:
+                break
+            if not np.any((positions + clearance > start) & (positions - clearance < end)):
+                windows.append((float(start), float(end)))
+                break
+    if not windows:
+        raise ParameterError(
+            f"no place for a background window of '{name}' is free of other lines; give "
+            f"'lines.{name}.background', or use --intensities fit"
+        )
+    return tuple(windows)
+
+
+def background_windows(
+    lines: Mapping[str, LineSpec],
+    energy_range: Window,
+    *,
+    elements: Iterable[str] = (),
+    beam_energy: float | None = None,
+    resolution: float = 130.0,
+) -> dict[str, tuple[Window, ...]]:
+    """The background windows given, and estimates for the lines without."""
+    present = [element_of(name) for name in lines] + list(elements)
+    others = [
+        energy for _, energy, _ in strong_lines(present, energy_range, beam_energy=beam_energy)
+    ]
+    windows = {}
+    for name, spec in lines.items():
+        if spec.background is not None:
+            for low, high in spec.background:
+                if low < energy_range[0] or high > energy_range[1]:
+                    raise ParameterError(
+                        f"'lines.{name}.background' has [{low}, {high}], outside the energy axis, "
+                        f"{energy_range[0]:.4g} to {energy_range[1]:.4g} keV"
+                    )
+            windows[name] = spec.background
+        else:
+            # Partners that the window of the line itself holds are no obstacle.
+            near = float(fwhm(line_energy(name), resolution)) / 1000
+            far = [other for other in others if abs(other - line_energy(name)) > near]
+            windows[name] = estimate_background(name, far, energy_range, resolution)
+    return windows
+
+
+def rounded_weights(
+    energy: np.ndarray, window: Window, background: tuple[Window, ...]
+) -> np.ndarray:
+    """Weights as eXSpy's ``get_lines_intensity`` has them.
+
+    Edges are rounded to channels, the upper one excluded; the background is the mean of all
+    background channels, times the number of channels in the window.
+    """
+    weights = np.zeros(energy.size)
+    start, end = _rounded(energy, window)
+    weights[start:end] = 1.0
+    ranges = [_rounded(energy, each) for each in background]
+    channels = sum(stop - first for first, stop in ranges)
+    for first, stop in ranges:
+        weights[first:stop] -= (end - start) / channels
+    return weights
+
+
+def _rounded(energy: np.ndarray, window: Window) -> tuple[int, int]:
+    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    # As HyperSpy rounds, halves away from zero; NumPy's round takes halves to even.
+    start, end = (int(np.floor((edge - energy[0]) / width + 0.5)) for edge in window)
+    # A window narrower than a channel is that channel.
+    return max(start, 0), min(max(end, start + 1), energy.size)
+
+
+def linear_weights(
+    energy: np.ndarray, window: Window, background: tuple[Window, ...]
+) -> np.ndarray:
+    """Weights for windows cut within channels, and a straight line between two background windows.
+
+    A channel cut by an edge counts with the share of it inside. With one background window the
+    background is level.
+    """
+    inside = _shares(energy, window)
+    span = inside.sum()
+    densities = [_shares(energy, each) for each in background]
+    densities = [share / share.sum() for share in densities]
+    if len(densities) == 1:
+        return inside - span * densities[0]
+    centre = (inside @ energy) / span
+    left, right = (density @ energy for density in densities)
+    along = (centre - left) / (right - left)
+    return inside - span * ((1 - along) * densities[0] + along * densities[1])
+
+
+def _shares(energy: np.ndarray, window: Window) -> np.ndarray:
+    """Share of each channel that lies inside the window."""
+    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    lower = np.maximum(energy - width / 2, window[0])
+    upper = np.minimum(energy + width / 2, window[1])
+    return np.clip((upper - lower) / width, 0, 1)

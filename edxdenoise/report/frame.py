@@ -1,0 +1,270 @@
+"""Maps with their scale bar, colour bar and the borders of stacked areas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.report.style import POINTS_PER_INCH, SMALL, add_axes
+from edxdenoise.schema import COORD_AREA, DIM_X, DIM_Y
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Share of a map's width that its scale bar takes at most.
+_BAR_SHARE = 1 / 3
+# Beyond these, height over width, a map is drawn out of scale: a single row must stay visible.
+_FLATTEST, _TALLEST = 1 / 12, 6.0
+_PERCENTILE = 99.5
+_BAR_DROP = 4.5  # points from a map down to its scale bar
+_LABEL_DROP = 12.0  # and to the label of its colour bar
+_LABEL_LENGTH = 16
+_SEQUENTIAL, _DIVERGING = "inferno", "RdBu_r"
+
+
+def nice_length(largest: float) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that is not above `largest`.
+
+    Examples
+    --------
+    >>> nice_length(370.0), nice_length(0.05), nice_length(1.0)
+    (200.0, 0.05, 1.0)
+    """
+    power = 10.0 ** np.floor(np.log10(largest))
+    # Rounding must not make 0.05 less than 5 hundredths.
+    step = max(n for n in (1, 2, 5) if n * power <= largest * (1 + 1e-9))
+    return float(step * power)
+
+
+def length_label(length: float, units: str) -> str:
+    """A length as one says it.
+
+    Examples
+    --------
+    >>> length_label(2000, "nm"), length_label(0.5, "µm"), length_label(1, "pixel")
+    ('2 µm', '500 nm', '1 pixel')
+    """
+    if units == "nm" and length >= 1000:
+        length, units = length / 1000, "µm"
+    elif units == "µm" and length < 1:
+        length, units = length * 1000, "nm"
+    elif units == "pixel" and length != 1:
+        units = "pixels"
+    return f"{length:g} {units}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Geometry that all maps of a Dataset share.
+
+    Parameters
+    ----------
+    columns : int
+        Pixels along x.
+    step : float
+        Width of a pixel in `units`.
+    units : str
+    ratio : float
+        Height over width as drawn.
+    to_scale : bool
+        Whether that is the true ratio.
+    borders : tuple of float
+        Where one stacked area ends and the next begins, in rows.
+    areas : tuple of (float, str)
+        Middle row and name of each stacked area; none where there is but one.
+    """
+
+    columns: int
+    step: float
+    units: str
+    ratio: float
+    to_scale: bool
+    borders: tuple[float, ...]
+    areas: tuple[tuple[float, str], ...]
+
+
+def frame_of(ds: xr.Dataset) -> Frame:
+    """Geometry of the maps of `ds`."""
+    rows, columns = ds.sizes[DIM_Y], ds.sizes[DIM_X]
+    units = str(ds[DIM_X].attrs.get("units") or "pixel")
+    x_step, y_step = (_step(ds[dim].values) for dim in (DIM_X, DIM_Y))
+    step = x_step or y_step or 1.0
+    true_ratio = rows * (y_step or step) / (columns * step)
+    ratio = float(np.clip(true_ratio, _FLATTEST, _TALLEST))
+    borders: tuple[float, ...] = ()
+    areas: tuple[tuple[float, str], ...] = ()
+    if COORD_AREA in ds.coords:
+        numbers = ds[COORD_AREA].values
+        first = np.flatnonzero(np.diff(numbers)) + 1
+        if len(first):
+            borders = tuple(float(row) - 0.5 for row in first)
+            edges = [0, *first, rows]
+            names = list(ds[COORD_AREA].attrs.get("area_label", []))
+            if len(names) != len(edges) - 1:
+                names = [str(numbers[row]) for row in edges[:-1]]
+            middles = [(low + high - 1) / 2 for low, high in zip(edges, edges[1:])]
+            areas = tuple((middle, str(name)) for middle, name in zip(middles, names))
+    return Frame(columns, step, units, ratio, ratio == true_ratio, borders, areas)
+
+
+def _step(positions: np.ndarray) -> float:
+    """Distance of pixels; 0 where there is but one."""
+    return abs(float(positions[-1] - positions[0])) / max(len(positions) - 1, 1)
+
+
+def label_width(frame: Frame) -> float:
+    """Inches that the names of the areas take left of a map."""
+    longest = max((len(_shortened(name)) for _, name in frame.areas), default=0)
+    return 0.058 * longest + 0.05 if longest else 0.0
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
+
+
+def colour_range(image: np.ndarray) -> tuple[str, float, float]:
+    """Colour map and its ends for a score map: symmetric about 0 where it has both signs.
+
+    Few pixels may lie far out, so the ends are percentiles.
+    """
+    extreme = float(np.percentile(np.abs(image), _PERCENTILE))
+    extreme = extreme or float(np.abs(image).max()) or 1.0
+    if np.percentile(image, 100 - _PERCENTILE) >= 0:
+        return _SEQUENTIAL, 0.0, extreme
+    return _DIVERGING, -extreme, extreme
+
+
+def count_range(image: np.ndarray) -> tuple[str, float, float]:
+    """Colour map and its ends for a map of counts: from 0."""
+    top = float(np.percentile(image, _PERCENTILE)) or float(image.max())
+    return _SEQUENTIAL, 0.0, top if top > 0 else 1.0
+
+
+def fit_map(frame: Frame, width: float, height: float) -> tuple[float, float]:
+    """Inches (width, height) of the largest map that fits into a box."""
+    drawn = min(width, height / frame.ratio)
+    return drawn, drawn * frame.ratio
+
+
+def draw_map(
+    figure: Figure,
+    image: np.ndarray,
+    frame: Frame,
+    box: tuple[float, float, float, float],
+    colours: tuple[str, float, float],
+    *,
+    bar_label: str | None = None,
+    area_labels: bool = True,
+) -> Axes:
+    """Draw a map into a box (left, top, width, height in inches) with a scale bar below.
+
+    Parameters
+    ----------
+    figure : Figure
+    image : array, shape (y, x)
+    frame : Frame
+    box : tuple of float
+    colours : tuple
+        Colour map and its ends.
+    bar_label : str, optional
+        Quantity of the colour bar; no bar without it.
+    area_labels : bool
+        Whether to name stacked areas at the left.
+    """
+    left, top, box_width, box_height = box
+    width, height = fit_map(frame, box_width, box_height)
+    axes = add_axes(figure, left, top, width, height)
+    cmap, low, high = colours
+    drawn = axes.imshow(image, cmap=cmap, vmin=low, vmax=high, aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+    for row in frame.borders:
+        axes.axhline(row, color="white", linewidth=1.4)
+        axes.axhline(row, color="black", linewidth=0.6)
+    if area_labels:
+        for middle, name in frame.areas:
+            axes.annotate(
+                _shortened(name),
+                (0, middle),
+                (-3, 0),
+                xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=SMALL,
+                annotation_clip=False,
+                parse_math=False,
+            )
+    _draw_scale_bar(axes, frame)
+    if bar_label is not None:
+        bar = figure.colorbar(drawn, cax=add_axes(figure, left + width + 0.05, top, 0.06, height))
+        bar.outline.set_linewidth(0.4)
+        middle = (low + high) / 2
+        bar.set_ticks([low, middle, high] if height > 0.5 else [low, high])
+        bar.ax.yaxis.set_major_formatter(lambda value, _: _short(value))
+        bar.ax.tick_params(size=1.5, pad=1.5, labelsize=5.5)
+        _write_below(bar.ax, 0, bar_label, (0, _LABEL_DROP))
+    return axes
+
+
+def _short(value: float) -> str:
+    """A number with two digits, as a colour bar has room for.
+
+    Examples
+    --------
+    >>> _short(1534.0), _short(-0.00312)
+    ('1,500', '−0.0031')
+    """
+    if abs(value) >= 10:
+        value = float(f"{value:.2g}")
+    text = f"{value:,.0f}" if 10 <= abs(value) < 1e6 else f"{value:.2g}"
+    return text.replace("-", "−")
+
+
+def _draw_scale_bar(axes: Axes, frame: Frame) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
+
+    length = nice_length(frame.columns * frame.step * _BAR_SHARE)
+    if frame.units == "pixel":
+        length = max(length, 1.0)
+    figure = axes.figure
+    below = axes.get_xaxis_transform() + ScaledTranslation(
+        0, -_BAR_DROP / POINTS_PER_INCH, figure.dpi_scale_trans
+    )
+    end = length / frame.step - 0.5
+    axes.add_artist(
+        Line2D(
+            [-0.5, end],
+            [0, 0],
+            color="black",
+            linewidth=1.8,
+            solid_capstyle="butt",
+            transform=below,
+            clip_on=False,
+            label="scale bar",
+        )
+    )
+    label = length_label(length, frame.units)
+    if not frame.to_scale:
+        label += " (height not to scale)"
+    _write_below(axes, end, label, (3, _BAR_DROP))
+
+
+def _write_below(axes: Axes, x: float, text: str, shift: tuple[float, float]) -> None:
+    """Text below a map, `shift` points right and down from `x` on its lower edge."""
+    axes.annotate(
+        text,
+        (x, 0),
+        (shift[0], -shift[1]),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        va="center",
+        fontsize=SMALL,
+        annotation_clip=False,
+    )

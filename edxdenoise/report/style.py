@@ -1,0 +1,105 @@
+"""How pictures look: fonts, colours, places on the page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS_PER_INCH = 72
+PAGE_WIDTH = 7.1  # inches: two columns of most journals
+DPI = 200
+TITLE_SIZE, SMALL = 8.5, 6.0
+
+# Okabe & Ito (2008): told apart whatever one's colour vision.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+GREY, DARK = "#8A8A8A", "#333333"
+
+_RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.0,
+    "axes.titlesize": 7.0,
+    "axes.labelsize": 7.0,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "ytick.minor.size": 1.5,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 0.8,
+}
+_HEAD = 0.32  # inches
+_LINE_CHARACTERS = 165  # of small print that a page's width takes
+
+
+def style() -> AbstractContextManager[None]:
+    """Draw what is inside in the style of the reports."""
+    import matplotlib
+
+    return matplotlib.rc_context(_RC)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that belongs to no window and no global list."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_plot(height: float, title: str, doubts: Sequence[str], *, legend: float = 0.0) -> Figure:
+    """A page-wide figure laid out between title and `legend` inches above, warnings below."""
+    wrap = textwrap.TextWrapper(_LINE_CHARACTERS)
+    lines = [line for doubt in doubts for line in wrap.wrap(f"Warning: {doubt}")]
+    foot = 0.11 * len(lines) + 0.1 if lines else 0.0
+    whole = _HEAD + legend + height + foot
+    figure = new_figure(PAGE_WIDTH, whole)
+    figure.set_layout_engine("constrained", rect=(0, foot / whole, 1, height / whole))
+    add_title(figure, title)
+    add_text(
+        figure,
+        0.08,
+        whole - 0.05,
+        "\n".join(lines),
+        va="bottom",
+        fontsize=SMALL,
+        color=VERMILION,
+        parse_math=False,
+    )
+    return figure
+
+
+def add_title(figure: Figure, title: str) -> None:
+    """The finding, at the head of a figure."""
+    add_text(figure, 0.08, 0.08, title, fontsize=TITLE_SIZE, fontweight="bold")
+
+
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes in a box given in inches from the figure's upper left corner."""
+    page_width, page_height = figure.get_size_inches()
+    bottom = page_height - top - height
+    return figure.add_axes(
+        (left / page_width, bottom / page_height, width / page_width, height / page_height)
+    )
+
+
+def add_text(figure: Figure, left: float, top: float, text: str, **kwargs: Any) -> None:
+    """Text whose upper left corner is given in inches from the figure's."""
+    page_width, page_height = figure.get_size_inches()
+    settings = {"ha": "left", "va": "top", **kwargs}
+    figure.text(left / page_width, 1 - top / page_height, text, **settings)

@@ -1,0 +1,107 @@
+"""Numbers and decisions in words."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_VARIANCE_RATIO,
+    DIM_COMPONENT,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+)
+
+_LONGEST_LIST = 48
+_SELECTORS = {
+    "split": "found again in held-out counts",
+    "edge": "above the noise edge",
+    "elbow": "before the elbow",
+    "second-elbow": "before the second elbow",
+    "all": "all, as asked for",
+}
+
+
+def kept_numbers(ds: xr.Dataset) -> np.ndarray:
+    """Numbers, from 1, of the kept components."""
+    return ds[DIM_COMPONENT].values[ds[COMPONENT_KEEP.name].values == 1]
+
+
+def keeps_totals(ds: xr.Dataset) -> bool:
+    """Whether the kept components hold every pixel and channel total, whatever the counts are.
+
+    The first component of Poisson-weighted counts does; it is the product of both totals.
+    """
+    weighted = any((ds[spec.name] != 1).any() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY))
+    return weighted and 1 in kept_numbers(ds)
+
+
+def component_list(numbers: np.ndarray) -> str:
+    """Numbers as people write them.
+
+    Examples
+    --------
+    >>> component_list(np.array([1, 2, 3, 4, 8, 10]))
+    '1-4, 8, 10'
+    """
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if len(numbers) else []
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    text = ", ".join(words) or "none"
+    if len(text) > _LONGEST_LIST:
+        text = text[:_LONGEST_LIST].rsplit(",", 1)[0] + f" … {words[-1]}"
+    return text
+
+
+def decision(ds: xr.Dataset) -> str:
+    """What was kept and why.
+
+    Examples
+    --------
+    ``"7 of 100 components kept (found again in held-out counts): 1-4, 8, 10, 16"``
+    """
+    kept = kept_numbers(ds)
+    lines = re.findall(r"^select (keep|selector)=(\S+)", str(ds.attrs.get("history", "")), re.M)
+    how = ""
+    if lines:
+        kind, name = lines[-1]
+        reason = "chosen by hand" if kind == "keep" else _SELECTORS.get(name, name)
+        how = f" ({reason})"
+    return f"{len(kept)} of {ds.sizes[DIM_COMPONENT]} components kept{how}: {component_list(kept)}"
+
+
+def verdict(ds: xr.Dataset, number: int) -> str:
+    """One component's fate, probability and share of the variance."""
+    component = ds.sel({DIM_COMPONENT: number})
+    kept = bool(component[COMPONENT_KEEP.name] == 1)
+    probability = float(component[COMPONENT_SIGNAL_PROBABILITY.name])
+    words = ["kept" if kept else "dropped"]
+    if kept and number == 1 and probability < 0.5:
+        # A map without contrast; no selector drops it all the same.
+        words = ["kept since it carries all totals"]
+    if np.isfinite(probability):
+        words.append(f"signal probability {probability:.2f}")
+    words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
+    return ", ".join(words)
+
+
+def doubts_of(ds: xr.Dataset) -> list[str]:
+    """The warnings given on the way to `ds`."""
+    doubts = ds.attrs.get("warnings", [])
+    return [doubts] if isinstance(doubts, str) else [str(doubt) for doubt in doubts]
+
+
+def number_words(value: float) -> str:
+    """A number of counts for people.
+
+    Examples
+    --------
+    >>> number_words(165006244.0), number_words(999.6), number_words(11.9), number_words(0.031)
+    ('165 million', '1,000', '11.9', '0.031')
+    """
+    if value >= 1e6:
+        return f"{value / 1e6:,.3g} million" if value < 1e9 else f"{value / 1e9:,.3g} billion"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,127 @@
+"""All pictures of a Dataset, in a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import load
+from edxdenoise.io import atomic_output
+from edxdenoise.report.maps import component_figures, maps_figure
+from edxdenoise.report.peaks import lines_of, resolution_of, sum_peaks
+from edxdenoise.report.scree import scree_figure
+from edxdenoise.report.spectra import spectra_figure
+from edxdenoise.report.style import DPI, style
+from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
+from edxdenoise.report.text import kept_numbers
+from edxdenoise.report.windows import Window, choose_windows
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPECTRUM,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    COUNTS,
+    DIM_COMPONENT,
+    DIM_ENERGY,
+    MEAN_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT_MARKER = "scree.png"
+_NEEDED = (
+    COUNTS,
+    WEIGHT_PIXEL,
+    WEIGHT_ENERGY,
+    MEAN_SPECTRUM,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_KEEP,
+)
+_LEAST_SHOWN, _MOST_SHOWN = 12, 24
+_LINE_MAPS = 3
+
+
+def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write pictures that show what was kept and what it did.
+
+    ``scree.png``: variances, elbows and noise edge. ``components_01.png`` ...: map, spectrum and
+    verdict of each of the first components, up to the last one kept, 12 at least and 24 at most.
+    ``spectra.png`` and ``maps.png``: raw against denoised.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As `edxdenoise.select` or `edxdenoise.reconstruct` gives it. Lazy counts are summed in one
+        pass, block by block; ``counts_denoised`` is not looked at.
+    folder : str or Path
+        Folder to make.
+    overwrite : bool
+        Whether a report that stands there may be replaced.
+
+    Raises
+    ------
+    SchemaError
+        If the Dataset holds no components and no decision on them.
+    FormatError
+        If the folder exists and may not be replaced, or cannot be written.
+    """
+    validate(ds, *_NEEDED)
+    with atomic_output(folder, overwrite, folder_marker=REPORT_MARKER) as partial, style():
+        _draw_all(ds, partial)
+
+
+def _draw_all(ds: xr.Dataset, folder: Path) -> None:
+    names = [spec.name for spec in _NEEDED if spec is not COUNTS]
+    ds = ds.assign(load(ds[names].drop_vars(COMPONENT_MAP.name)))
+    kept_list = kept_numbers(ds)
+    last = min(max(_LEAST_SHOWN, *kept_list), _MOST_SHOWN, ds.sizes[DIM_COMPONENT])
+    shown_list = ds[DIM_COMPONENT].values[:last]
+    # The other maps, most of a hundred, are left where they are.
+    pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
+    kept = pictured.sel({DIM_COMPONENT: kept_list})
+
+    lines, resolution = lines_of(ds), resolution_of(ds)
+    energy = ds[DIM_ENERGY].values
+    # With dropped components as well: a hand-picked model may lack the first, and so all peaks.
+    peaks = sum_peaks(energy, denoised_sums(pictured, []).spectrum, lines, resolution)
+    windows = [
+        Window("all X-rays", slice(0, len(energy))),
+        *choose_windows(ds, kept, peaks, _LINE_MAPS),
+    ]
+    channels = [window.channels for window in windows]
+    raw, denoised = raw_sums(ds, channels), denoised_sums(kept, channels)
+    pixel = _typical_pixel(raw.maps[0])
+
+    _save(scree_figure(ds), folder / REPORT_MARKER)
+    for page, figure in enumerate(
+        component_figures(pictured.sel({DIM_COMPONENT: shown_list}), lines, peaks), start=1
+    ):
+        _save(figure, folder / f"components_{page:02}.png")
+    spectra = pixel_spectra(ds, kept, *pixel)
+    _save(spectra_figure(ds, raw, denoised, peaks, pixel, spectra), folder / "spectra.png")
+    _save(maps_figure(ds, windows, raw, denoised), folder / "maps.png")
+
+
+def _typical_pixel(totals: np.ndarray) -> tuple[int, int]:
+    """The pixel such that half of all counts lie in brighter ones: never one of the vacuum."""
+    order = np.argsort(totals, axis=None, kind="stable")
+    share = np.cumsum(totals.ravel()[order])
+    y, x = np.unravel_index(order[np.searchsorted(share, share[-1] / 2)], totals.shape)
+    return int(y), int(x)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 4})

@@ -1,0 +1,150 @@
+"""What one pass over the counts tells before anything is done with them."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import compute
+from edxdenoise.cube import smallest_count_dtype
+from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, FormatError
+from edxdenoise.io import check_totals
+from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
+
+# Energies in keV below which counts are the detector's strobe peak and electronic noise.
+_ZERO_PEAK = 0.1
+# Share of counts there of which the user is told.
+_ZERO_PEAK_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts of a map as a whole.
+
+    Parameters
+    ----------
+    total, zero_peak : float
+        Sum of all counts, and of those below 0.1 keV.
+    smallest, largest : float
+        Among all channels of all pixels; NaN where there is one.
+    whole : bool
+        Whether all are whole numbers.
+    empty_pixels : int
+        Pixels without a count.
+    """
+
+    total: float
+    zero_peak: float
+    smallest: float
+    largest: float
+    whole: bool
+    empty_pixels: int
+
+
+def survey(ds: xr.Dataset) -> Survey:
+    """Look at all counts once, block by block."""
+    validate(ds, COUNTS)
+    counts = da.asarray(ds[COUNTS.name].data).rechunk({2: -1})
+    low = np.flatnonzero(ds[DIM_ENERGY].values < _ZERO_PEAK)
+    rows, columns, _ = counts.chunks
+    blocks = da.map_blocks(
+        survey_block,
+        counts,
+        low,
+        chunks=((1,) * len(rows), (1,) * len(columns), (6,)),
+        dtype=np.float64,
+    )
+    (found,) = compute(blocks)
+    sums = found.sum(axis=(0, 1))
+    return Survey(
+        total=float(sums[0]),
+        zero_peak=float(sums[1]),
+        smallest=float(found[..., 2].min()),
+        largest=float(found[..., 3].max()),
+        whole=bool(found[..., 4].all()),
+        empty_pixels=int(sums[5]),
+    )
+
+
+def survey_block(counts: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """The six numbers of `Survey` for one block, shape (1, 1, 6)."""
+    pixels = counts.sum(axis=2, dtype=np.float64)
+    numbers = [
+        pixels.sum(),
+        counts[:, :, low].sum(dtype=np.float64),
+        counts.min(),
+        counts.max(),
+        counts.dtype.kind in "ui" or (counts == np.trunc(counts)).all(),
+        (pixels == 0).sum(),
+    ]
+    return np.array(numbers, np.float64).reshape(1, 1, 6)
+
+
+def check_survey(found: Survey, *, name: str) -> None:
+    """Check that the counts are finite, not negative and not all zero.
+
+    Raises
+    ------
+    DataError
+        Naming `name` and what to do.
+    """
+    check_totals(np.array([found.total, found.smallest]), name=name)
+
+
+def warn_zero_peak(found: Survey) -> None:
+    """Warn of counts that are no X-rays."""
+    if _ZERO_PEAK_SHARE * found.total < found.zero_peak < found.total:
+        warnings.warn(
+            f"{found.zero_peak / found.total:.0%} of the counts lie below {_ZERO_PEAK} keV, in the "
+            f"detector's zero peak; cut them off with --energy {_ZERO_PEAK}:",
+            EdxdenoiseWarning,
+            stacklevel=3,
+        )
+
+
+def shrink(ds: xr.Dataset, found: Survey) -> xr.Dataset:
+    """Whole counts in the smallest type that holds them, however they were stored; lazy."""
+    counts = ds[COUNTS.name]
+    if not found.whole or found.smallest < 0:
+        return ds
+    dtype = smallest_count_dtype(int(found.largest))
+    return ds if counts.dtype == dtype else ds.assign({COUNTS.name: counts.astype(dtype)})
+
+
+@contextmanager
+def naming(files: Sequence[Path]) -> Iterator[None]:
+    """Put the name of the file before an error that does not say which file it is about."""
+    try:
+        yield
+    except EdxdenoiseError as error:
+        if any(path.name in str(error) for path in files):
+            raise
+        raise type(error)(f"{_shown(files)}: {error}") from error
+
+
+@contextmanager
+def reading(files: Sequence[Path]) -> Iterator[None]:
+    """Explain damage inside a file: it shows only where its counts are first computed."""
+    try:
+        yield
+    except EdxdenoiseError:
+        raise
+    # What h5py, zarr's codecs and readers raise on a block that they cannot decode.
+    except (OSError, RuntimeError, ValueError, zlib.error) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(
+            f"cannot read '{_shown(files)}': its counts are damaged ({text}); copy or export it "
+            "again"
+        ) from error
+
+
+def _shown(files: Sequence[Path]) -> str:
+    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])

@@ -1,0 +1,24 @@
+"""What is known of X-rays and detectors: line energies, how bright they are, how wide they look."""
+
+from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
+from edxdenoise.xray.lines import (
+    Line,
+    atomic_number,
+    atomic_weight,
+    element_lines,
+    emission,
+    line_energy,
+)
+
+__all__ = [
+    "Detector",
+    "Line",
+    "atomic_number",
+    "atomic_weight",
+    "channel_response",
+    "efficiency",
+    "element_lines",
+    "emission",
+    "fwhm",
+    "line_energy",
+]

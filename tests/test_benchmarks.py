@@ -1,0 +1,83 @@
+"""The benchmarks run, at a size where their figures mean nothing."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def benchmark(name, *options):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", *map(str, options)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("|")]
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("_measure")
+
+
+def test_run_measures_the_whole_tree(measure):
+    hold = "import time; held = b'x' * 200_000_000; time.sleep(0.5)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    result = measure.run([sys.executable, "-c", child])
+    assert result.status == 0
+    assert result.seconds > 0.5
+    assert 200e6 < result.peak < 400e6
+
+
+def test_run_tells_failure(measure):
+    result = measure.run([sys.executable, "-c", "raise SystemExit('no')"])
+    assert (result.status, result.errors) == (1, "no\n")
+    with pytest.raises(RuntimeError, match="exit status 1: no"):
+        result.checked()
+
+
+def test_markdown_is_aligned(measure):
+    assert measure.markdown(["a", "b"], [["one", "1"], ["x", "22"]]).splitlines() == [
+        "| a   |  b |",
+        "| --- | -: |",
+        "| one |  1 |",
+        "| x   | 22 |",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_pca_table():
+    pytest.importorskip("hyperspy")
+    only = ["edxdenoise randomized", "HyperSpy randomized"]
+    rows = benchmark("pca", "--shape", 33, 50, 130, "--repeats", 1, "--only", *only)
+    names = [row.split("|")[1].strip() for row in rows[2:]]
+    assert names[0].startswith("floor") and names[1].startswith("edxdenoise covariance")
+    assert names[2:] == only
+
+
+@pytest.mark.slow
+def test_stream_table(tmp_path):
+    size = ["--side", 16, 32, "--channels", 128, "--components", 10, "--repeats", 1]
+    rows = benchmark("stream", *size, "--select", "edge", "--folder", tmp_path)
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["16 x 16 x 128", "32 x 32 x 128"]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_real_files_table(shared_data, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    for name in ("tia.emi", "tia_1.ser", "phenom.elid", "bruker_over16bit.bcf"):
+        (small / name).write_bytes((shared_data / "small" / name).read_bytes())
+    rows = benchmark("real_files", tmp_path)
+    bruker, phenom, tia = rows[2:]
+    assert "4, 3, " in bruker
+    assert "--signal" in phenom and " of " in phenom
+    assert "refused (status 1)" in tia

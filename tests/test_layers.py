@@ -1,0 +1,111 @@
+"""Imports go one way; every import counts, those inside functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import edxdenoise
+
+PACKAGE = Path(edxdenoise.__file__).parent
+# Each may import those in lines above its own, and others on its own line only where it says so.
+LAYERS = [
+    {"errors", "methods", "_version"},
+    {"schema"},
+    {"cube"},
+    {"compute"},
+    {"xray"},
+    {"simulation"},
+    {"io", "preprocess"},
+    {"decompose"},
+    {"selection", "reconstruction", "quantification"},
+    {"report"},
+    {"recipe_values"},
+    {"recipe", "survey", "summary"},
+    {"pipeline"},
+    {"jobs"},
+    {"cli"},
+    {"__main__"},
+]
+WITHIN = {("summary", "survey")}
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Heavy or particular libraries, and the one place that may import each.
+ONLY = {"dask_ml": "decompose/pca.py", "rsciio": "io/", "tensorflow": None, "click": "cli/"}
+HEAVY = {"tensorflow", "dask_ml", "distributed", "rsciio", "matplotlib", "sklearn", "rich"}
+LONG = 330
+LONGER = {"quantification/intensity.py"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in MODULES]
+
+
+def part_of(name):
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imports(path):
+    """(module, whether at module level) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        or isinstance(outer, ast.If)
+        and "TYPE_CHECKING" in ast.unparse(outer.test)
+        for node in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) not in inside
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            if module == "edxdenoise":
+                for alias in node.names:
+                    yield f"edxdenoise.{alias.name}", id(node) not in inside
+            else:
+                yield module, id(node) not in inside
+
+
+def parts_imported(path):
+    for module, _ in imports(path):
+        package, _, rest = module.partition(".")
+        if package == "edxdenoise" and rest:
+            part = rest.partition(".")[0]
+            yield "_version" if part == "__version__" else part
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "__init__.py"])
+def test_imports_go_one_way(name):
+    own = part_of(name)
+    assert own in LEVEL, f"say in LAYERS where '{own}' belongs"
+    for part in parts_imported(PACKAGE / name):
+        allowed = part == own or LEVEL[part] < LEVEL[own] or (own, part) in WITHIN
+        assert allowed, f"{name} imports edxdenoise.{part}, which is not left of it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_particular_libraries_in_one_place(name):
+    for module, at_top in imports(PACKAGE / name):
+        library = module.partition(".")[0]
+        if library in ONLY:
+            place = ONLY[library]
+            assert place is not None and name.startswith(place), f"{name} imports {library}"
+        assert not (at_top and library in HEAVY), f"{name} imports {library} on import"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_answers_one_question(name):
+    lines = len((PACKAGE / name).read_text(encoding="utf-8").splitlines())
+    assert lines <= LONG or name in LONGER, f"{name} has {lines} lines; split it by question"
+
+
+def test_the_reader_of_imports_sees_them_all(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(
+        "import os.path\nfrom edxdenoise import __version__, cube\n"
+        "def f():\n    from edxdenoise.cli.helpers import say\n    import rsciio\n"
+    )
+    assert list(parts_imported(path)) == ["_version", "cube", "cli"]
+    assert ("os.path", True) in imports(path) and ("rsciio", False) in imports(path)

@@ -1,0 +1,477 @@
+"""The report: which files it writes, and that its pictures show what the data say."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from edxdenoise.cube import make_cube
+from edxdenoise.decompose import pca
+from edxdenoise.errors import FormatError, SchemaError
+from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.preprocess import stack, weight
+from edxdenoise.reconstruction import reconstruct
+from edxdenoise.report import write, write_report
+from edxdenoise.report.frame import colour_range, draw_map, frame_of
+from edxdenoise.report.maps import component_figures, maps_figure
+from edxdenoise.report.peaks import Peak, lines_of, loading_peaks, sum_peaks, top_hat
+from edxdenoise.report.scree import noise_edge_ratio, scree_figure
+from edxdenoise.report.spectra import label_peaks, spectra_figure
+from edxdenoise.report.style import add_axes, new_figure
+from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
+from edxdenoise.report.text import component_list, decision, keeps_totals
+from edxdenoise.report.windows import Window, choose_windows
+from edxdenoise.selection import elbows, select, weighted_noise_edge
+from edxdenoise.xray import channel_response, line_energy
+
+CHANNELS, WIDTH = 200, 0.05
+ENERGY = (np.arange(CHANNELS) + 0.5) * WIDTH
+PICTURES = {"scree.png", "components_01.png", "spectra.png", "maps.png"}
+
+
+def phantom(shape: tuple[int, int] = (18, 24), mean: float = 4.0) -> xr.Dataset:
+    """Fe at the left, Ca at the right, on a background; a few hundred counts per pixel."""
+    lines = channel_response(np.array([line_energy("Fe_Ka"), line_energy("Ca_Ka")]), ENERGY)
+    left = np.linspace(1, 0, shape[1])[np.newaxis, :, np.newaxis] * np.ones((shape[0], 1, 1))
+    expected = mean * (0.2 + 40 * left * lines[0] + 30 * (1 - left) * lines[1])
+    counts = np.random.default_rng(1).poisson(expected)
+    attrs = {"beam_energy": 200.0, "elements": ["Ca", "Fe"], "detector_resolution": 130.0}
+    return make_cube(counts, energy=ENERGY, spatial_units="nm", attrs=attrs)
+
+
+def denoised(ds: xr.Dataset, weighting: str = "poisson", components: int = 30, **kwargs):
+    return select(pca(weight(ds, weighting=weighting), components=components), **kwargs)
+
+
+@pytest.fixture(scope="module")
+def result() -> xr.Dataset:
+    return denoised(phantom())
+
+
+def kept_of(ds: xr.Dataset) -> xr.Dataset:
+    return ds.isel(component=np.flatnonzero(ds.component_keep.values))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# Numbers behind the pictures
+
+
+@pytest.mark.parametrize("weighting", ["poisson", "none"])
+@pytest.mark.parametrize("keep", ["1-3", "1,5"])
+def test_denoised_sums_equal_those_of_the_rebuilt_cube(weighting, keep):
+    ds = denoised(phantom(), weighting, keep=keep)
+    windows = [slice(0, CHANNELS), slice(60, 80), slice(120, 121)]
+    sums = denoised_sums(kept_of(ds), windows)
+    cube = reconstruct(ds).counts_denoised.values.astype(float)
+    scale = np.abs(cube).sum(axis=(0, 1)).max()
+    np.testing.assert_allclose(sums.spectrum, cube.sum(axis=(0, 1)), atol=1e-5 * scale)
+    for image, window in zip(sums.maps, windows):
+        np.testing.assert_allclose(image, cube[:, :, window].sum(axis=2), rtol=1e-4, atol=1e-3)
+
+
+def test_denoised_sums_add_the_mean_spectrum(result):
+    centred = result.assign(mean_spectrum=result.mean_spectrum + 0.01)
+    cube = reconstruct(centred).counts_denoised.values
+    sums = denoised_sums(kept_of(centred), [slice(10, 90)])
+    np.testing.assert_allclose(sums.spectrum, cube.sum(axis=(0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(sums.maps[0], cube[:, :, 10:90].sum(axis=2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunks", [None, (18, 24, 200), (5, 7, 200), (18, 10, 33), (1, 24, 7)])
+def test_raw_sums_equal_direct_sums_whatever_the_chunks(chunks):
+    ds = phantom()
+    counts = ds.counts.values.astype(int)
+    if chunks is not None:
+        ds = ds.assign(counts=ds.counts.copy(data=da.from_array(ds.counts.values, chunks)))
+    windows = [slice(0, CHANNELS), slice(30, 40), slice(31, 34), slice(199, 200)]
+    sums = raw_sums(ds, windows)
+    np.testing.assert_array_equal(sums.spectrum, counts.sum(axis=(0, 1)))
+    for image, window in zip(sums.maps, windows):
+        np.testing.assert_array_equal(image, counts[:, :, window].sum(axis=2))
+
+
+def test_sums_of_bytes_do_not_overflow():
+    cube = make_cube(np.full((4, 5, 50), 250, np.uint8), energy=ENERGY[:50])
+    assert raw_sums(cube, [slice(0, 50)]).maps[0].min() == 12500
+
+
+def test_pixel_spectra_are_those_of_the_two_cubes(result):
+    raw, rebuilt = pixel_spectra(result, kept_of(result), 3, 20)
+    np.testing.assert_array_equal(raw, result.counts.values[3, 20])
+    expected = reconstruct(result).counts_denoised.values[3, 20]
+    np.testing.assert_allclose(rebuilt, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_are_read_block_by_block_and_once(tmp_path, monkeypatch):
+    small = denoised(phantom())
+    alive, most, read = set(), [0], []
+    values = small.counts.values
+
+    def block(block_info=None):
+        (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
+        array = values[y0:y1, x0:x1].copy()
+        alive.add(id(array))
+        weakref.finalize(array, alive.discard, id(array))
+        most[0] = max(most[0], len(alive))
+        read.append((y0, x0))
+        return array
+
+    chunks = ((3,) * 6, (6,) * 4, (CHANNELS,))
+    lazy = da.map_blocks(block, chunks=chunks, dtype=values.dtype, meta=np.empty((0, 0, 0), "u1"))
+    ds = small.assign(counts=small.counts.copy(data=lazy))
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    gc.collect()
+    with dask.config.set(scheduler="synchronous"):
+        write_report(ds, tmp_path / "report")
+    # Every block once for the sums, and that of the one pixel again.
+    assert len(set(read)) == 24 and len(read) == 25
+    assert most[0] <= 2
+
+
+def test_maps_of_components_not_shown_are_not_read(tmp_path, monkeypatch, result):
+    read = []
+
+    def one(value, number):
+        read.append(number)
+        return value
+
+    maps = da.stack(
+        [
+            da.from_delayed(dask.delayed(one)(part, k + 1), part.shape, part.dtype)
+            for k, part in enumerate(result.component_map.values)
+        ]
+    )
+    ds = result.assign(component_map=result.component_map.copy(data=maps))
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    write_report(ds, tmp_path / "report")
+    assert sorted(read) == list(range(1, 13))
+
+
+# Peaks and windows
+
+
+def test_top_hat_of_a_straight_line_is_zero_and_of_a_peak_positive():
+    line = 5 + 2 * ENERGY
+    assert np.abs(top_hat(ENERGY, line, 130.0)).max() < 1e-9
+    peak = channel_response(np.array([6.4]), ENERGY)[0]
+    assert abs(ENERGY[np.argmax(top_hat(ENERGY, line + 100 * peak, 130.0))] - 6.4) <= WIDTH
+
+
+def test_peaks_are_named_for_their_lines_strongest_first():
+    ds = phantom()
+    peaks = sum_peaks(ENERGY, ds.counts.values.sum(axis=(0, 1)), lines_of(ds), 130.0)
+    assert [peak.name for peak in peaks[:2]] == ["Fe Kα", "Ca Kα"]
+    assert peaks[0].label == "Fe Kα 6.41 keV"
+    nameless = sum_peaks(ENERGY, ds.counts.values.sum(axis=(0, 1)), [], 130.0)
+    assert nameless[0].name == "" and abs(nameless[0].energy - 6.4) < WIDTH
+
+
+def test_flat_noise_has_no_peaks():
+    noise = np.random.default_rng(0).poisson(1000, CHANNELS)
+    assert sum_peaks(ENERGY, noise, [], 130.0) == []
+
+
+def test_overlapping_lines_are_both_named():
+    ds = phantom().assign_attrs(elements=["S", "Pb"])
+    spectrum = 100 + 1e5 * channel_response(np.array([2.325]), ENERGY)[0]
+    peak, *_ = sum_peaks(ENERGY, spectrum, lines_of(ds), 130.0)
+    assert set(peak.name.split(" / ")) == {"S Kα", "Pb Mα"}
+
+
+def test_unknown_elements_and_impossible_resolution_do_no_harm():
+    ds = phantom().assign_attrs(elements=["Xx", "Fe"], detector_resolution=0.13)
+    assert {line.name.split()[0] for line in lines_of(ds)} == {"Fe"}
+
+
+def test_loading_peaks_point_both_ways_without_ghosts_beside_them():
+    response = channel_response(np.array([3.0, 6.0]), ENERGY)
+    noise = np.random.default_rng(3).normal(0, 1e-3, CHANNELS)
+    loading = response[0] - 0.6 * response[1] + noise
+    peaks = loading_peaks(ENERGY, loading, np.ones(CHANNELS), [], 130.0)
+    assert [round(peak.energy, 1) for peak in peaks] == [3.0, 6.0]
+    spike = noise.copy()
+    spike[100] = 1.0
+    assert loading_peaks(ENERGY, spike, np.ones(CHANNELS), [], 130.0) == []
+
+
+def test_windows_reach_one_fwhm_and_differ(result):
+    kept = kept_of(result)
+    peaks = sum_peaks(ENERGY, denoised_sums(kept, []).spectrum, lines_of(result), 130.0)
+    windows = choose_windows(result, kept, peaks, 3)
+    labels = [window.label for window in windows]
+    assert {"Fe Kα 6.41 keV", "Ca Kα 3.69 keV"} <= set(labels)
+    iron = windows[labels.index("Fe Kα 6.41 keV")].channels
+    # FWHM 135 eV at 6.405 keV: 6.27 to 6.54 keV.
+    assert (iron.start, iron.stop) == (125, 131)
+    assert choose_windows(result, kept, [], 3) == []
+
+
+# Figures
+
+
+def test_scree_shows_both_elbows_the_edge_and_what_was_kept(result):
+    ds = result.assign_attrs(warnings=["20% of the channels are $empty"])
+    figure = scree_figure(ds)
+    ratio = ds.component_variance_ratio.values
+    first, second = elbows(ratio)
+    singular_edge = weighted_noise_edge(ds)
+    pixels = ds.sizes["y"] * ds.sizes["x"]
+    total = ds.component_variance.values[0] / ratio[0]
+    kept = ds.component.values[ds.component_keep.values == 1]
+    for axes, end in zip(figure.axes[:2], (30, 20)):
+        lines = {line.get_label().split(":")[0]: line for line in axes.lines}
+        assert lines["elbow"].get_xdata()[0] == first + 0.5
+        assert lines["second elbow"].get_xdata()[0] == second + 0.5
+        edge = lines["noise edge of random matrices"]
+        np.testing.assert_allclose(edge.get_ydata()[0], 100 * singular_edge**2 / pixels / total)
+        marked, open_ = axes.collections
+        np.testing.assert_array_equal(marked.get_offsets()[:, 0], kept[kept <= end])
+        np.testing.assert_allclose(marked.get_offsets()[:, 1], 100 * ratio[kept[kept <= end] - 1])
+        assert len(marked.get_offsets()) + len(open_.get_offsets()) == end
+    texts = [text.get_text() for text in figure.texts]
+    assert decision(ds) in texts
+    assert "Warning: 20% of the channels are $empty" in texts
+    heights = [bar.get_height() for bar in figure.axes[2].patches]
+    np.testing.assert_allclose(heights, ds.component_signal_probability)
+
+
+def test_names_of_peaks_neither_overlap_nor_stray():
+    axes = add_axes(new_figure(7, 3), 0, 0, 7, 3)
+    axes.set_xlim(0, 20)
+    energy = np.arange(200) / 10
+    peaks = [Peak(n, energy[n], f"peak {n}") for n in (20, 21, 22, 23, 24, 25, 100)]
+    label_peaks(axes, energy, np.ones(200), peaks, 99)
+    shown = {text.get_text(): text for text in axes.texts}
+    assert {"peak 20", "peak 21", "peak 100"} <= set(shown) and len(shown) < len(peaks)
+    points = 72 * 7 / 20
+    x = np.sort([text.xy[0] * points + text.get_position()[0] for text in shown.values()])
+    assert np.diff(x).min() > 6.5
+    assert max(abs(text.get_position()[0]) for text in shown.values()) < 7
+
+
+def test_scree_without_weights_has_no_edge_and_without_probability_no_bars():
+    ds = denoised(phantom(), "none", components=2, selector="elbow")
+    assert noise_edge_ratio(ds) is None
+    figure = scree_figure(ds)
+    assert len(figure.axes) == 1
+    assert not any("noise edge" in line.get_label() for line in figure.axes[0].lines)
+
+
+def test_decision_says_what_was_kept_and_why(result):
+    assert decision(result) == "2 of 30 components kept (found again in held-out counts): 1-2"
+    by_hand = select(result, keep="1-3,8,10")
+    assert decision(by_hand) == "5 of 30 components kept (chosen by hand): 1-3, 8, 10"
+    assert decision(result.assign_attrs(history="")) == "2 of 30 components kept: 1-2"
+    assert len(component_list(np.arange(1, 200, 2))) < 60
+
+
+def spectra(ds: xr.Dataset):
+    kept = kept_of(ds)
+    raw, model = raw_sums(ds, []), denoised_sums(kept, [])
+    return raw, model, spectra_figure(ds, raw, model, [], (2, 3), pixel_spectra(ds, kept, 2, 3))
+
+
+def test_spectra_show_raw_denoised_and_residual():
+    with pytest.warns(match="component 1 is not kept"):
+        ds = denoised(phantom(), keep="2-3")
+    raw, model, figure = spectra(ds.assign_attrs(warnings="cut short"))
+    top, middle, bottom = figure.axes
+    assert top.get_yscale() == "log"
+    np.testing.assert_array_equal(top.lines[0].get_ydata(), raw.spectrum)
+    shown = top.lines[1].get_ydata()
+    np.testing.assert_array_equal(shown[model.spectrum > 0], model.spectrum[model.spectrum > 0])
+    assert np.isnan(shown[model.spectrum <= 0]).all()
+    residual = (raw.spectrum - model.spectrum) / np.sqrt(raw.spectrum)
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), residual)
+    assert "none" not in middle.get_title(loc="left")
+    assert any(text.get_text() == "Warning: cut short" for text in figure.texts)
+
+
+def test_a_residual_that_must_vanish_is_said_to(result):
+    assert keeps_totals(result)
+    _, _, figure = spectra(result)
+    middle = figure.axes[1]
+    assert np.abs(middle.lines[0].get_ydata()).max() < 0.01
+    assert "component 1 carries the total" in middle.get_title(loc="left")
+    assert not keeps_totals(denoised(phantom(), "none", components=3, selector="all"))
+
+
+def test_maps_share_their_colours_and_hold_the_sums(result):
+    windows = [Window("all X-rays", slice(0, CHANNELS)), Window("Fe", slice(125, 131))]
+    channels = [window.channels for window in windows]
+    raw, model = raw_sums(result, channels), denoised_sums(kept_of(result), channels)
+    figure = maps_figure(result, windows, raw, model)
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) == 4
+    for number in range(2):
+        pair = images[2 * number : 2 * number + 2]
+        np.testing.assert_array_equal(pair[0].get_array(), raw.maps[number])
+        np.testing.assert_array_equal(pair[1].get_array(), model.maps[number])
+        assert pair[0].get_clim() == pair[1].get_clim()
+    assert any("are equal" in text.get_text() for text in figure.texts)
+
+
+def test_component_pages_show_every_component_with_its_verdict(result):
+    shown = result.isel(component=slice(0, 7))
+    figures = list(component_figures(shown, lines_of(result), []))
+    texts = [text.get_text() for figure in figures for text in figure.texts]
+    assert [text for text in texts if text.isdigit()] == [str(n) for n in range(1, 8)]
+    assert sum("signal probability" in text for text in texts) == 7
+    assert sum(text.startswith("dropped") for text in texts) == 5
+    images = [axes.images[0] for figure in figures for axes in figure.axes if axes.images]
+    for image, expected in zip(images, shown.component_map.values, strict=True):
+        np.testing.assert_array_equal(image.get_array(), expected)
+    spectrum = figures[0].axes[2].lines[1].get_ydata()
+    # What component 1 adds to channel j of pixel i is g_i t_i1 p_1j h_j.
+    added = result.weight_pixel * shown.component_map[0] * shown.component_spectrum[0]
+    rms = np.sqrt(((added * result.weight_energy) ** 2).mean(["y", "x"]))
+    np.testing.assert_allclose(np.abs(spectrum), rms, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "columns, step, units, length, label",
+    [
+        (500, 10.0, "nm", 100, "1 µm"),
+        (64, 0.5, "nm", 20, "10 nm"),
+        (100, 0.0131, "µm", 0.2 / 0.0131, "200 nm"),
+        (3, 1.0, "pixel", 1, "1 pixel"),
+        (1, 1.0, "pixel", 1, "1 pixel"),
+    ],
+)
+def test_scale_bar_is_a_nice_length_in_units_of_the_map(columns, step, units, length, label):
+    cube = make_cube(
+        np.ones((4, columns, 2), np.uint8),
+        energy=ENERGY[:2],
+        x=np.arange(columns) * step,
+        y=np.arange(4) * step,
+        spatial_units=units,
+    )
+    figure = new_figure(5, 5)
+    frame = frame_of(cube)
+    axes = draw_map(figure, np.ones((4, columns)), frame, (0, 0, 4, 4), ("gray", 0, 1))
+    (bar,) = [line for line in axes.get_children() if line.get_label() == "scale bar"]
+    np.testing.assert_allclose(np.diff(bar.get_xdata()), length)
+    assert any(text.get_text().startswith(label) for text in axes.texts)
+
+
+def test_pixels_are_drawn_in_their_true_shape():
+    cube = make_cube(
+        np.ones((10, 10, 2), np.uint8), energy=ENERGY[:2], y=np.arange(10) * 2.0, x=np.arange(10.0)
+    )
+    frame = frame_of(cube)
+    assert frame.ratio == 2 and frame.to_scale
+    figure = new_figure(5, 5)
+    axes = draw_map(figure, np.ones((10, 10)), frame, (0, 0, 4, 4), ("gray", 0, 1))
+    np.testing.assert_allclose(axes.bbox.height / axes.bbox.width, 2)
+
+
+def test_stacked_areas_are_divided_and_named():
+    ds = stack([phantom((5, 8)), phantom((7, 8))], labels=["con$trol", "treated"])
+    figure = new_figure(5, 5)
+    axes = draw_map(figure, np.ones((12, 8)), frame_of(ds), (1, 0, 4, 4), ("gray", 0, 1))
+    borders = [line for line in axes.lines if line.get_label() != "scale bar"]
+    assert {line.get_ydata()[0] for line in borders} == {4.5}
+    assert {"con$trol", "treated"} <= {text.get_text() for text in axes.texts}
+    assert frame_of(phantom()).areas == ()
+
+
+def test_colours_are_symmetric_about_zero_and_robust():
+    image = np.random.default_rng(0).normal(size=(100, 100))
+    image[0, 0] = 1e6
+    _, low, high = colour_range(image)
+    assert low == -high and high < 5
+    assert colour_range(np.abs(image))[1] == 0
+    assert colour_range(np.zeros((3, 3)))[1:] == (0.0, 1.0)
+
+
+# The folder
+
+
+def test_report_from_a_file_has_all_pictures(tmp_path, result):
+    file = tmp_path / "map.zarr"
+    save_dataset(reconstruct(result).assign_attrs(warnings=["doubt"]), file)
+    write_report(open_dataset(file), tmp_path / "report")
+    assert names(tmp_path / "report") >= PICTURES
+    assert all((tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG" for name in PICTURES)
+    assert names(tmp_path) == {"map.zarr", "report"}
+
+
+def test_report_leaves_its_input_and_matplotlib_as_they_were(tmp_path, monkeypatch, result):
+    import matplotlib
+
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    before, settings = result.copy(deep=True), dict(matplotlib.rcParams)
+    write_report(result, tmp_path / "report")
+    xr.testing.assert_identical(result, before)
+    assert dict(matplotlib.rcParams) == settings
+
+
+@pytest.mark.parametrize(
+    "shape, weighting, components, kwargs",
+    [
+        ((4, 3), "poisson", 12, {}),
+        ((5, 5), "none", 2, {"selector": "elbow"}),
+        ((1, 40), "poisson", 2, {"selector": "all"}),
+        ((40, 1), "poisson", 3, {}),
+        ((3, 2), "none", 6, {"selector": "all"}),
+    ],
+)
+def test_small_and_narrow_maps_draw(tmp_path, shape, weighting, components, kwargs):
+    ds = denoised(phantom(shape, mean=20.0), weighting, components, **kwargs)
+    write_report(ds, tmp_path / "report")
+    assert names(tmp_path / "report") >= PICTURES
+
+
+def test_two_channels_and_hardly_any_counts_draw(tmp_path):
+    counts = np.zeros((4, 5, 2), np.uint8)
+    counts[0, 0, 1] = counts[3, 4, 0] = 2
+    with pytest.warns(match="fewer than 10 counts"):
+        ds = denoised(make_cube(counts, energy=np.array([1.0, 2.0])), components=2, selector="all")
+    write_report(ds, tmp_path / "report")
+    assert names(tmp_path / "report") == PICTURES
+
+
+def test_existing_report_is_replaced_only_when_asked(tmp_path, monkeypatch, result):
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    folder = tmp_path / "report"
+    write_report(result, folder)
+    (folder / "old.png").touch()
+    with pytest.raises(FormatError, match="--overwrite"):
+        write_report(result, folder)
+    assert (folder / "old.png").exists()
+    write_report(result, folder, overwrite=True)
+    assert names(folder) >= PICTURES and not (folder / "old.png").exists()
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, result):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").touch()
+    with pytest.raises(FormatError, match="not an output of edxdenoise"):
+        write_report(result, tmp_path / "thesis", overwrite=True)
+    assert names(tmp_path / "thesis") == {"chapter.txt"}
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, result):
+    def fail(figure, path):
+        path.touch()
+        if path.name == "spectra.png":
+            raise OSError("no more ink")
+
+    monkeypatch.setattr(write, "_save", fail)
+    with pytest.raises(FormatError, match="no more ink"):
+        write_report(result, tmp_path / "report")
+    assert names(tmp_path) == set()
+
+
+def test_a_data_set_without_components_is_refused(tmp_path):
+    with pytest.raises(SchemaError, match="weight_pixel"):
+        write_report(phantom(), tmp_path / "report")
+    assert names(tmp_path) == set()

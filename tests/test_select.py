@@ -1,0 +1,118 @@
+"""Selection: one registry, one signature, component 1 kept, components chosen by hand."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import phases
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edxdenoise import methods
+from edxdenoise.decompose import pca
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.preprocess import weight
+from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
+from edxdenoise.selection import SELECTORS, Verdict, elbows, parse_keep, select
+
+
+@pytest.fixture(scope="module")
+def components():
+    return pca(weight(phases()), components=10)
+
+
+def test_registry_is_what_users_are_offered():
+    assert tuple(SELECTORS) == methods.SELECTORS
+    assert inspect.signature(select).parameters["selector"].default == methods.SELECTORS[0]
+
+
+def test_selectors_share_one_signature(components):
+    signatures = {str(inspect.signature(selector)) for selector in SELECTORS.values()}
+    assert len(signatures) == 1
+    for selector in SELECTORS.values():
+        verdict = selector(components, 0)
+        assert isinstance(verdict, Verdict)
+        assert verdict.keep.shape == (10,) and verdict.keep.dtype == bool
+
+
+@pytest.mark.parametrize("selector", methods.SELECTORS)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_every_selector(components, selector, lazy):
+    before = components.copy(deep=True)
+    result = select(components.chunk({"y": 5}) if lazy else components, selector=selector)
+    validate(result, COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY)
+    assert result.component_keep.dtype == np.int8
+    assert isinstance(result.component_keep.data, np.ndarray)
+    assert result.component_keep[0] == 1
+    assert result.history.endswith(f"select selector={selector} seed=0")
+    given_by = np.isfinite(result.component_signal_probability)
+    assert given_by.all() if selector == "split" else not given_by.any()
+    xr.testing.assert_identical(components, before)
+
+
+@pytest.mark.parametrize("selector", methods.SELECTORS)
+def test_no_selector_drops_component_1(components, selector, monkeypatch):
+    monkeypatch.setitem(SELECTORS, selector, lambda ds, seed: Verdict(np.zeros(10, bool)))
+    kept = select(components, selector=selector).component_keep
+    np.testing.assert_array_equal(kept, [1] + [0] * 9)
+
+
+def test_what_elbow_second_elbow_and_all_keep(components):
+    first, second = elbows(components.component_variance_ratio.values)
+    for selector, count in (("elbow", first), ("second-elbow", second), ("all", 10)):
+        kept = select(components, selector=selector).component_keep
+        np.testing.assert_array_equal(kept, np.arange(10) < count)
+
+
+def test_unknown_selector(components):
+    with pytest.raises(ParameterError, match="'magic' must be one of split, edge, elbow"):
+        select(components, selector="magic")
+
+
+def test_components_are_needed():
+    with pytest.raises(SchemaError, match="component_variance"):
+        select(weight(phases()))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("1", [1]),
+        ("1-4,8,10,16", [1, 2, 3, 4, 8, 10, 16]),
+        (" 3 , 1 - 2 ", [1, 2, 3]),
+        ("5-5,1-3,2-4", [1, 2, 3, 4, 5]),
+        ("20", [20]),
+    ],
+)
+def test_keep_is_read(text, numbers):
+    assert parse_keep(text, 20) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "1,", "0", "21", "1-21", "4-1", "a", "1..3", "-3", "1-2-3", "1.5", "1;2"]
+)
+def test_keep_that_makes_no_sense(text):
+    with pytest.raises(ParameterError, match=f"keep '{text}'".replace(".", "[.]")):
+        parse_keep(text, 20)
+
+
+@given(st.sets(st.integers(1, 30), min_size=1))
+def test_keep_reads_what_was_written(numbers):
+    assert parse_keep(",".join(map(str, numbers)), 30) == sorted(numbers)
+
+
+def test_keep_beats_the_selector(components):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = select(components, selector="all", keep="1-2,5")
+    np.testing.assert_array_equal(np.flatnonzero(result.component_keep) + 1, [1, 2, 5])
+    assert result.component_signal_probability.isnull().all()
+    assert result.history.endswith("select keep=1-2,5")
+
+
+def test_dropping_component_1_by_hand_raises_doubt(components):
+    with pytest.warns(EdxdenoiseWarning, match="component 1 is not kept"):
+        result = select(components, keep="2-3")
+    np.testing.assert_array_equal(np.flatnonzero(result.component_keep) + 1, [2, 3])
