@@ -83,7 +83,8 @@ def _without_folders(text: str) -> str:
 
 def _refused(failed: Run) -> str:
     line = failed.errors.strip().splitlines()[-1].removeprefix("Error: ")
-    return f"refused (status {failed.status}): {_without_folders(line)}"
+    verdict = "FAILED" if line.startswith("unexpected ") else "refused"
+    return f"{verdict} (status {failed.status}): {_without_folders(line)}"
 
 
 def main() -> None:

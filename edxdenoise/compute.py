@@ -28,6 +28,9 @@ _BLOCK_PIXELS = 4096
 # what the next stage makes of it.
 _BLOCK_COPIES = 4
 
+# What Python and the libraries take by themselves.
+_PROGRAM = 350_000_000
+
 _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -267,14 +270,14 @@ def memory_needed(
     Examples
     --------
     >>> format_memory(memory_needed((1024, 1024, 2048), 1, workers=2).held)
-    '1.04 GB'
+    '1.32 GB'
     """
     workers = default_workers() if workers is None else workers
     pixels, channels = shape[0] * shape[1], shape[2]
     cube = pixels * channels * itemsize
     # The maps once as computed, once more while they are put together; a Gram matrix for each
     # worker, its running sum and the eigensolver's copy, in 64 bits.
-    held = 2 * 4 * components * pixels + (workers + 2) * 8 * channels**2
+    held = _PROGRAM + 2 * 4 * components * pixels + (workers + 2) * 8 * channels**2
     per_worker = 4 * channels * _BLOCK_COPIES
     return MemoryNeed(
         cube=cube,

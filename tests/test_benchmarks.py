@@ -74,10 +74,16 @@ def test_stream_table(tmp_path):
 def test_real_files_table(shared_data, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    for name in ("tia.emi", "tia_1.ser", "phenom.elid", "bruker_over16bit.bcf"):
+    for name in (
+        "tia.emi",
+        "tia_1.ser",
+        "phenom.elid",
+        "ripple_uncalibrated.rpl",
+        "ripple_uncalibrated.raw",
+    ):
         (small / name).write_bytes((shared_data / "small" / name).read_bytes())
     rows = benchmark("real_files", tmp_path)
-    bruker, phenom, tia = rows[2:]
-    assert "4, 3, " in bruker
+    phenom, ripple, tia = rows[2:]
+    assert "3, 4, 1024" in ripple and "no energy calibration" in ripple
     assert "--signal" in phenom and " of " in phenom
     assert "refused (status 1)" in tia

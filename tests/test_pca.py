@@ -2,9 +2,8 @@
 
 Tolerances of the solvers, relative to NumPy's singular values of the float64 data:
 
-covariance   5e-6 for the first 40: the Gram matrix is summed over blocks in float64 but over the
-             pixels of a block in float32. 1e-6 for components that stand out.
-full         1e-12
+covariance   1e-6 for the first 40, 1e-7 for components that stand out
+full         1e-6, 1e-7: the vectors are exact, the score maps are float32
 randomized   1e-6 (sparse counts: 1e-5) for components that stand out, 5 % for the first 40.
 incremental  1e-4 (sparse counts: 5e-3) for components that stand out, 15 % for the first 40.
 
@@ -67,9 +66,6 @@ def assert_same_up_to_sign(ours, theirs, rtol):
         np.testing.assert_allclose(sign * one, other, rtol=0, atol=rtol * np.abs(other).max())
 
 
-# --- the solvers against NumPy, on a solar cell -------------------------------------------------
-
-
 @pytest.fixture(scope="module", params=["1000 counts/pixel", "20 counts/pixel"])
 def weighted_and_svd(request):
     if request.param.startswith("1000"):
@@ -85,8 +81,8 @@ def weighted_and_svd(request):
 @pytest.mark.parametrize(
     ("solver", "leading", "noise"),
     [
-        ("covariance", 1e-6, 5e-6),
-        ("full", 1e-12, 1e-12),
+        ("covariance", 1e-7, 1e-6),
+        ("full", 1e-7, 1e-6),
         ("randomized", 1e-6, 0.05),
         ("incremental", 1e-4, 0.15),
     ],
@@ -119,8 +115,17 @@ def test_solver_against_numpy(weighted_and_svd, solver, leading, noise):
     np.testing.assert_allclose(loadings @ loadings.T, np.eye(40), atol=1e-8)
 
 
+def test_products_of_large_cubes_in_32_bits(weighted_and_svd, monkeypatch):
+    """What `gram` does for cubes too large for these tests: values as exact, vectors nearly."""
+    ds, singular, _, spectra, _ = weighted_and_svd
+    monkeypatch.setattr(import_module("edxdenoise.decompose.gram"), "_SMALL", 0)
+    result = pca(ds, components=40, solver="covariance")
+    np.testing.assert_allclose(singular_values(result), singular[:40], rtol=1e-6)
+    assert_same_up_to_sign(result.component_spectrum.values[:3], spectra[:3], 1e-5)
+
+
 @pytest.mark.parametrize(
-    ("solver", "rtol"), [("covariance", 1e-6), ("full", 1e-12), ("randomized", 2e-2)]
+    ("solver", "rtol"), [("covariance", 1e-6), ("full", 1e-6), ("randomized", 2e-2)]
 )
 def test_solvers_agree_without_weights(solver, rtol):
     ds = weight(phases(), weighting="none")
@@ -145,10 +150,7 @@ def test_wide_and_tall(shape, solver):
     assert_same_up_to_sign(result.component_map.values[:1], maps[:1], 1e-5)
 
 
-# --- identities -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("solver", "rtol"), [("full", 1e-12), ("covariance", 1e-6)])
+@pytest.mark.parametrize(("solver", "rtol"), [("full", 1e-7), ("covariance", 1e-7)])
 def test_first_component_is_the_totals(solver, rtol):
     """Singular value 1, map g / sqrt(N), spectrum h / sqrt(N) (Keenan and Kotula 2004)."""
     ds = weight(phases(counts=300))
@@ -158,7 +160,7 @@ def test_first_component_is_the_totals(solver, rtol):
     # The map is stored as float32.
     np.testing.assert_allclose(result.component_map[0], ds.weight_pixel / root, rtol=1e-6)
     spectrum = result.component_spectrum[0]
-    np.testing.assert_allclose(spectrum, ds.weight_energy / root, rtol=max(rtol, 1e-11))
+    np.testing.assert_allclose(spectrum, ds.weight_energy / root, rtol=1e-6)
     rebuilt = reconstruct(select(result, keep="1")).counts_denoised
     product = ds.counts.sum("energy") * ds.counts.sum(["y", "x"]) / root**2
     np.testing.assert_allclose(rebuilt, product, rtol=3e-6)
@@ -203,16 +205,12 @@ def test_empty_pixels_and_channels_stay_empty(solver):
     assert singular_values(result)[0] == pytest.approx(1, rel=1e-4)
 
 
-# --- signs, variances, limits -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_largest_entry_of_each_map_is_positive(solver, lazy):
     ds = phases()
-    result = load(
-        pca(weight(ds.chunk({"y": 5, "x": 9}) if lazy else ds), components=10, solver=solver)
-    )
+    ds = weight(ds.chunk({"y": 5, "x": 9}) if lazy else ds)
+    result = load(pca(ds, components=10, solver=solver))
     for one in result.component_map.values.reshape(10, -1):
         assert one[np.abs(one).argmax()] > 0
 
@@ -261,9 +259,6 @@ def test_seed_repeats_and_input_is_unchanged():
     first, second = (pca(ds, components=5, solver="randomized", seed=3) for _ in range(2))
     xr.testing.assert_identical(first, second)
     xr.testing.assert_identical(ds, before)
-
-
-# --- Dask -------------------------------------------------------------------------------------------
 
 
 CHUNKS = [
@@ -386,9 +381,9 @@ def test_no_block_is_worked_on_twice(monkeypatch):
         module = import_module(f"edxdenoise.{module}")
         function = getattr(module, name)
 
-        def counted(*args):
+        def counted(*args, **kwargs):
             calls[name] += 1
-            return function(*args)
+            return function(*args, **kwargs)
 
         counted.__name__ = name
         monkeypatch.setattr(module, name, counted)
@@ -403,7 +398,7 @@ def test_no_block_is_worked_on_twice(monkeypatch):
         lazy = pca(weight(ds), components=5)
         calls.clear()  # Dask tries each function on an empty block first
         result = lazy.compute()
-        assert calls == {"gram_block": 8, "project_block": 8, "leading_eigenvectors": 1}
+        assert calls == {"gram_block": 8, "project_block": 8, "leading_eigenvectors": 2}
         calls.clear()
         split_probability(result.chunk({"y": 3}))
     # Thinned once for each of two passes; one Gram call more on an empty block, as above.

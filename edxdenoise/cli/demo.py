@@ -9,6 +9,7 @@ import click
 from edxdenoise.cli.components import print_components
 from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import PathType, compute_options, overwrite_option
+from edxdenoise.cli.quantify import print_regions
 
 
 @click.command()
@@ -20,12 +21,13 @@ from edxdenoise.cli.options import PathType, compute_options, overwrite_option
 def demo(
     output: Path, overwrite: bool, scheduler: str, workers: int | None, memory_limit: int | None
 ) -> None:
-    """Simulate a small solar-cell map, denoise it and show where the results lie.
+    """Simulate a small solar-cell map, denoise and quantify it, and say where the results lie.
 
     \b
     edxdenoise demo
     """
     from edxdenoise.jobs import run_demo
+    from edxdenoise.recipe import Recipe
 
     with computing(scheduler, workers, memory_limit) as progress:
         result = run_demo(
@@ -38,6 +40,7 @@ def demo(
     if Verbosity.level < 0:
         return
     print_components(result, most=12)
-    click.echo(f"phantom with its truth: {output / 'phantom.zarr'}")
-    click.echo(f"denoised data set:      {output / 'denoised.zarr'}")
-    click.echo(f"pictures:               {output / 'report'}")
+    print_regions(result, Recipe.from_toml(result.attrs["recipe"]))
+    click.echo(f"phantom with its truth:  {output / 'phantom.zarr'}")
+    click.echo(f"denoised and quantified: {output / 'denoised.zarr'}")
+    click.echo(f"pictures and tables:     {output / 'report'}")

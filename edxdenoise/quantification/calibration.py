@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from edxdenoise.cube import add_history
+from edxdenoise.cube import add_history, energy_axis
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification.intensity import energy_range, sum_spectrum
 from edxdenoise.quantification.lines import strong_lines
@@ -26,6 +26,8 @@ _NEGLIGIBLE = 0.05
 _LEAST_SHARE = 0.5
 # Shifts in keV below which quantification does not suffer: a tenth of a light element's FWHM.
 _HARMLESS = 0.005
+# Nor below this share of a channel, whatever its width: the fit takes Gaussians at channel centres.
+_HARMLESS_CHANNELS = 0.2
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,20 @@ def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
     found: list[PeakShift] = []
     for name, position, share in listed:
         width = float(fwhm(position, resolution)) / 1000
+        near = 0.3 * width
         rivals = [
             other
             for other, where, strength in listed
-            if 0.3 * width < abs(where - position) < _CLEAR * width
-            and strength > _NEGLIGIBLE * share
+            if near <= abs(where - position) < _CLEAR * width and strength > _NEGLIGIBLE * share
         ]
-        if share < _LEAST_SHARE or rivals or any(peak.energy == position for peak in found):
+        # A line and its unresolved partners are one peak, at their centre.
+        partners = np.array(
+            [(where, strength) for _, where, strength in listed if abs(where - position) < near]
+        )
+        if share < _LEAST_SHARE or rivals or share < partners[:, 1].max():
             continue
-        peak = _fit_peak(name, position, width, energy, spectrum)
+        centre = float(np.average(partners[:, 0], weights=partners[:, 1]))
+        peak = _fit_peak(name, centre, width, energy, spectrum)
         if peak is not None:
             found.append(peak)
     return found
@@ -146,7 +153,8 @@ def check_calibration(
         With the energy axis moved, or as it was.
     """
     shift, uncertainty = energy_shift(peak_shifts(ds, elements))
-    if abs(shift) < _HARMLESS or abs(shift) < 3 * uncertainty:
+    harmless = max(_HARMLESS, _HARMLESS_CHANNELS * energy_axis(ds)[1], 3 * uncertainty)
+    if abs(shift) < harmless:
         return ds
     text = f"{1000 * shift:+.0f} ± {1000 * uncertainty:.0f} eV"
     if correct:

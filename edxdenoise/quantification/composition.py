@@ -62,12 +62,12 @@ def fractions(
     valid = (intensity > 0).any(axis=-1, keepdims=True) & (total > 0)
     total = np.where(valid, total, np.nan)
     fraction = amount / total
-    # J C J' with J = (1 - w 1') / S, without forming J: the rows of C less their sum times w.
-    spread = covariance * (factors[:, np.newaxis] * factors)
-    index = np.arange(factors.size)
-    spread[..., index, index] += (intensity * factor_stddev) ** 2
-    rows = spread - fraction[..., :, np.newaxis] * spread.sum(axis=-2, keepdims=True)
-    variance = rows[..., index, index] - fraction * rows.sum(axis=-1)
+    # J C J' with J = (1 - w 1') / S, of which only C's diagonal and row sums are needed.
+    lines = factors.size
+    own = (intensity * factor_stddev) ** 2
+    rows = factors * (covariance.reshape(-1, lines) @ factors).reshape(intensity.shape) + own
+    variance = factors**2 * np.einsum("...ll->...l", covariance) + own
+    variance += fraction * (fraction * rows.sum(axis=-1, keepdims=True) - 2 * rows)
     return fraction, np.sqrt(np.maximum(variance, 0)) / total
 
 
@@ -141,15 +141,12 @@ def cliff_lorimer(
     if DIM_ELEMENT in ds.dims:
         result = result.reindex({DIM_ELEMENT: elements})
     result = result.assign_coords({DIM_ELEMENT: elements})
-    for spec, spec_stddev, factors in (
-        (WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, by_weight),
-        (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, by_atom),
-    ):
-        parts = _apply(ds, _percent, DIM_ELEMENT, len(lines), factors=factors)
-        result[spec.name] = spec.array(parts[0].transpose(*spec.dims).data)
-        result[spec_stddev.name] = spec_stddev.array(parts[1].transpose(*spec.dims).data)
+    specs = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
+    parts = _apply(ds, _percents, [DIM_ELEMENT] * 4, len(lines), factors=(by_weight, by_atom))
+    for spec, part in zip(specs, parts):
+        result[spec.name] = spec.array(part.transpose(*spec.dims).data)
     if pairs:
-        parts = _apply(ds, _ratios, DIM_RATIO, len(pairs), factors=by_atom, pairs=pairs)
+        parts = _apply(ds, _ratios, [DIM_RATIO] * 2, len(pairs), factors=by_atom, pairs=pairs)
         result = result.assign_coords({DIM_RATIO: list(ratios)})
         # Where the divisor is within its noise a ratio is noise over noise.
         divisors = [below for _, below in pairs]
@@ -213,11 +210,14 @@ def check_composition(ds: xr.Dataset) -> None:
         )
 
 
-def _percent(
-    intensity: np.ndarray, covariance: np.ndarray, factors: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    value, stddev = fractions(intensity.astype(float), covariance.astype(float), *factors)
-    return (100 * value).astype(np.float32), (100 * stddev).astype(np.float32)
+def _percents(
+    intensity: np.ndarray,
+    covariance: np.ndarray,
+    factors: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, ...]:
+    intensity, covariance = intensity.astype(float), covariance.astype(float, order="C")
+    parts = [part for each in factors for part in fractions(intensity, covariance, *each)]
+    return tuple((100 * part).astype(np.float32) for part in parts)
 
 
 def _ratios(
@@ -234,16 +234,16 @@ def _ratios(
 
 
 def _apply(
-    ds: xr.Dataset, function: Callable[..., Any], dim: str, size: int, **kwargs: Any
-) -> tuple[xr.DataArray, xr.DataArray]:
+    ds: xr.Dataset, function: Callable[..., Any], dims: Sequence[str], size: int, **kwargs: Any
+) -> tuple[xr.DataArray, ...]:
     return xr.apply_ufunc(
         function,
         ds[LINE_INTENSITY.name],
         ds[LINE_INTENSITY_COVARIANCE.name],
         input_core_dims=[[DIM_LINE], [DIM_LINE, DIM_LINE_OTHER]],
-        output_core_dims=[[dim], [dim]],
+        output_core_dims=[[dim] for dim in dims],
         kwargs=kwargs,
         dask="parallelized",
-        dask_gufunc_kwargs={"output_sizes": {dim: size}, "allow_rechunk": True},
-        output_dtypes=[np.float32, np.float32],
+        dask_gufunc_kwargs={"output_sizes": {dims[0]: size}, "allow_rechunk": True},
+        output_dtypes=[np.float32] * len(dims),
     )

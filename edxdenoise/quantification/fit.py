@@ -222,10 +222,9 @@ def _pivot(inverse: np.ndarray, unbounded: np.ndarray) -> np.ndarray:
         number = wrong.sum(axis=0)
         done, still = number == 0, number > 0
         solution[:, todo[done]] = np.where(held, 0, part)[:, done]
-        todo, unbounded, held, wrong, slack, number, tries, fewest = (
-            each[..., still]
-            for each in (todo, unbounded, held, wrong, slack, number, tries, fewest)
-        )
+        todo, slack, number = todo[still], slack[still], number[still]
+        tries, fewest = tries[still], fewest[still]
+        unbounded, held, wrong = unbounded[:, still], held[:, still], wrong[:, still]
         better = number < fewest
         fewest = np.where(better, number, fewest)
         tries = np.where(better, 3, tries - 1)
@@ -234,7 +233,7 @@ def _pivot(inverse: np.ndarray, unbounded: np.ndarray) -> np.ndarray:
         last = terms - 1 - wrong[::-1, single].argmax(axis=0)
         wrong[:, single] = False
         wrong[last, single] = True
-        held = held ^ wrong
+        held = held != wrong
     return np.maximum(solution, 0)
 
 

@@ -12,8 +12,9 @@ known, and what the dropped components held is a bias that no variance shows (se
 
 Expected counts are those of the kept components where there are any, since a variance taken from
 a handful of raw counts is itself noise. Else they are the counts themselves, and a variance is no
-less than that of one count: of an empty window it would be 0. Such plain variances are low where
-the counts happen to be, so that deviations look larger than they are below some 20 counts.
+less than what one count of the line gives: that of an empty window would be 0. Such plain
+variances are low where the counts happen to be, so that deviations look larger than they are
+below some 20 counts.
 """
 
 from __future__ import annotations
@@ -90,15 +91,15 @@ class Weights:
         a of the module.
     shapes : array, shape (line, energy)
         Share of each line in each channel.
-    background : array, shape (energy,)
-        Of the mean spectrum.
+    background : array, shape (energy,), optional
+        Of the mean spectrum, where a fit or components call for it.
     model : FitModel, optional
         Where intensities are fitted with amplitudes of 0 or more.
     """
 
     estimators: np.ndarray
     shapes: np.ndarray
-    background: np.ndarray
+    background: np.ndarray | None = None
     model: FitModel | None = None
 
 
@@ -117,7 +118,10 @@ def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
 def energy_range(ds: xr.Dataset) -> Window:
     """From the lower edge of the first channel to the upper edge of the last, in keV."""
     offset, width = energy_axis(ds)
-    return offset - width / 2, offset + width * (ds.sizes[DIM_ENERGY] - 0.5)
+    # To a microelectronvolt: windows may end where the axis does.
+    return round(offset - width / 2, 9) + 0.0, round(
+        offset + width * (ds.sizes[DIM_ENERGY] - 0.5), 9
+    )
 
 
 def line_weights(
@@ -133,29 +137,32 @@ def line_weights(
     beam_energy = ds.attrs.get("beam_energy")
     span = energy_range(ds)
     present = list(dict.fromkeys([*map(element_of, lines), *elements]))
-    found = families(
-        present,
-        (max(span[0], LOWEST_FITTED), span[1]),
-        beam_energy=beam_energy,
-        resolution=resolution,
-        names=list(lines) if intensities == "fit" else (),
-    )
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    model = fit_model(
-        energy,
-        sum_spectrum(ds) / pixels,
-        found,
-        pixels=pixels,
-        resolution=resolution,
-        beam_energy=DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy,
-    )
-    if intensities == "fit":
+    model = None
+    if intensities == "fit" or COMPONENT_KEEP.name in ds:
+        found = families(
+            present,
+            (max(span[0], LOWEST_FITTED), span[1]),
+            beam_energy=beam_energy,
+            resolution=resolution,
+            names=list(lines) if intensities == "fit" else (),
+        )
+        pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+        model = fit_model(
+            energy,
+            sum_spectrum(ds) / pixels,
+            found,
+            pixels=pixels,
+            resolution=resolution,
+            beam_energy=DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy,
+        )
+    background = None if model is None else model.background
+    if model is not None and intensities == "fit":
         count = len(lines)
-        return Weights(model.estimators[:count], model.shapes[:count], model.background, model)
+        return Weights(model.estimators[:count], model.shapes[:count], background, model)
     shapes = np.vstack(
         [channel_response(np.array([line_energy(name)]), energy, resolution) for name in lines]
     )
-    background = background_windows(
+    windows = background_windows(
         lines, span, elements=elements, beam_energy=beam_energy, resolution=resolution
     )
     by_window = rounded_weights if intensities == "windows" else linear_weights
@@ -167,8 +174,8 @@ def line_weights(
                 f"'lines.{name}.window' is [{window[0]:.4g}, {window[1]:.4g}] keV, outside the "
                 f"energy axis, {span[0]:.4g} to {span[1]:.4g} keV"
             )
-        estimators.append(by_window(energy, window, background[name]))
-    return Weights(np.array(estimators), shapes, model.background)
+        estimators.append(by_window(energy, window, windows[name]))
+    return Weights(np.array(estimators), shapes, background)
 
 
 def line_intensity(
@@ -247,10 +254,11 @@ def line_intensity(
         sums = xr.concat([sums_counts(blocks, filters), sums_denoised(ds, products)], "row")
     else:
         sums = sums_counts(blocks, np.vstack([filters, products]))
-    if has_components:
+    own = np.einsum("le,le->l", estimators**2, weights.shapes)
+    if weights.background is not None and has_components:
         least = _LEAST_VARIANCE * _sums_background(ds, products, weights.background)
     else:
-        least = xr.DataArray((estimators**2).max(axis=1)[first] * (first == second), dims="row")
+        least = xr.DataArray(np.where(first == second, own[first], 0), dims="row")
     parts = xr.apply_ufunc(
         _finish,
         sums,
@@ -259,7 +267,7 @@ def line_intensity(
         output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
         kwargs={
             "model": weights.model,
-            "own": np.einsum("le,le->l", estimators**2, weights.shapes),
+            "own": own,
         },
         dask="parallelized",
         dask_gufunc_kwargs={

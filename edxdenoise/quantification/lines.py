@@ -201,8 +201,8 @@ def families(
     for name in names:
         if name not in found:
             raise ParameterError(
-                f"line '{name}' at {line_energy(name):.4g} keV cannot be fitted: it must lie within "
-                f"{low:.4g} to {high:.4g} keV and be excited by a beam of {beam:.4g} keV"
+                f"line '{name}' at {line_energy(name):.4g} keV cannot be fitted: it must lie "
+                f"within {low:.4g} to {high:.4g} keV and be excited by a beam of {beam:.4g} keV"
             )
     others = [family for name, family in found.items() if name not in names]
     return [found[name] for name in names] + others

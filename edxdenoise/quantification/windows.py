@@ -146,8 +146,8 @@ def rounded_weights(
 
 def _rounded(energy: np.ndarray, window: Window) -> tuple[int, int]:
     width = (energy[-1] - energy[0]) / (energy.size - 1)
-    # As HyperSpy rounds, halves away from zero; NumPy's round takes halves to even.
-    start, end = (int(np.floor((edge - energy[0]) / width + 0.5)) for edge in window)
+    # As HyperSpy rounds, halves downwards; and what exceeds a half by less than it can tell.
+    start, end = (int(np.ceil((edge - energy[0]) / width - 0.5 - 1e-12)) for edge in window)
     # A window narrower than a channel is that channel.
     return max(start, 0), min(max(end, start + 1), energy.size)
 

@@ -1,6 +1,6 @@
 """Pictures and pages that show why."""
 
-from edxdenoise.report.export import write_quantification
+from edxdenoise.report.quantified import write_quantification
 from edxdenoise.report.write import write_report
 
 __all__ = ["write_quantification", "write_report"]

@@ -26,7 +26,7 @@ from edxdenoise.report.style import (
     add_axes,
     new_plot,
 )
-from edxdenoise.report.text import doubts_of, number_words
+from edxdenoise.report.text import doubts_of, line_label, number_words
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import fwhm, line_energy
 
@@ -44,19 +44,6 @@ _MOST_LABELS = 24
 _MARGIN, _REACH = 0.6, 4.0
 # Room above the spectrum for upright names, as a factor on the height: linear and logarithmic.
 _ROOM, _LOG_ROOM = 1.8, 0.33
-_GREEK = {"a": "α", "b": "β", "g": "γ", "z": "ζ"}
-
-
-def line_label(name: str) -> str:
-    """A line as it is printed.
-
-    Examples
-    --------
-    >>> line_label("Pb_La"), line_label("Pb_Lb1"), line_label("Fe_Ll")
-    ('Pb Lα', 'Pb Lβ1', 'Fe Ll')
-    """
-    element, _, line = name.partition("_")
-    return f"{element} {line[0]}{_GREEK.get(line[1:2], line[1:2])}{line[2:]}"
 
 
 def integration_figure(
@@ -191,12 +178,16 @@ def _draw_windows(
             place.axvspan(*window, color=BLUE, alpha=0.15, linewidth=0)
             for span in background:
                 place.axvspan(*span, color=ORANGE, alpha=0.4, linewidth=0)
-        level = background_level(energy, spectrum, background, sloped=sloped)
+        level = (
+            background_line(energy, spectrum, background)
+            if sloped
+            else np.full(energy.shape, background_level(spectrum, estimator))
+        )
         axes.fill_between(
             energy,
             level,
             spectrum,
-            where=(energy >= window[0]) & (energy <= window[1]),
+            where=estimator > 0.5,
             step="mid",
             color=BLUE,
             alpha=0.5,
@@ -210,10 +201,10 @@ def _draw_windows(
         _caption(axes, f"{line_label(name)}: {'−' * (net < 0)}{words} net{share}")
 
 
-def background_level(
-    energy: np.ndarray, spectrum: np.ndarray, windows: Sequence[Window], *, sloped: bool = True
+def background_line(
+    energy: np.ndarray, spectrum: np.ndarray, windows: Sequence[Window]
 ) -> np.ndarray:
-    """Background per channel that windows take off, over the whole axis.
+    """Background per channel that ``windows-linear`` takes off, over the whole axis.
 
     Parameters
     ----------
@@ -221,24 +212,39 @@ def background_level(
         Channel centres in keV, and counts.
     windows : sequence of (low, high)
         One or two background windows in keV, cut within channels.
-    sloped : bool
-        A straight line through the means of two windows, as ``windows-linear`` draws it; else one
-        level, the mean of both.
+
+    Returns
+    -------
+    array, shape (energy,)
+        A straight line through the means of two windows; the mean of one.
 
     Examples
     --------
     >>> energy = np.arange(5) + 0.5
-    >>> background_level(energy, 3 * energy, [(0, 1), (4, 5)])
+    >>> background_line(energy, 3 * energy, [(0, 1), (4, 5)])
     array([ 1.5,  4.5,  7.5, 10.5, 13.5])
     """
     width = (energy[-1] - energy[0]) / (energy.size - 1)
     edges = np.append(energy - width / 2, energy[-1] + width / 2)
     counts = np.diff(np.interp(windows, edges, np.append(0, np.cumsum(spectrum))), axis=1)[:, 0]
-    channels = np.diff(windows, axis=1)[:, 0] / width
-    if len(windows) == 1 or not sloped:
-        return np.full(energy.shape, counts.sum() / channels.sum())
-    (left, right), (low, high) = np.mean(windows, axis=1), counts / channels
-    return low + (high - low) / (right - left) * (energy - left)
+    means = counts / (np.diff(windows, axis=1)[:, 0] / width)
+    if len(windows) == 1:
+        return np.full(energy.shape, means[0])
+    left, right = np.mean(windows, axis=1)
+    return means[0] + (means[1] - means[0]) / (right - left) * (energy - left)
+
+
+def background_level(spectrum: np.ndarray, estimator: np.ndarray) -> float:
+    """Background per channel that ``windows`` takes off: the mean of all background channels.
+
+    Parameters
+    ----------
+    spectrum : array, shape (energy,)
+    estimator : array, shape (energy,)
+        What each channel counts for: below 0 in the background windows.
+    """
+    taken = np.minimum(estimator, 0)
+    return float(taken @ spectrum / taken.sum())
 
 
 def _draw_panel(

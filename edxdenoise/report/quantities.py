@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.ndimage import uniform_filter
 
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.regions import area_regions, bin_ratio
 from edxdenoise.report.distributions import comparison, draw_distributions, group_values
 from edxdenoise.report.frame import (
     Frame,
-    count_range,
-    draw_map,
     fit_map,
     frame_of,
     label_width,
@@ -32,6 +29,7 @@ from edxdenoise.report.style import (
     add_title,
     new_figure,
 )
+from edxdenoise.report.value_maps import FAR_ABOVE, draw_value_map, hatch_undetected, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -45,34 +43,26 @@ from edxdenoise.schema import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Widths of the bins of distributions, as the perovskite article has them: at% and ratio.
 ELEMENT_BIN, RATIO_BIN = 1.0, 0.05
 RATIO_FACTOR = 2
-_STDDEV_COLOURS = "cividis"
-_NO_VALUE = "0.75"
 # Inches.
 _MARGIN, _HEADER, _TITLE, _BELOW, _BAR = 0.12, 0.45, 0.17, 0.4, 0.55
 _FOOTER, _NOTE_LINE = 0.6, 0.105
 _PAGE_HEIGHT, _HIGHEST, _LOWEST = 9.6, 3.0, 1.0
 _CAPTION = 1.3
-_SINGLE_WIDTH, _SINGLE_HEIGHT = 3.0, 4.0
 _PLOT_LEFT, _LEAST_PLOT = 0.36, 1.9
-# A pixel is well known up to this many times the usual standard deviation, or where its value is
-# that many standard deviations.
-_FAR_ABOVE, _MANY = 3.0, 5.0
-# Maps whose smallest values are above this share of the largest have colours that begin there.
-_EVEN = 0.4
 _NOTE = (
     "Colours and distributions leave out pixels whose standard deviation is more than "
-    f"{_FAR_ABOVE:.0f} times the usual one and a fifth of the value; colours end at the 99.5th "
-    "percentile. Numbers are of the summed counts of whole areas, with counting errors; z and p "
-    "compare groups of areas, by these errors and by the scatter of the areas (Welch's t-test)."
+    f"{FAR_ABOVE:.0f} times the usual one and a fifth of the value; colours end at the 99.5th "
+    "percentile. Numbers are of the summed counts of whole areas, with counting errors."
 )
-# Undetected pixels are hatched where most of a neighbourhood of this share of the map are.
-_NEIGHBOURHOOD = 1 / 100
+_GROUPS_NOTE = (
+    "z and p compare groups of areas, by these errors and by the scatter of the areas (Welch's "
+    "t-test)."
+)
 
 
 def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) -> Figure:
@@ -94,7 +84,8 @@ def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) ->
     elements = [str(element) for element in ds[DIM_ELEMENT].values]
     detected = ds[LINE_DETECTED.name].values == 1
     shares = [
-        f"{element} {100 * (1 - part.mean()):.0f} %" for element, part in zip(elements, detected)
+        f"{element} {100 * (1 - part.mean()):.0f}\u00a0%"
+        for element, part in zip(elements, detected)
     ]
     rows = [
         _Row(
@@ -181,28 +172,6 @@ class _Row:
     detected: np.ndarray | None = None
 
 
-def well_known(value: np.ndarray, stddev: np.ndarray, specimen: np.ndarray) -> np.ndarray:
-    """Pixels whose standard deviation is not far above the usual one, median over `specimen`.
-
-    Nor are pixels left out whose value is many standard deviations. Others, such as those of
-    vacuum or of a phase none of whose lines are quantified, divide next to nothing by next to
-    nothing.
-
-    Examples
-    --------
-    >>> specimen = np.array([True, True, True, True, False])
-    >>> stddev = np.array([1.0, 2.0, 9.0, 9.0, np.nan])
-    >>> well_known(np.array([5.0, 0.0, 90.0, 20.0, np.nan]), stddev, specimen)
-    array([ True,  True,  True, False, False])
-    """
-    finite = np.isfinite(value) & np.isfinite(stddev)
-    usual = stddev[finite & specimen]
-    limit = _FAR_ABOVE * np.median(usual) if usual.size else np.inf
-    known = np.zeros(value.shape, bool)
-    known[finite] = stddev[finite] <= np.maximum(limit, np.abs(value[finite]) / _MANY)
-    return known
-
-
 def _rows_figure(
     ds: xr.Dataset,
     title: str,
@@ -220,7 +189,7 @@ def _rows_figure(
     across, height = max(map_width + _BAR, _CAPTION), max(map_height, _LOWEST)
     down = _TITLE + height + _BELOW
     plot_left = left + 2 * across + _PLOT_LEFT
-    note = _wrapped(notes, 150)
+    note = _wrapped([*notes, _GROUPS_NOTE] if len(tables[1]) else notes, 150)
     foot = 0.1 + _NOTE_LINE * (note.count("\n") + 1)
     figure = new_figure(PAGE_WIDTH, _HEADER + len(rows) * down + foot)
     add_title(figure, title)
@@ -262,85 +231,6 @@ def _composition(table: pd.DataFrame, elements: Sequence[str]) -> str:
 
 def _wrapped(paragraphs: Sequence[str], length: int) -> str:
     return "\n".join(line for text in paragraphs for line in textwrap.wrap(text, length))
-
-
-def draw_value_map(
-    figure: Figure,
-    image: np.ndarray,
-    frame: Frame,
-    box: tuple[float, float, float, float],
-    known: np.ndarray,
-    unit: str,
-    *,
-    error: bool = False,
-    labels: bool = True,
-) -> Axes:
-    """A map with scale bar and colour bar, grey where it has no value.
-
-    Parameters
-    ----------
-    figure : Figure
-    image : array, shape (y, x)
-    frame : Frame
-    box : tuple of float
-        As `draw_map` takes it.
-    known : array of bool, shape (y, x)
-        Pixels that the ends of the colours are taken from.
-    unit : str
-        Of the colour bar.
-    error : bool
-        Whether it is a map of standard deviations, which have colours of their own.
-    labels : bool
-        Whether to name stacked areas.
-    """
-    shown = image[known & np.isfinite(image)]
-    cmap, low, high = count_range(shown if shown.size else np.zeros(1))
-    if shown.size and not error and unit != "counts":
-        lowest = float(np.percentile(shown, 100 - 99.5))
-        # From 0, what little a nearly even map varies by would not be seen.
-        low = lowest if lowest > _EVEN * high else 0.0
-    colours = (_STDDEV_COLOURS if error else cmap, low, high)
-    axes = draw_map(figure, image, frame, box, colours, bar_label=unit, area_labels=labels)
-    axes.set_facecolor(_NO_VALUE)
-    return axes
-
-
-def hatch_undetected(axes: Axes, detected: np.ndarray) -> None:
-    """Hatch a map where most pixels around are below the detection limit."""
-    import matplotlib
-
-    size = 2 * round(_NEIGHBOURHOOD * min(detected.shape)) + 3
-    share = uniform_filter((~detected).astype(float), size, mode="nearest")
-    if min(detected.shape) < 2 or not (share > 0.5).any():
-        return
-    with matplotlib.rc_context({"hatch.linewidth": 0.3}):
-        hatched = axes.contourf(share, levels=[0.5, 2.0], colors="none", hatches=["////"])
-    hatched.set(edgecolor="0.8", linewidth=0)
-
-
-def map_figure(
-    ds: xr.Dataset, image: np.ndarray, caption: str, unit: str, known: np.ndarray
-) -> Figure:
-    """One map as wide as a column, with scale bar and colour bar.
-
-    Parameters
-    ----------
-    ds : Dataset
-        For the geometry.
-    image : array, shape (y, x)
-    caption : str
-    unit : str
-        Of the colour bar.
-    known : array of bool, shape (y, x)
-        Pixels that the ends of the colours are taken from.
-    """
-    frame = frame_of(ds)
-    left = _MARGIN + label_width(frame)
-    width, height = fit_map(frame, _SINGLE_WIDTH, _SINGLE_HEIGHT)
-    figure = new_figure(max(left + width + _BAR, 2.2), 0.3 + height + _BELOW)
-    add_text(figure, left, 0.1, caption, color=DARK)
-    draw_value_map(figure, image, frame, (left, 0.3, width, height), known, unit)
-    return figure
 
 
 def binned_ratio(

@@ -24,6 +24,7 @@ _SELECTORS = {
     "second-elbow": "before the second elbow",
     "all": "all, as asked for",
 }
+_GREEK = {"a": "α", "b": "β", "g": "γ", "z": "ζ"}
 
 
 def kept_numbers(ds: xr.Dataset) -> np.ndarray:
@@ -105,3 +106,15 @@ def number_words(value: float) -> str:
     if value >= 1e6:
         return f"{value / 1e6:,.3g} million" if value < 1e9 else f"{value / 1e9:,.3g} billion"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def line_label(name: str) -> str:
+    """A line as it is printed.
+
+    Examples
+    --------
+    >>> line_label("Pb_La"), line_label("Pb_Lb1"), line_label("Fe_Ll")
+    ('Pb Lα', 'Pb Lβ1', 'Fe Ll')
+    """
+    element, _, line = name.partition("_")
+    return f"{element} {line[0]}{_GREEK.get(line[1:2], line[1:2])}{line[2:]}"

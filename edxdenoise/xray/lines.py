@@ -76,8 +76,10 @@ def atomic_number(element: str) -> int:
 
 
 def atomic_weight(element: str) -> float:
-    """Atomic weight in g/mol."""
-    return float(xraylib.AtomicWeight(atomic_number(element)))
+    """Atomic weight in g/mol, XrayDB's: xraylib's is off by up to 1 %."""
+    import xraydb
+
+    return float(xraydb.atomic_mass(atomic_number(element)))
 
 
 @lru_cache(maxsize=None)

@@ -1,0 +1,232 @@
+"""All files of a quantification, in a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from edxdenoise._version import __version__
+from edxdenoise.compute import load
+from edxdenoise.errors import ParameterError
+from edxdenoise.io import atomic_output
+from edxdenoise.quantification import LineSpec
+from edxdenoise.quantification.bias import bias_table, kmeans_regions
+from edxdenoise.quantification.intensity import sum_spectrum
+from edxdenoise.quantification.regions import area_regions, compare_groups, region_table
+from edxdenoise.report.bias import bias_figure
+from edxdenoise.report.export import file_name, pixel_size, write_msa, write_table, write_tiff
+from edxdenoise.report.integration import integration_figure
+from edxdenoise.report.quantities import percent_figure, ratios_figure
+from edxdenoise.report.style import DPI, style
+from edxdenoise.report.sums import denoised_sums
+from edxdenoise.report.value_maps import map_figure, well_known
+from edxdenoise.schema import (
+    ATOMIC_PERCENT,
+    ATOMIC_PERCENT_STDDEV,
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COUNTS,
+    DIM_COMPONENT,
+    DIM_ELEMENT,
+    DIM_ENERGY,
+    DIM_LINE,
+    DIM_RATIO,
+    LINE_DETECTED,
+    LINE_INTENSITY,
+    LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_STDDEV,
+    MEAN_SPECTRUM,
+    RATIO,
+    RATIO_STDDEV,
+    WEIGHT_ENERGY,
+    WEIGHT_PERCENT,
+    WEIGHT_PERCENT_STDDEV,
+    WEIGHT_PIXEL,
+    validate,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUANTIFICATION_MARKER = "at_percent.png"
+_QUANTIFIED = (
+    LINE_INTENSITY,
+    LINE_INTENSITY_STDDEV,
+    LINE_INTENSITY_COVARIANCE,
+    LINE_DETECTED,
+    WEIGHT_PERCENT,
+    WEIGHT_PERCENT_STDDEV,
+    ATOMIC_PERCENT,
+    ATOMIC_PERCENT_STDDEV,
+)
+_DENOISED = (
+    WEIGHT_PIXEL,
+    WEIGHT_ENERGY,
+    MEAN_SPECTRUM,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COMPONENT_KEEP,
+)
+# Values and their standard deviations, what a file name of a map ends in, and the unit its picture
+# shows; a ratio's is its name.
+_MAPS = (
+    (LINE_INTENSITY, LINE_INTENSITY_STDDEV, DIM_LINE, "intensity", "counts"),
+    (WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, DIM_ELEMENT, "weight_percent", "wt%"),
+    (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, DIM_ELEMENT, "atomic_percent", "at%"),
+    (RATIO, RATIO_STDDEV, DIM_RATIO, "ratio", ""),
+)
+# Sum spectra hold many counts.
+_DIGITS = 12
+
+
+def write_quantification(
+    ds: xr.Dataset,
+    folder: str | Path,
+    lines: Mapping[str, LineSpec],
+    *,
+    intensities: str = "windows-linear",
+    k_factor_unit: str = "weight",
+    ratios: Sequence[str] = (),
+    elements: Iterable[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write what a quantification found: pictures, tables, maps and spectra, in a folder.
+
+    ``windows.png``: what was integrated, or fitted. ``at_percent.png``, ``ratios.png``: maps with
+    standard deviations and distributions. ``regions.csv``: compositions and ratios of the whole
+    map and of areas; ``groups.csv``: differences between groups of areas, where there are groups.
+    ``bias.csv``, ``bias.png``: raw minus denoised, where there are components and counts.
+    ``maps/``: each map as PNG and, as its standard deviation, as 32-bit float TIFF. ``spectra/``:
+    sum spectra as EMSA/MAS files and as a table.
+
+    Parameters
+    ----------
+    ds : Dataset
+        What `cliff_lorimer` gives, computed or lazy, with ``counts`` or their weights.
+    folder : str or Path
+        Folder to make.
+    lines : mapping of str to LineSpec
+        Those that `ds` was quantified by.
+    intensities, k_factor_unit, elements
+        As `line_intensity` and `cliff_lorimer` took them.
+    ratios : sequence of str
+        Which of the ratios that `ds` holds; all by default.
+    overwrite : bool
+        Whether an output that stands there may be replaced.
+
+    Raises
+    ------
+    SchemaError
+        If the Dataset was not quantified.
+    ParameterError
+        If it was by other lines, or holds no such ratio.
+    FormatError
+        If the folder exists and may not be replaced, or cannot be written.
+    """
+    validate(ds, *_QUANTIFIED)
+    ds = _checked(ds, lines, list(ratios))
+    elements = list(elements) or list(ds.attrs.get("elements", ()))
+    with atomic_output(folder, overwrite, folder_marker=QUANTIFICATION_MARKER) as partial, style():
+        ds = _loaded(ds)
+        chosen = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+        regions = area_regions(ds)
+        table = region_table(ds, lines, regions, k_factor_unit=k_factor_unit, ratios=chosen)
+        groups = compare_groups(table)
+        _write_tables(partial, table, groups)
+        _save(percent_figure(ds, table, groups), partial / QUANTIFICATION_MARKER)
+        if chosen:
+            figure = ratios_figure(ds, lines, table, groups, k_factor_unit=k_factor_unit)
+            _save(figure, partial / "ratios.png")
+        figure = integration_figure(ds, lines, intensities=intensities, elements=elements)
+        _save(figure, partial / "windows.png")
+        if COMPONENT_KEEP.name in ds and COUNTS.name in ds:
+            regions = regions | kmeans_regions(ds)
+            bias = bias_table(ds, lines, regions, intensities=intensities, elements=elements)
+            _save(bias_figure(bias), partial / "bias.png")
+            counts = {name: f"{name} (counts)" for name in bias.columns[2:6]}
+            write_table(partial / "bias.csv", bias.rename(columns=counts))
+        _write_maps(ds, partial / "maps")
+        _write_spectra(ds, partial / "spectra")
+
+
+def _checked(ds: xr.Dataset, lines: Mapping[str, LineSpec], ratios: list[str]) -> xr.Dataset:
+    """The same Dataset with the ratios asked for alone."""
+    quantified = [str(name) for name in ds[DIM_LINE].values]
+    if list(lines) != quantified:
+        raise ParameterError(
+            f"the Dataset was quantified by {', '.join(quantified)}, not by {', '.join(lines)}; "
+            "give the same lines in the same order"
+        )
+    held = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+    for text in ratios:
+        if text not in held:
+            raise ParameterError(
+                f"the Dataset holds no ratio '{text}', only {', '.join(held) or 'none'}; name it "
+                "when quantifying"
+            )
+    return ds.sel({DIM_RATIO: ratios}) if ratios else ds
+
+
+def _loaded(ds: xr.Dataset) -> xr.Dataset:
+    """The same Dataset with all but the counts computed, and none but the kept components."""
+    if COMPONENT_KEEP.name in ds:
+        kept = np.flatnonzero(load(ds[[COMPONENT_KEEP.name]])[COMPONENT_KEEP.name].values)
+        ds = ds.isel({DIM_COMPONENT: kept})
+    specs = (*_QUANTIFIED, RATIO, RATIO_STDDEV, *_DENOISED)
+    names = [spec.name for spec in specs if spec.name in ds]
+    return ds.assign(load(ds[names]).data_vars)
+
+
+def _write_tables(folder: Path, table: pd.DataFrame, groups: pd.DataFrame) -> None:
+    for name, content in (("regions.csv", table), ("groups.csv", groups)):
+        if content.empty:
+            continue
+        units = ["at%" if text.endswith("at%") else "1" for text in content["quantity"]]
+        content = content.copy()
+        content.insert(list(content.columns).index("quantity") + 1, "unit", units)
+        write_table(folder / name, content)
+
+
+def _write_maps(ds: xr.Dataset, folder: Path) -> None:
+    folder.mkdir()
+    size = pixel_size(ds)
+    specimen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
+    for spec, spec_stddev, dim, ending, unit in _MAPS:
+        if spec.name not in ds:
+            continue
+        for label, image, stddev in zip(
+            map(str, ds[dim].values), ds[spec.name].values, ds[spec_stddev.name].values
+        ):
+            name = f"{file_name(label)}_{ending}"
+            for path, part, meaning in (
+                (f"{name}.tif", image, spec),
+                (f"{name}_stddev.tif", stddev, spec_stddev),
+            ):
+                info = f"{label}: {meaning.long_name} ({unit or 1}); edxdenoise {__version__}"
+                write_tiff(folder / path, part, size, info=info)
+            known = well_known(image, stddev, specimen)
+            caption = f"{label.replace('_', ' ')}: {ending.replace('_', ' ')}"
+            figure = map_figure(ds, image, caption, unit or label, known)
+            _save(figure, folder / f"{name}.png")
+
+
+def _write_spectra(ds: xr.Dataset, folder: Path) -> None:
+    folder.mkdir()
+    spectra = {"raw": sum_spectrum(ds)}
+    if COMPONENT_KEEP.name in ds:
+        spectra["denoised"] = denoised_sums(ds, []).spectrum
+    table = pd.DataFrame({"energy (keV)": ds[DIM_ENERGY].values})
+    for name, spectrum in spectra.items():
+        write_msa(folder / f"sum_{name}.msa", ds, spectrum, title=f"sum of all pixels, {name}")
+        table[f"{name} (counts)"] = spectrum
+    write_table(folder / "sums.csv", table, digits=_DIGITS)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 4})

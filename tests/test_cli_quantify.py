@@ -1,0 +1,126 @@
+"""quantify, run and lines as a user types them."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edxdenoise.cli import main
+from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.recipe import Recipe
+from edxdenoise.simulation import simulate
+
+FACTORS = ["--k-factor", "Cu_Ka=1.7", "--k-factor", "I_La=3.4", "--k-factor", "Pb_La=4.4+-0.2"]
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quantify")
+    phantom = simulate("solar-cell", shape=(32, 40), channels=200, energy_width=0.065)
+    save_dataset(phantom[["counts"]], folder / "phantom.zarr")
+    denoised = run(
+        "denoise", folder / "phantom.zarr", "-o", folder / "denoised.zarr", "--keep", "1-5"
+    )
+    assert denoised.exit_code == 0, denoised.output
+    return folder
+
+
+def test_quantify_writes_maps_with_errors(folder):
+    out = folder / "maps.nc"
+    result = run(
+        "quantify", folder / "denoised.zarr", "-o", out, *FACTORS, "--ratio", "I/Pb",
+        "--intensities", "fit", "--overwrite",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "I/Pb" in result.stdout and "±" in result.stdout
+    maps = open_maps(out)
+    assert list(maps.element.values) == ["Cu", "I", "Pb"]
+    np.testing.assert_allclose(maps.atomic_percent.sum("element"), 100, rtol=1e-5)
+    assert float(maps.atomic_percent_stddev.min()) > 0
+    assert "counts" not in maps
+
+
+def open_maps(path):
+    import xarray as xr
+
+    return xr.open_dataset(path)
+
+
+def test_run_does_what_the_commands_do(folder):
+    """denoise and quantify, or one recipe: the same maps."""
+    text = run(
+        "quantify", folder / "denoised.zarr", "-o", "maps.zarr", *FACTORS, "--intensities", "fit",
+        "--print-recipe",
+    )  # fmt: skip
+    assert text.exit_code == 0, text.output
+    lines = Recipe.from_toml(text.stdout)
+    recipe = folder / "all.toml"
+    recipe.write_text(
+        text.stdout.replace(str(folder / "denoised.zarr"), "phantom.zarr")
+        .replace("maps.zarr", "all.zarr")
+        .replace("[denoise]", '[denoise]\nkeep = "1-5"')
+    )
+    result = run("run", recipe, "--overwrite")
+    assert result.exit_code == 0, result.output
+    both = open_dataset(folder / "all.zarr")
+    assert lines.lines["Pb_La"].k_factor_stddev == 0.2
+    assert {"counts_denoised", "atomic_percent", "line_intensity_stddev"} <= set(both.data_vars)
+    assert not (folder / "maps.zarr").exists(), "--print-recipe must do nothing"
+    out = folder / "again.nc"
+    assert run("quantify", folder / "denoised.zarr", "-o", out, "--recipe", recipe).exit_code == 0
+    np.testing.assert_allclose(open_maps(out).atomic_percent, both.atomic_percent, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "no line to quantify"),
+        (["--k-factor", "Xx_Ka=1"], "Xx"),
+        (["--k-factor", "Pb_La=0"], "lines.Pb_La.k_factor"),
+        (["--k-factor", "Pb_La=1", "--k-factor", "Pb_Ma=1"], "both of Pb"),
+        ([*FACTORS, "--ratio", "N/Pb"], "N/Pb"),
+        (["--k-factor", "Sn_Ka=1"], "outside the energy axis"),
+    ],
+)
+def test_impossible_input_is_one_line(folder, options, words):
+    result = run("quantify", folder / "denoised.zarr", "-o", folder / "bad.zarr", *options)
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 1 and words in result.stderr
+    assert not (folder / "bad.zarr").exists()
+
+
+def test_k_factor_that_no_line_uses_is_refused(folder):
+    recipe = folder / "one.toml"
+    recipe.write_text("[lines.Pb_La]\nk_factor = 4.4\n")
+    result = run(
+        "quantify", folder / "denoised.zarr", "-o", folder / "bad.zarr", "--recipe", recipe,
+        "--k-factor", "I_La=3.4",
+    )  # fmt: skip
+    assert result.exit_code == 1 and "I_La" in result.stderr and "not used" in result.stderr
+
+
+def test_counts_can_be_quantified_without_denoising(folder):
+    out = folder / "raw.zarr"
+    result = run("quantify", folder / "phantom.zarr", "-o", out, *FACTORS, "--source", "counts")
+    assert result.exit_code == 0, result.output
+    missing = run("quantify", folder / "phantom.zarr", "-o", folder / "bad.zarr", *FACTORS)
+    assert missing.exit_code == 1 and "denoise it" in missing.stderr
+
+
+def test_lines_lists_energies_and_overlaps():
+    result = run("lines", "--elements", "Pb,S", "--range", "2:3", "--json")
+    lines = {line["line"]: line for line in json.loads(result.stdout)}
+    assert lines["S_Ka1"]["energy"] == pytest.approx(2.308, abs=0.002)
+    assert any(other.startswith("Pb_Ma") for other in lines["S_Ka1"]["overlaps"])
+    assert "keV" in run("lines", "--elements", "Pb,S", "--range", "2:3").stdout
+
+
+def test_denoise_prints_its_recipe(tmp_path):
+    result = run("denoise", "a.bcf", "-o", "b.zarr", "--energy", "0.1:13", "--print-recipe")
+    recipe = Recipe.from_toml(result.stdout)
+    assert recipe.prepare.energy == (0.1, 13.0) and recipe.input.files == ("a.bcf",)

@@ -1,0 +1,126 @@
+"""Cliff-Lorimer and ratios: values by hand, errors against Monte Carlo, pixels without counts."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import nothing_computed, solar_cell
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.quantification import (
+    LineSpec,
+    check_composition,
+    cliff_lorimer,
+    fractions,
+    line_intensity,
+    ratio,
+)
+from edxdenoise.xray import atomic_weight
+
+FACTORS = np.array([1.0, 2.0, 3.0])
+LINES = {"I_La": LineSpec(3.413, 0.1), "Pb_La": LineSpec(4.374, 0.1), "O_Ka": LineSpec(2.0, 0.1)}
+pytestmark = pytest.mark.filterwarnings("ignore:.*overlaps")
+
+
+def test_negative_intensities_enter_as_they_are():
+    value, _ = fractions(np.array([-3.0, 5, 8]), np.eye(3), FACTORS, np.zeros(3))
+    np.testing.assert_allclose(value, [-3 / 31, 10 / 31, 24 / 31])
+
+
+def test_no_counts_no_composition():
+    intensity = np.array([[0.0, 0, 0], [-1, -2, 0], [5, -10, 1], [1, 0, 0]])
+    value, stddev = fractions(intensity, np.broadcast_to(np.eye(3), (4, 3, 3)), FACTORS, FACTORS)
+    assert np.isnan(value[:3]).all() and np.isnan(stddev[:3]).all()
+    np.testing.assert_allclose(value[3], [1, 0, 0])
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.floats(200, 5000), min_size=3, max_size=3),
+    st.floats(-0.8, 0.8),
+    st.floats(0, 0.05),
+    st.integers(0, 2**31),
+)
+def test_errors_are_those_of_monte_carlo(intensity, correlation, k_error, seed):
+    rng = np.random.default_rng(seed)
+    intensity = np.array(intensity)
+    stddev = np.sqrt(intensity)
+    covariance = np.diag(intensity)
+    covariance[0, 1] = covariance[1, 0] = correlation * stddev[0] * stddev[1]
+    spread = k_error * FACTORS
+    drawn = rng.multivariate_normal(intensity, covariance, 40_000)
+    amounts = drawn * (FACTORS + spread * rng.normal(size=(40_000, 3)))
+    expected = (amounts / amounts.sum(axis=1, keepdims=True)).std(axis=0)
+    found = fractions(intensity, covariance, FACTORS, spread)[1]
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+    expected = (amounts[:, 0] / amounts[:, 1]).std()
+    assert ratio(intensity, covariance, FACTORS, spread, (0, 1))[1] == pytest.approx(expected, 0.06)
+
+
+def test_ratio_without_divisor():
+    value, stddev = ratio(np.array([3.0, 0.0]), np.eye(2), np.ones(2), np.zeros(2), (0, 1))
+    assert np.isnan(value) and np.isnan(stddev)
+
+
+@pytest.fixture(scope="module")
+def quantified():
+    ds = solar_cell(1000.0, shape=(20, 30), channels=650)[["counts"]]
+    with pytest.warns(EdxdenoiseWarning):
+        return line_intensity(ds, LINES, source="counts")
+
+
+def test_percents(quantified):
+    result = cliff_lorimer(quantified, LINES, ratios=["I/Pb"])
+    total = result.atomic_percent.sum("element", skipna=False)
+    np.testing.assert_allclose(total.values[np.isfinite(total)], 100, rtol=1e-5)
+    moles = result.weight_percent / xr.DataArray(
+        [atomic_weight(e) for e in ("I", "Pb", "O")], dims="element"
+    )
+    from_weight = (100 * moles / moles.sum("element", skipna=False)).values
+    # Where noise makes the sum of masses positive but not that of atoms only one of them is there.
+    both = np.isfinite(from_weight) & np.isfinite(result.atomic_percent.values)
+    assert both.mean() > 0.9
+    np.testing.assert_allclose(
+        result.atomic_percent.values[both], from_weight[both], rtol=1e-4, atol=1e-3
+    )
+    detected = quantified.line_detected.sel(line="Pb_La") == 1
+    assert 0 < detected.mean() < 1
+    assert (result.ratio_map[0].notnull() == detected).all()
+    iodine, lead = (result.atomic_percent.sel(element=e) for e in ("I", "Pb"))
+    both = (detected & total.notnull()).values
+    np.testing.assert_allclose(
+        result.ratio_map[0].values[both], (iodine / lead).values[both], rtol=1e-3
+    )
+
+
+def test_lazy_stays_lazy(quantified):
+    lazy = quantified.chunk({"y": 7})
+    with nothing_computed():
+        result = cliff_lorimer(lazy, LINES, ratios=["I/Pb"])
+    xr.testing.assert_allclose(result.compute(), cliff_lorimer(quantified, LINES, ratios=["I/Pb"]))
+
+
+def test_quantifying_again_by_other_lines(quantified):
+    first = cliff_lorimer(quantified, LINES, ratios=["I/Pb"])
+    lines = {name: LINES[name] for name in ("Pb_La", "I_La")}
+    with pytest.warns(EdxdenoiseWarning):
+        again = cliff_lorimer(line_intensity(first, lines, source="counts"), lines)
+    assert again.element.values.tolist() == ["Pb", "I"] and "ratio_map" not in again
+
+
+def test_missing_k_factor_is_named(quantified):
+    with pytest.raises(ParameterError, match="no k-factor for O_Ka"):
+        cliff_lorimer(quantified, LINES | {"O_Ka": LineSpec()})
+
+
+def test_doubtful_pixels_are_counted(quantified):
+    empty = quantified.copy()
+    empty["line_intensity"] = quantified.line_intensity.where(quantified.y > quantified.y[1], -1.0)
+    result = cliff_lorimer(empty, LINES)
+    with pytest.warns(EdxdenoiseWarning) as caught:
+        check_composition(result)
+    missing = int(np.isnan(result.atomic_percent[0]).sum())
+    assert missing >= 60
+    assert f"{missing} of 600 pixels have no net counts" in str(caught[0].message)
+    assert "net counts below 0" in str(caught[1].message)

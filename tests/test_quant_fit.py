@@ -1,0 +1,92 @@
+"""The fit: bounded least squares against SciPy's, the background, overlapping lines."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from edxdenoise.quantification.fit import (
+    LOWEST_FITTED,
+    fit_model,
+    smooth_background,
+    solve_both,
+    solve_nonnegative,
+)
+from edxdenoise.quantification.lines import families
+from edxdenoise.xray import channel_response, fwhm
+
+ENERGY = (np.arange(650) + 0.5) * 0.02
+CROWDED = ("In", "Sn", "I", "Pb", "Cu")
+
+
+def shapes(elements, energy=ENERGY):
+    found = families(elements, (LOWEST_FITTED, energy[-1]))
+    rows = [np.array(f.weights) @ channel_response(np.array(f.energies), energy) for f in found]
+    return found, np.array(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 30), st.floats(0, 0.97), st.integers(0, 2**32 - 1))
+def test_bounded_solution_is_that_of_scipy(terms, count, alike, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(terms, 25)) * (1 - alike) + rng.normal(size=25) * alike
+    data = rng.normal(size=(25, count)) + rows.T @ rng.uniform(-1, 2, (terms, count))
+    free, bounded = solve_both(rows @ rows.T, rows @ data)
+    for i in range(count):
+        expected = nnls(rows.T, data[:, i])[0]
+        np.testing.assert_allclose(bounded[:, i], expected, atol=1e-7 * (1 + expected.max()))
+        expected = np.linalg.lstsq(rows.T, data[:, i])[0]
+        np.testing.assert_allclose(free[:, i], expected, atol=1e-6 * (1 + np.abs(expected).max()))
+    assert (bounded >= 0).all()
+
+
+def test_bounded_solution_of_spectra():
+    found, lines = shapes(CROWDED)
+    mean = 5 * lines.sum(axis=0) + 0.1 / ENERGY
+    model = fit_model(ENERGY, mean, found, pixels=1000)
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.uniform(0, 1, (300, 1)) * mean)
+    bounded = solve_nonnegative(model.gram, model.filters @ counts.T)
+    root = np.linalg.cholesky(model.gram)
+    for i in range(0, 300, 10):
+        right = np.linalg.solve(root, model.filters @ counts[i])
+        expected = nnls(root.T, right)[0]
+        np.testing.assert_allclose(bounded[:, i], expected, atol=1e-8 * counts.sum(axis=1).max())
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_background_below_crowded_lines(noise):
+    _, lines = shapes(CROWDED)
+    # Of another shape than the one it is modelled by, with 300 counts in each strong family.
+    truth = 0.3 * np.exp(-0.25 * ENERGY) / np.sqrt(ENERGY)
+    mean = truth + 300 * lines.sum(axis=0) / 20
+    if noise:
+        mean = np.random.default_rng(0).poisson(4000 * mean) / 4000
+    found = smooth_background(ENERGY, np.maximum(mean, 1e-3), lines, pixels=4000)
+    crowded = (ENERGY > 3.0) & (ENERGY < 5.0)
+    np.testing.assert_allclose(found[crowded], truth[crowded], rtol=0.12)
+    clear = (ENERGY > 5.3) & (ENERGY < 12.0)
+    np.testing.assert_allclose(found[clear], truth[clear], rtol=0.12)
+
+
+@given(st.floats(0.2, 50.0), st.floats(0.2, 3.0))
+@settings(max_examples=10, deadline=None)
+def test_fit_is_exact_on_its_own_model(strength, factor):
+    found, lines = shapes(CROWDED)
+    mean = 5 * lines.sum(axis=0) + 0.2 / ENERGY
+    model = fit_model(ENERGY, mean, found, pixels=1000)
+    amplitudes = np.linspace(0, strength, len(found))
+    spectrum = amplitudes @ lines + factor * model.background
+    np.testing.assert_allclose(
+        (model.estimators @ spectrum)[: len(found)], amplitudes, atol=1e-7 * (1 + strength)
+    )
+    assert model.names == tuple(family.name for family in found)
+
+
+def test_fit_ignores_what_lies_below_its_start():
+    found, lines = shapes(["Fe", "O"])
+    model = fit_model(ENERGY, lines.sum(axis=0) + 0.1, found, pixels=100)
+    assert (model.filters[:, ENERGY < LOWEST_FITTED] == 0).all()
+    assert (model.weights[ENERGY > LOWEST_FITTED] > 0).all()
+    assert fwhm(LOWEST_FITTED) > 20
