@@ -24,8 +24,8 @@ from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, fractions, line_intensity
 from edxdenoise.quantification.composition import factor_arrays
-from edxdenoise.quantification.intensity import line_weights
-from edxdenoise.quantification.lines import families
+from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification.families import families
 from edxdenoise.quantification.regions import region_table
 from edxdenoise.selection import select
 from edxdenoise.simulation import simulate

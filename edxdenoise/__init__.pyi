@@ -6,8 +6,8 @@ from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import list_signals, open_dataset, read_cube, save_dataset
 from .jobs import convert_file, quantify_file, run_recipe
 from .pipeline import denoise, prepare, quantify
-from .quantification import LineSpec, cliff_lorimer, line_intensity
 from .preprocess import crop, rebin, stack, thin, unstack, weight
+from .quantification import LineSpec, cliff_lorimer, line_intensity
 from .recipe import Denoise, Input, Output, Prepare, Quantify, Recipe
 from .reconstruction import reconstruct
 from .report import write_quantification, write_report

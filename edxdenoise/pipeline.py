@@ -163,7 +163,8 @@ def quantify(
     >>> from edxdenoise import LineSpec, Quantify, denoise, quantify, simulate
     >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
     >>> lines = {"Cu_Ka": LineSpec(1.7), "Pb_La": LineSpec(4.374)}
-    >>> maps = quantify(denoise(phantom.compute()), lines, Quantify(ratios=("Cu/Pb",)))
+    >>> fitted = Quantify(ratios=("Cu/Pb",), intensities="fit")
+    >>> maps = quantify(denoise(phantom.compute()), lines, fitted)
     >>> list(maps.element.values)
     ['Cu', 'Pb']
     """

@@ -5,15 +5,8 @@ import pytest
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification.composition import parse_ratio
-from edxdenoise.quantification.lines import (
-    LineSpec,
-    check_lines,
-    check_positions,
-    element_of,
-    families,
-    strong_lines,
-    weight_k_factors,
-)
+from edxdenoise.quantification.families import element_of, families, strong_lines
+from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, weight_k_factors
 from edxdenoise.xray import atomic_weight, line_energy
 
 SPAN = (0.15, 13.0)

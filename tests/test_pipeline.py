@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from edxdenoise.compute import memory_needed
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import (
     DataError,
@@ -225,16 +226,17 @@ def test_warnings_are_kept_in_the_file(tmp_path):
 
 def test_memory_limit_names_what_is_enough(maps, tmp_path):
     recipe = recipe_for(maps, tmp_path / "o.zarr", "a.nc")
-    with pytest.raises(MemoryLimitError, match=r"a.nc.* needs [0-9.]+ kB") as caught:
+    with pytest.raises(MemoryLimitError, match=r"a.nc.* needs [0-9.]+ MB") as caught:
         run_recipe(recipe, memory_limit=1000, workers=2)
     needed = str(caught.value).split("needs ")[1].split(",")[0]
-    run_recipe(recipe, memory_limit=round(float(needed.split()[0]) * 1000), workers=2)
+    run_recipe(recipe, memory_limit=round(float(needed.split()[0]) * 1e6), workers=2)
     assert (tmp_path / "o.zarr").exists()
 
 
 def test_memory_limit_chooses_blocks(phantom):
     sizes = []
-    for limit in (310_000, 600_000, 10**9):
+    program = memory_needed((1, 1, 2), 1, workers=1).held
+    for limit in (program + 310_000, program + 600_000, program + 10**9):
         blocked = _block(phantom[["counts"]], 10, limit, 1)
         sizes.append(blocked.counts.data.npartitions)
         assert blocked.counts.chunks[2] == (100,)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from edxdenoise.quantification.families import families
 from edxdenoise.quantification.fit import (
     LOWEST_FITTED,
     fit_model,
@@ -13,7 +14,6 @@ from edxdenoise.quantification.fit import (
     solve_both,
     solve_nonnegative,
 )
-from edxdenoise.quantification.lines import families
 from edxdenoise.xray import channel_response, fwhm
 
 ENERGY = (np.arange(650) + 0.5) * 0.02

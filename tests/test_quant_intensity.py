@@ -11,7 +11,7 @@ from edxdenoise.errors import ParameterError, SchemaError
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
-from edxdenoise.quantification.intensity import line_weights
+from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.selection import select
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, line_intensity
-from edxdenoise.quantification.lines import strong_lines
+from edxdenoise.quantification.families import strong_lines
 from edxdenoise.quantification.windows import (
     background_windows,
     integration_window,

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from test_export import LINES, counts_of
 
 from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
-from edxdenoise.quantification.intensity import line_weights
+from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.regions import (
     area_regions,
     bin_ratio,

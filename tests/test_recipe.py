@@ -87,7 +87,10 @@ def test_infinite_energies_stay():
 
 
 REFUSED = [
-    ("denoice = 1", "unknown key 'denoice'; allowed are input, prepare, denoise, lines, quantify, output"),
+    (
+        "denoice = 1",
+        "unknown key 'denoice'; allowed are input, prepare, denoise, lines, quantify, output",
+    ),
     ("[denoise]\nselct = 'elbow'", "unknown key 'denoise.selct'; allowed are .*select"),
     ("denoise = 3", "'denoise' is 3, must be a table"),
     ("[denoise]\ncomponents = true", "'denoise.components' is True, must be a whole number"),

@@ -227,7 +227,9 @@ def test_foreign_zarr_folder_is_kept(tmp_path):
 
 
 _WRITE = """
-import sys, time
+import signal, sys, time
+# Shells start what runs in the background with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from test_save_atomic import lazy_cube
 from edxdenoise.io import save_dataset

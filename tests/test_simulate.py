@@ -22,7 +22,6 @@ from edxdenoise.simulation import (
     STRAY_PHASE,
     TRUE_ATOMIC_PERCENT,
     TRUE_WEIGHT_PERCENT,
-    line_energy,
     simulate,
 )
 from edxdenoise.simulation.geometry import (
@@ -36,6 +35,7 @@ from edxdenoise.simulation.geometry import (
 )
 from edxdenoise.simulation.materials import MATERIALS
 from edxdenoise.simulation.poisson import count_dtype
+from edxdenoise.xray import line_energy
 
 SMALL = {"shape": (40, 48), "channels": 160}
 ALL = sorted(PRESETS)

@@ -44,7 +44,7 @@ def test_verdict_on_solar_cells(cell):
     assert probability.shape == (COMPONENTS,)
     assert ((probability >= 0) & (probability <= 1)).all()
     assert (r < 0.05).sum() >= 10 and (r > 0.4).sum() >= 5  # so that there is something to tell
-    assert (probability[r < 0.05] == 0).all()
+    assert (probability[r < 0.05] < 0.5).all()
     assert (probability[r > 0.4] > 0.5).all()
 
 
@@ -57,7 +57,7 @@ def test_estimated_correlation_is_the_true_one(cell, monkeypatch):
     ds, r = decomposed(*cell)
     estimate = split_probability(ds, seed=1)
     np.testing.assert_allclose(estimate[r > 0.4], r[r > 0.4], atol=0.1)
-    assert (estimate[r < 0.05] < 0.06).all()
+    assert (estimate[r < 0.05] < 0.1).all()
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -39,7 +39,7 @@ def lines(
     \b
     edxdenoise lines --elements Pb,I --range 0:13
     """
-    from edxdenoise.quantification.lines import list_lines
+    from edxdenoise.quantification.families import list_lines
 
     found = list_lines(elements, energy_range, beam_energy=beam_energy, resolution=resolution)
     if as_json:
@@ -47,11 +47,11 @@ def lines(
         return
     rows = [
         [
-            str(line["line"]).replace("_", " "),
+            line["line"].replace("_", " "),
             f"{line['energy']:.3f}",
             f"{line['fwhm']:.0f}",
             f"{line['share']:.2f}",
-            ", ".join(str(other).replace("_", " ") for other in line["overlaps"]),
+            ", ".join(other.replace("_", " ") for other in line["overlaps"]),
         ]
         for line in found
     ]

@@ -140,7 +140,7 @@ def _lazy(data: Any) -> da.Array:
         native = data.dtype.newbyteorder("=")
         if data.dtype.byteorder in "<>":
             # Not astype() of Dask, which takes '<' and '=' for the same where they are.
-            data = data.map_blocks(np.ndarray.astype, native, meta=np.empty((0, 0, 0), native))
+            data = da.map_blocks(np.ndarray.astype, data, native, dtype=native)
         return data
     data = np.asarray(data)
     if data.dtype.kind in "ui" and data.size and data.min() >= 0:

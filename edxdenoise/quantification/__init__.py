@@ -9,14 +9,9 @@ from edxdenoise.quantification.composition import (
     parse_ratio,
     ratio,
 )
+from edxdenoise.quantification.families import element_of, list_lines
 from edxdenoise.quantification.intensity import line_intensity
-from edxdenoise.quantification.lines import (
-    LineSpec,
-    check_lines,
-    element_of,
-    list_lines,
-    weight_k_factors,
-)
+from edxdenoise.quantification.lines import LineSpec, check_lines, weight_k_factors
 from edxdenoise.quantification.regions import (
     area_regions,
     bin_ratio,

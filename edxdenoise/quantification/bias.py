@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.compute import compute
-from edxdenoise.quantification.intensity import (
+from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
     sums_counts,

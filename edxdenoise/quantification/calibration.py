@@ -12,8 +12,8 @@ from scipy.optimize import OptimizeWarning, curve_fit
 
 from edxdenoise.cube import add_history, energy_axis
 from edxdenoise.errors import EdxdenoiseWarning
-from edxdenoise.quantification.intensity import energy_range, sum_spectrum
-from edxdenoise.quantification.lines import strong_lines
+from edxdenoise.quantification.estimators import energy_range, sum_spectrum
+from edxdenoise.quantification.families import strong_lines
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import fwhm
 

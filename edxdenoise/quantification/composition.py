@@ -17,7 +17,8 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
-from edxdenoise.quantification.lines import LineSpec, element_of, weight_k_factors
+from edxdenoise.quantification.families import element_of
+from edxdenoise.quantification.lines import LineSpec, weight_k_factors
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.quantification.lines import Family
+from edxdenoise.quantification.families import Family
 from edxdenoise.xray import Detector, channel_response, efficiency, fwhm
 
 # Where fits start, in keV: below lies the edge of the discriminator.

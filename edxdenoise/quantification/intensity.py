@@ -20,43 +20,29 @@ below some 20 counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import chunk, compute, load
-from edxdenoise.cube import add_history, energy_axis, is_lazy
+from edxdenoise.compute import chunk, load
+from edxdenoise.cube import add_history, is_lazy
 from edxdenoise.errors import ParameterError, SchemaError
 from edxdenoise.methods import INTENSITIES, SOURCES
+from edxdenoise.quantification.estimators import (
+    behind_projection,
+    energy_range,
+    line_weights,
+    sum_spectrum,
+    sums_counts,
+    sums_denoised,
+)
 from edxdenoise.quantification.fit import (
-    LOWEST_FITTED,
     FitModel,
-    fit_model,
     solve_both,
 )
-from edxdenoise.quantification.lines import (
-    DEFAULT_BEAM_ENERGY,
-    LineSpec,
-    Window,
-    check_lines,
-    check_positions,
-    element_of,
-    families,
-)
-from edxdenoise.quantification.windows import (
-    background_windows,
-    integration_window,
-    linear_weights,
-    rounded_weights,
-)
+from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
 from edxdenoise.schema import (
     COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_ENERGY,
     DIM_LINE,
     DIM_LINE_OTHER,
     DIM_X,
@@ -66,12 +52,8 @@ from edxdenoise.schema import (
     LINE_INTENSITY_COVARIANCE,
     LINE_INTENSITY_STDDEV,
     LINE_INTENSITY_UNBOUNDED,
-    MEAN_SPECTRUM,
-    WEIGHT_ENERGY,
     WEIGHT_PIXEL,
-    validate,
 )
-from edxdenoise.xray import channel_response, line_energy
 
 # Multiples of the standard deviation of the background that make a line detected (L. A. Currie,
 # Anal. Chem. 40 (1968) 586, in its usual short form).
@@ -79,103 +61,6 @@ _DETECTION = 3.0
 # Rebuilt counts may dip below 0 where there is next to nothing; a variance is not let fall below
 # this share of what the background of the mean spectrum, scaled to the total of the pixel, gives.
 _LEAST_VARIANCE = 0.2
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What each channel counts for in each intensity.
-
-    Parameters
-    ----------
-    estimators : array, shape (line, energy)
-        a of the module.
-    shapes : array, shape (line, energy)
-        Share of each line in each channel.
-    background : array, shape (energy,), optional
-        Of the mean spectrum, where a fit or components call for it.
-    model : FitModel, optional
-        Where intensities are fitted with amplitudes of 0 or more.
-    """
-
-    estimators: np.ndarray
-    shapes: np.ndarray
-    background: np.ndarray | None = None
-    model: FitModel | None = None
-
-
-def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
-    """Counts of all pixels per channel, from the weights where they tell, else in one pass."""
-    if WEIGHT_ENERGY.name in ds:
-        h = ds[WEIGHT_ENERGY.name].values
-        # An empty channel has weight 1, as one with a single count: no matter here.
-        if (h != 1).any():
-            return h**2
-    validate(ds, COUNTS)
-    counts = ds[COUNTS.name].data
-    return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
-
-
-def energy_range(ds: xr.Dataset) -> Window:
-    """From the lower edge of the first channel to the upper edge of the last, in keV."""
-    offset, width = energy_axis(ds)
-    # To a microelectronvolt: windows may end where the axis does.
-    return round(offset - width / 2, 9) + 0.0, round(
-        offset + width * (ds.sizes[DIM_ENERGY] - 0.5), 9
-    )
-
-
-def line_weights(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    *,
-    intensities: str = "windows-linear",
-    elements: Iterable[str] = (),
-) -> Weights:
-    """What each channel counts for, by windows or by a fit; see `line_intensity`."""
-    energy = ds[DIM_ENERGY].values
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
-    beam_energy = ds.attrs.get("beam_energy")
-    span = energy_range(ds)
-    present = list(dict.fromkeys([*map(element_of, lines), *elements]))
-    model = None
-    if intensities == "fit" or COMPONENT_KEEP.name in ds:
-        found = families(
-            present,
-            (max(span[0], LOWEST_FITTED), span[1]),
-            beam_energy=beam_energy,
-            resolution=resolution,
-            names=list(lines) if intensities == "fit" else (),
-        )
-        pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-        model = fit_model(
-            energy,
-            sum_spectrum(ds) / pixels,
-            found,
-            pixels=pixels,
-            resolution=resolution,
-            beam_energy=DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy,
-        )
-    background = None if model is None else model.background
-    if model is not None and intensities == "fit":
-        count = len(lines)
-        return Weights(model.estimators[:count], model.shapes[:count], background, model)
-    shapes = np.vstack(
-        [channel_response(np.array([line_energy(name)]), energy, resolution) for name in lines]
-    )
-    windows = background_windows(
-        lines, span, elements=elements, beam_energy=beam_energy, resolution=resolution
-    )
-    by_window = rounded_weights if intensities == "windows" else linear_weights
-    estimators = []
-    for name, spec in lines.items():
-        window = integration_window(name, spec, resolution)
-        if window[0] < span[0] or window[1] > span[1]:
-            raise ParameterError(
-                f"'lines.{name}.window' is [{window[0]:.4g}, {window[1]:.4g}] keV, outside the "
-                f"energy axis, {span[0]:.4g} to {span[1]:.4g} keV"
-            )
-        estimators.append(by_window(energy, window, windows[name]))
-    return Weights(np.array(estimators), shapes, background)
 
 
 def line_intensity(
@@ -298,51 +183,12 @@ def line_intensity(
     return add_history(result, line)
 
 
-def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
-    """b of the module: what each channel of the raw counts weighs in denoised intensities."""
-    h = ds[WEIGHT_ENERGY.name].values
-    kept = ds[COMPONENT_SPECTRUM.name].values[ds[COMPONENT_KEEP.name].values == 1]
-    return (estimators * h) @ kept.T @ kept / h
-
-
-def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
-    """sum_j rows_rj X_ij of every pixel."""
-    # Windows leave most channels out.
-    used = np.flatnonzero(rows.any(axis=0))
-    counts = ds[COUNTS.name].isel({DIM_ENERGY: used}).reset_coords(drop=True)
-    return _product(counts, DIM_ENERGY, rows[:, used])
-
-
-def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
-    """sum_j rows_rj m_ij of every pixel, m the counts rebuilt: no cube is formed."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    h = ds[WEIGHT_ENERGY.name].values
-    spectra = ds[COMPONENT_SPECTRUM.name].values[kept] * h
-    maps = ds[COMPONENT_MAP.name].isel({DIM_COMPONENT: kept})
-    mean = rows @ (ds[MEAN_SPECTRUM.name].values * h)
-    sums = _product(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
-    return sums * ds[WEIGHT_PIXEL.name]
-
-
 def _sums_background(ds: xr.Dataset, rows: np.ndarray, background: np.ndarray) -> xr.DataArray:
     """The same of the background of the mean spectrum, scaled to the total of the pixel, g^2."""
     spectrum = sum_spectrum(ds)
     # No more than what is there: below the discriminator's edge that is nothing.
     least = np.minimum(background * ds.sizes[DIM_Y] * ds.sizes[DIM_X], spectrum)
     return ds[WEIGHT_PIXEL.name] ** 2 * xr.DataArray(rows @ least / spectrum.sum(), dims="row")
-
-
-def _product(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
-    """Sum of `array` over `dim`, weighted by each of `rows`; last dimension ``row``."""
-    return xr.apply_ufunc(
-        lambda block: block.astype(np.float64) @ rows.T,
-        array,
-        input_core_dims=[[dim]],
-        output_core_dims=[["row"]],
-        dask="parallelized",
-        dask_gufunc_kwargs={"output_sizes": {"row": len(rows)}, "allow_rechunk": True},
-        output_dtypes=[np.float64],
-    )
 
 
 def _finish(

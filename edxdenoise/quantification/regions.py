@@ -12,7 +12,8 @@ import xarray as xr
 from scipy.stats import norm, ttest_ind
 
 from edxdenoise.quantification.composition import factor_arrays, fractions, parse_ratio, ratio
-from edxdenoise.quantification.lines import LineSpec, element_of
+from edxdenoise.quantification.families import element_of
+from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_AREA,

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.quantification import LineSpec
+from edxdenoise.quantification.estimators import Weights, energy_range, line_weights, sum_spectrum
+from edxdenoise.quantification.families import Window, element_of
 from edxdenoise.quantification.fit import solve_nonnegative
-from edxdenoise.quantification.intensity import Weights, energy_range, line_weights, sum_spectrum
-from edxdenoise.quantification.lines import Window, element_of
 from edxdenoise.quantification.windows import background_windows, integration_window
 from edxdenoise.report.peaks import Peak, lines_of, resolution_of, sum_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks

@@ -16,7 +16,7 @@ from edxdenoise.errors import ParameterError
 from edxdenoise.io import atomic_output
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
-from edxdenoise.quantification.intensity import sum_spectrum
+from edxdenoise.quantification.estimators import sum_spectrum
 from edxdenoise.quantification.regions import area_regions, compare_groups, region_table
 from edxdenoise.report.bias import bias_figure
 from edxdenoise.report.export import file_name, pixel_size, write_msa, write_table, write_tiff

@@ -1,0 +1,212 @@
+"""The lines of the elements: families with fixed ratios, those that matter, what overlaps what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from edxdenoise.errors import ParameterError
+from edxdenoise.xray import (
+    Detector,
+    Line,
+    efficiency,
+    emission,
+    fwhm,
+    line_energy,
+)
+
+# Below, in keV, spectra hold the detector's zero peak.
+LOWEST_ENERGY = 0.1
+
+# Lines weaker than this share of their element's strongest are neither listed nor kept clear of.
+_LEAST_SHARE = 0.02
+
+DEFAULT_BEAM_ENERGY = 200.0
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The lines that one element emits from one shell, whose ratios are fixed by nature.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"Pb_La"``: the line that counts are given of.
+    element : str
+        Symbol.
+    energies, weights : tuple of float
+        In keV, and relative to the line named with its unresolved partners.
+    """
+
+    name: str
+    element: str
+    energies: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+def element_of(name: str) -> str:
+    """Symbol of the element a line belongs to.
+
+    Examples
+    --------
+    >>> element_of("Pb_La")
+    'Pb'
+    """
+    return name.partition("_")[0]
+
+
+def family_lines(element: str, beam_energy: float) -> dict[str, list[tuple[Line, float]]]:
+    """Lines of an element by shell, each with photons per atom and electron, strongest first."""
+    shells: dict[str, list[tuple[Line, float]]] = {}
+    for line, photons in emission(element, beam_energy).items():
+        shells.setdefault(line.family, []).append((line, photons))
+    for lines in shells.values():
+        lines.sort(key=lambda pair: -pair[1])
+    return shells
+
+
+def families(
+    elements: Iterable[str],
+    energy_range: Window,
+    *,
+    beam_energy: float | None = None,
+    resolution: float = 130.0,
+    names: Sequence[str] = (),
+) -> list[Family]:
+    """Every family of `elements` with a line inside the range, those of `names` first.
+
+    Weights are photons times the efficiency of a windowless silicon detector: a tenth of what
+    Pb Lb would have beside Pb La passes through it. Families that give less than a fiftieth of
+    what the strongest of their element does are left out, unless named: a fit would rather take
+    noise and the errors of the model for them.
+
+    Parameters
+    ----------
+    elements : iterable of str
+        Symbols.
+    energy_range : (low, high)
+        In keV.
+    beam_energy : float, optional
+        In keV; 200 by default. It sets which lines are excited and the weights between subshells.
+    resolution : float
+        FWHM at Mn K alpha in eV: lines nearer than half a FWHM to the one named count with it.
+    names : sequence of str
+        Lines to name families after.
+
+    Raises
+    ------
+    ParameterError
+        If a line of `names` is in no family: outside the range, or not excited.
+    """
+    beam = DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy
+    low, high = max(energy_range[0], LOWEST_ENERGY), energy_range[1]
+    found: dict[str, Family] = {}
+    for element in dict.fromkeys(elements):
+        shells = [
+            [(line, p * _seen(line.energy)) for line, p in lines if low <= line.energy <= high]
+            for lines in family_lines(element, beam).values()
+        ]
+        strongest = max((p for lines in shells for _, p in lines), default=0.0)
+        for lines in shells:
+            members = {line.name for line, _ in lines}
+            name = next((n for n in names if n in members or f"{n}1" in members), None)
+            if name is None and max((p for _, p in lines), default=0.0) <= _LEAST_SHARE * strongest:
+                continue
+            reference = max(lines, key=lambda pair: pair[1])[0]
+            energy = reference.energy if name is None else line_energy(name)
+            near = 0.5e-3 * float(fwhm(energy, resolution))
+            scale = sum(p for line, p in lines if abs(line.energy - energy) < near)
+            kept = [(line, p) for line, p in lines if p > 1e-3 * scale]
+            family = Family(
+                name or _group_name(reference.name),
+                element,
+                tuple(line.energy for line, _ in kept),
+                tuple(p / scale for _, p in kept),
+            )
+            found[family.name] = family
+    for name in names:
+        if name not in found:
+            raise ParameterError(
+                f"line '{name}' at {line_energy(name):.4g} keV cannot be fitted: it must lie "
+                f"within {low:.4g} to {high:.4g} keV and be excited by a beam of {beam:.4g} keV"
+            )
+    others = [family for name, family in found.items() if name not in names]
+    return [found[name] for name in names] + others
+
+
+@lru_cache(maxsize=None)
+def _seen(energy: float) -> float:
+    """Efficiency of a windowless detector; what window there is, few files say."""
+    return float(efficiency(Detector(), np.array([energy]))[0])
+
+
+def _group_name(name: str) -> str:
+    """``Pb_La1`` as people call it with its partners, ``Pb_La``."""
+    return name.rstrip("0123456789,") if name[-1].isdigit() else name
+
+
+def strong_lines(
+    elements: Iterable[str], energy_range: Window, *, beam_energy: float | None = None
+) -> list[tuple[str, float, float]]:
+    """Name, energy and share of its element's strongest of every line that matters, by energy."""
+    beam = DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy
+    low, high = max(energy_range[0], LOWEST_ENERGY), energy_range[1]
+    listed = []
+    for element in dict.fromkeys(elements):
+        inside = [
+            (line, photons)
+            for line, photons in emission(element, beam).items()
+            if low <= line.energy <= high
+        ]
+        strongest = max((photons for _, photons in inside), default=0.0)
+        listed += [
+            (line.name, line.energy, photons / strongest)
+            for line, photons in inside
+            if photons >= _LEAST_SHARE * strongest
+        ]
+    return sorted(listed, key=lambda entry: entry[1])
+
+
+def list_lines(
+    elements: Iterable[str],
+    energy_range: Window,
+    *,
+    beam_energy: float | None = None,
+    resolution: float = 130.0,
+) -> list[dict[str, Any]]:
+    """Every line of `elements` that matters, with its width and what overlaps it, by energy.
+
+    Parameters
+    ----------
+    elements : iterable of str
+        Symbols.
+    energy_range : (low, high)
+        In keV.
+    beam_energy, resolution : float
+        In keV; FWHM at Mn K alpha in eV.
+
+    Returns
+    -------
+    list of dict
+        ``line``, ``energy`` (keV), ``fwhm`` (eV), ``share`` of the element's strongest, and
+        ``overlaps``: lines of other elements within one FWHM.
+    """
+    listed = strong_lines(elements, energy_range, beam_energy=beam_energy)
+    found: list[dict[str, Any]] = []
+    for name, energy, share in listed:
+        width = float(fwhm(energy, resolution))
+        overlaps = [
+            other
+            for other, position, _ in listed
+            if element_of(other) != element_of(name) and 1000 * abs(position - energy) < width
+        ]
+        found.append(
+            {"line": name, "energy": energy, "fwhm": width, "share": share, "overlaps": overlaps}
+        )
+    return found
