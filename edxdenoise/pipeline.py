@@ -165,7 +165,7 @@ def quantify(
     >>> lines = {"Cu_Ka": LineSpec(1.7), "Pb_La": LineSpec(4.374)}
     >>> fitted = Quantify(ratios=("Cu/Pb",), intensities="fit")
     >>> maps = quantify(denoise(phantom.compute()), lines, fitted)
-    >>> list(maps.element.values)
+    >>> maps.element.values.tolist()
     ['Cu', 'Pb']
     """
     recipe = recipe or Quantify()
