@@ -112,7 +112,8 @@ def signal_probability(
     """
     overlap = spectra @ proven.T * ndtr(z - _LEAST_Z)
     energy = np.einsum("km,mn,kn->k", overlap, signal, overlap)
-    total = maps.reshape(len(maps), -1).var(axis=1, dtype=np.float64) * maps[0].size
+    # One by one: NumPy makes a copy in 64 bits of what it takes the variance of.
+    total = np.array([one.var(dtype=np.float64) * one.size for one in maps])
     visible = np.sqrt(np.clip(energy / np.where(total > 0, total, np.inf), 0, 1))
     return np.clip((visible - _INVISIBLE) / (_VISIBLE - _INVISIBLE), 0, 1)
 
