@@ -229,7 +229,9 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
     Two layers of threads would fight for the processors.
     """
     with threadpool_limits(1):
-        return dask.compute(*lazy)
+        computed = dask.compute(*lazy)
+    _trim_memory()
+    return computed
 
 
 def load(ds: xr.Dataset) -> xr.Dataset:
