@@ -40,6 +40,7 @@ from edxdenoise.pipeline import (
 from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
+from edxdenoise.report.quantified import QUANTIFICATION_MARKER
 from edxdenoise.report.write import REPORT_MARKER
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
@@ -92,7 +93,7 @@ def run_recipe(
     EdxdenoiseError
         Of the kind that fits; no output is left behind.
     """
-    files, output, report = _paths(recipe, folder, overwrite)
+    files, output, report = _paths(recipe, folder, overwrite, REPORT_MARKER)
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
     with _recorded() as doubts, naming(files):
@@ -138,7 +139,7 @@ def quantify_file(
     Dataset
         What was written: intensities, percents and ratios with their standard deviations.
     """
-    files, output, report = _paths(recipe, ".", overwrite)
+    files, output, report = _paths(recipe, ".", overwrite, QUANTIFICATION_MARKER)
     check_quantify(recipe.lines, recipe.quantify)
     with _recorded() as doubts, naming(files):
         with progress("reading"), reading(files):
@@ -212,7 +213,7 @@ def run_demo(
 
 
 def _paths(
-    recipe: Recipe, folder: str | Path, overwrite: bool
+    recipe: Recipe, folder: str | Path, overwrite: bool, marker: str
 ) -> tuple[list[Path], Path, Path | None]:
     """Inputs, output and report of a recipe, once it is sure that they can be written."""
     if not recipe.input.files:
@@ -225,7 +226,7 @@ def _paths(
     # An output that cannot be written must be known before an hour of work, not after it.
     check_save(output, overwrite=overwrite)
     if report is not None:
-        check_output(report, overwrite, folder_marker=REPORT_MARKER)
+        check_output(report, overwrite, folder_marker=marker)
     return files, output, report
 
 

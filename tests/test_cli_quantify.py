@@ -112,6 +112,16 @@ def test_counts_can_be_quantified_without_denoising(folder):
     assert missing.exit_code == 1 and "denoise it" in missing.stderr
 
 
+def test_report_can_be_made_again(folder):
+    command = ["quantify", folder / "denoised.zarr", "-o", folder / "r.nc", *FACTORS]
+    command += ["--intensities", "fit", "--report", folder / "pictures"]
+    assert run(*command).exit_code == 0
+    assert run(*command).exit_code == 1, "an existing output must not be replaced unasked"
+    again = run(*command, "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert (folder / "pictures" / "regions.csv").exists()
+
+
 def test_lines_lists_energies_and_overlaps():
     result = run("lines", "--elements", "Pb,S", "--range", "2:3", "--json")
     lines = {line["line"]: line for line in json.loads(result.stdout)}
