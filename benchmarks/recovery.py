@@ -1,6 +1,6 @@
 """Whether quantification finds the truth of phantoms, and whether its errors are what it says.
 
-    python benchmarks/recovery.py
+    python benchmarks/recovery.py [--presets ...] [--counts-per-pixel ...] [--no-article]
 
 Pulls are (estimate - truth) / standard deviation. Their truth is what the estimator gives on the
 expected counts, so that they hold the statistics alone; the error of the method itself, against the
@@ -13,6 +13,8 @@ import argparse
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -21,12 +23,15 @@ from _measure import machine, markdown
 from edxdenoise.cube import make_cube
 from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.pipeline import denoise, prepare
+from edxdenoise.pipeline import quantify as quantify_recipe
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, fractions, line_intensity
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.families import families
-from edxdenoise.quantification.regions import region_table
+from edxdenoise.quantification.regions import area_regions, region_table
+from edxdenoise.recipe import Recipe
 from edxdenoise.selection import select
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
@@ -39,6 +44,7 @@ LINES = {
 }
 SHAPES = {"solar-cell": (132, 200), "layers-gradient": (128, 128)}
 OVERLAPS = {("S_Ka", "Pb_Ma"): (200.0, 200.0), ("C_Ka", "N_Ka"): (10000.0, 100.0)}
+ARTICLE = Path(__file__).parents[1] / "data" / "solar-cell.toml"
 METHODS = ("windows-linear", "fit")
 SOURCES = ("counts", "denoised")
 # A line is there where its net counts are this many standard deviations.
@@ -194,6 +200,46 @@ def phase_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
     return rows
 
 
+def article_rows(shape: tuple[int, int] | None = None) -> list[dict[str, object]]:
+    """I/Pb and N/Pb of the article's recipe on its phantom, by phase and kind of cell."""
+    recipe = Recipe.from_file(ARTICLE)
+    phantom = simulate("solar-cell", shape=shape).compute()
+    ratios = recipe.quantify.ratios
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EdxdenoiseWarning)
+        ds = denoise(prepare([phantom], recipe.prepare), recipe.denoise)
+        areas = area_regions(ds)
+        phases = pure_regions(phantom)
+        found, _, moles = composition_tables([str(name) for name in phantom.phase.values])
+        atoms = np.einsum("pe,pyx->eyx", moles, phantom.phase_map.values)
+        masks = {
+            (phase, group): mask & np.any([areas[a] for a in areas if a.startswith(group)], axis=0)
+            for phase, mask in phases.items()
+            if phase.startswith(("PbI2", "MAPbI3"))
+            for group in ("control", "treated")
+        }
+        masks = {key: mask for key, mask in masks.items() if mask.sum() > 20}
+        regions = {f"{phase}, {group}": mask for (phase, group), mask in masks.items()}
+        for method in METHODS:
+            quantified = quantify_recipe(
+                ds, recipe.lines, replace(recipe.quantify, intensities=method)
+            )
+            table = region_table(quantified, recipe.lines, regions, ratios=ratios)
+            values = table.set_index(["region", "quantity"])
+            for region, mask in regions.items():
+                row: dict[str, object] = {"method": method, "region": region, "pixels": mask.sum()}
+                for text in ratios:
+                    above, below = (
+                        atoms[found.index(element)][mask].sum() for element in text.split("/")
+                    )
+                    own = values.loc[(region, text)]
+                    row[f"{text} true"] = above / below
+                    row[text] = (own["value"], own["stddev_counting"])
+                rows.append(row)
+    return rows
+
+
 def overlap_cube(
     pair: tuple[str, str],
     counts: tuple[float, float],
@@ -254,6 +300,21 @@ def overlap_rows(pair: tuple[str, str], counts: tuple[float, float]) -> list[dic
     return rows
 
 
+def ranges(head: list[str], rows: list[dict[str, object]]) -> list[list[str]]:
+    """Least and most over the lines of mean, spread and coverage, per method and source."""
+    found = []
+    for method in METHODS:
+        for source in SOURCES:
+            own = [row for row in rows if (row["method"], row["source"]) == (method, source)]
+            cells = [
+                f"{min(values):{form}} to {max(values):{form}}"
+                for key, form in (("mean", "+.2f"), ("std", ".2f"), ("coverage", ".3f"))
+                for values in [[row[key] for row in own]]
+            ]
+            found.append([*head, method, source, *cells])
+    return found
+
+
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table under its title."""
     print(f"\n{title}\n\n{markdown(columns, rows)}")
@@ -264,14 +325,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--presets", nargs="+", default=list(LINES), choices=list(LINES))
     parser.add_argument("--counts-per-pixel", type=float, nargs="+", default=[1000.0, 4000.0])
+    parser.add_argument("--no-article", action="store_true", help="leave out the last table")
     options = parser.parse_args()
     print(machine())
+    summary = []
     for preset in options.presets:
         for dose in options.counts_per_pixel:
             ds = phantom(preset, dose, SHAPES[preset])
             kept = ", ".join(map(str, np.flatnonzero(ds.component_keep.values) + 1))
             shape = " x ".join(map(str, json.loads(ds.attrs["simulated"])["shape"]))
             head = f"{preset}, {dose:g} counts per pixel, {shape} pixels, components kept: {kept}"
+            net, percent = intensity_rows(ds, LINES[preset]), percent_rows(ds, LINES[preset])
+            for what, rows in (("net counts", net), ("at%", percent)):
+                summary += ranges([preset, f"{dose:g}", what], rows)
             show(
                 f"{head}: net counts",
                 [
@@ -285,7 +351,7 @@ def main() -> None:
                         *(f"{row['true']:.2f}", f"{row['bias']:+.2f}", f"{row['present']:.0%}"),
                         *(f"{row['net_mean']:+.2f}", f"{row['net_std']:.2f}"),
                     ]
-                    for row in intensity_rows(ds, LINES[preset])
+                    for row in net
                 ],
             )
             show(
@@ -296,7 +362,7 @@ def main() -> None:
                         *(row["method"], row["source"], row["element"]),
                         *(f"{row['mean']:+.3f}", f"{row['std']:.3f}", f"{row['coverage']:.3f}"),
                     ]
-                    for row in percent_rows(ds, LINES[preset])
+                    for row in percent
                 ],
             )
             show(
@@ -312,6 +378,14 @@ def main() -> None:
                     for row in phase_rows(ds, LINES[preset])
                 ],
             )
+    show(
+        "all lines together: least and most",
+        [
+            *("phantom", "per pixel", "of", "method", "source"),
+            *("pull mean", "pull std", "95 % coverage"),
+        ],
+        summary,
+    )
     for pair, counts in OVERLAPS.items():
         show(
             f"{pair[0]} beside {pair[1]}, up to {counts[0]:g} and {counts[1]:g} net counts, raw",
@@ -331,6 +405,24 @@ def main() -> None:
                     *(f"{row['worst']:.1f}", f"{row['std']:.2f}", f"{row['coverage']:.3f}"),
                 ]
                 for row in overlap_rows(pair, counts)
+            ],
+        )
+    if not options.no_article:
+        rows = article_rows()
+        ratios = Recipe.from_file(ARTICLE).quantify.ratios
+        show(
+            "the article's recipe on its phantom, ratios of summed counts, counting errors",
+            [*("method", "region", "pixels"), *(c for r in ratios for c in (f"{r} true", r))],
+            [
+                [
+                    *(row["method"], row["region"], str(row["pixels"])),
+                    *(
+                        cell
+                        for r in ratios
+                        for cell in (f"{row[f'{r} true']:.2f}", "{:.3f} ± {:.3f}".format(*row[r]))
+                    ),
+                ]
+                for row in rows
             ],
         )
 

@@ -30,6 +30,8 @@ _BLOCK_PIXELS = 4096
 # what the next stage makes of it.
 _BLOCK_COPIES = 4
 
+# Maps held for the spatial statistic, and those a worker makes for one component.
+_STATISTIC_MAPS, _TRANSFORMS = 14, 8
 # What Python and the libraries take by themselves.
 _PROGRAM = 350_000_000
 
@@ -293,9 +295,11 @@ def memory_needed(
     workers = default_workers() if workers is None else workers
     pixels, channels = shape[0] * shape[1], shape[2]
     cube = pixels * channels * itemsize
-    # The maps once as computed, once more while they are put together; a Gram matrix for each
-    # worker, its running sum and the eigensolver's copy, in 64 bits.
-    held = _PROGRAM + 2 * 4 * components * pixels + (workers + 2) * 8 * channels**2
+    # The maps once as computed, once more while they are put together, or what the spatial
+    # statistic needs beside them; a Gram matrix for each worker, its running sum and the
+    # eigensolver's copy, in 64 bits.
+    maps = components + max(components, _STATISTIC_MAPS + _TRANSFORMS * workers)
+    held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
     per_worker = 4 * channels * _BLOCK_COPIES
     return MemoryNeed(
         cube=cube,

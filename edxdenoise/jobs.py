@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +95,18 @@ def run_recipe(
         Of the kind that fits; no output is left behind.
     """
     files, output, report = _paths(recipe, folder, overwrite, REPORT_MARKER)
+    models = tuple(str(Path(folder, name)) for name in recipe.denoise.model)
+    chosen = replace(recipe.denoise, model=models)
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
     with _recorded() as doubts, naming(files):
         with progress("reading"), reading(files):
             maps = [_read(path, recipe.input.signal, memory_limit) for path in files]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
-            components = check_denoise(ds, recipe.denoise)
+            components = check_denoise(ds, chosen)
             ds = _block(ds, components, memory_limit, workers)
             found = survey(ds)
-        ds = denoise(ds, recipe.denoise, found=found, progress=progress)
+        ds = denoise(ds, chosen, found=found, progress=progress)
         if recipe.lines:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, doubts)

@@ -31,7 +31,7 @@ from edxdenoise.recipe import Denoise, Prepare, Quantify
 from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO
-from edxdenoise.selection import parse_keep, select
+from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.survey import Survey, check_survey, shrink, survey, warn_zero_peak
 
 # Called with what is being done; what it returns is entered while it is done.
@@ -124,7 +124,13 @@ def denoise(
             pca(ds, components=recipe.components, solver=recipe.solver, seed=recipe.seed)
         )
     with progress("selection"):
-        ds = select(ds, selector=recipe.select, keep=recipe.keep, seed=recipe.seed)
+        ds = select(
+            ds,
+            selector=recipe.select,
+            keep=recipe.keep,
+            models=recipe.model,
+            seed=recipe.seed,
+        )
     return reconstruct(ds)
 
 
@@ -209,6 +215,7 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     components = check_components(recipe.components, ds[COUNTS.name].shape)
     if recipe.keep is not None:
         parse_keep(recipe.keep, components)
+    check_models(recipe.model, recipe.select, recipe.keep)
     return components
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from edxdenoise.errors import ParameterError, RecipeError
+from edxdenoise.methods import SELECTORS
 from edxdenoise.quantification import LineSpec, check_lines
 from edxdenoise.recipe_values import Pixels, Section, Window, checked
 
@@ -42,8 +43,9 @@ class Denoise(Section):
     decomposition: str = "pca"
     components: int | None = None
     solver: str = "auto"
-    select: str = "split"
+    select: str = SELECTORS[0]
     keep: str | None = None
+    model: tuple[str, ...] = ()
     seed: int = 0
 
 

@@ -113,6 +113,20 @@ COMPONENT_SIGNAL_PROBABILITY = VariableSpec(
     "1",
     "probability that the component is signal; NaN where the selector gives none",
 )
+COMPONENT_SPATIAL_STATISTIC = VariableSpec(
+    "component_spatial_statistic",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "likeness of neighbouring pixels of the score map, in standard deviations of its noise",
+)
+COMPONENT_EFFECT_SIZE = VariableSpec(
+    "component_effect_size",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "estimated correlation of the score map with the map free of noise",
+)
 COMPONENT_KEEP = VariableSpec(
     "component_keep",
     (DIM_COMPONENT,),

@@ -18,10 +18,7 @@ from rsciio.tiff import file_reader as read_tiff
 import edxdenoise.report.quantified as quantified_module
 from edxdenoise.decompose import pca
 from edxdenoise.errors import FormatError, ParameterError, SchemaError
-from edxdenoise.preprocess import weight
-from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
-from edxdenoise.report import write_quantification
-from edxdenoise.report.export import (
+from edxdenoise.io import (
     PixelSize,
     file_name,
     pixel_size,
@@ -29,6 +26,9 @@ from edxdenoise.report.export import (
     write_table,
     write_tiff,
 )
+from edxdenoise.preprocess import weight
+from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
+from edxdenoise.report import write_quantification
 from edxdenoise.selection import select
 from edxdenoise.xray import channel_response, line_energy
 
@@ -143,6 +143,23 @@ def test_msa_comes_back_with_counts_and_header(tmp_path: Path, beam_energy: floa
     kind = "EDS_SEM" if beam_energy < 30 else "EDS_TEM"
     assert signal["metadata"]["Signal"]["signal_type"] == kind
     assert signal["metadata"]["General"]["title"] == "sum of all pixels"
+    opened = hs.load(tmp_path / "sum.msa")
+    (along,) = opened.axes_manager.signal_axes
+    assert (along.offset, along.scale, along.units) == (0.02, 0.04, "keV")
+    np.testing.assert_allclose(opened.data, spectrum, rtol=0, atol=1e-6)
+
+
+def test_msa_follows_the_standard(tmp_path: Path) -> None:
+    ds = counts_of()
+    write_msa(tmp_path / "sum.msa", ds, np.arange(300.0), title="µ" * 100)
+    lines = (tmp_path / "sum.msa").read_bytes().decode("latin-1").split("\r\n")
+    assert lines[0] == "#FORMAT      : EMSA/MAS Spectral Data File"
+    header = {line[1:13].strip(): line[15:] for line in lines if line.startswith("#")}
+    assert list(header)[-2:] == ["SPECTRUM", "ENDOFDATA"]
+    assert (header["NPOINTS"], header["NCOLUMNS"], header["DATATYPE"]) == ("300", "1", "Y")
+    assert (header["XUNITS"], header["YUNITS"], header["SIGNALTYPE"]) == ("keV", "counts", "EDS")
+    assert header["OWNER"].startswith("edxdenoise") and "RosettaSciIO" not in "".join(lines)
+    assert len(lines) - 1 - sum(line.startswith("#") for line in lines) == 299
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
@@ -295,4 +312,11 @@ def test_wrong_lines_ratios_and_datasets_are_named(tmp_path: Path, quantified: x
         write_quantification(quantified, tmp_path / "out", LINES, ratios=["Fe/Pt"])
     with pytest.raises(SchemaError, match="weight_percent"):
         write_quantification(quantified.drop_vars("weight_percent"), tmp_path / "out", LINES)
+    with pytest.raises(ParameterError, match="intensities 'fit' is not how.*'windows-linear'"):
+        write_quantification(quantified, tmp_path / "out", LINES, intensities="fit")
+    with pytest.raises(ParameterError, match="k_factor_unit 'atomic' is not how.*'weight'"):
+        write_quantification(quantified, tmp_path / "out", LINES, k_factor_unit="atomic")
+    again = cliff_lorimer(line_intensity(quantified, LINES, intensities="fit"), LINES)
+    with pytest.raises(ParameterError, match="give 'fit'"):
+        write_quantification(again, tmp_path / "out", LINES)
     assert not list(tmp_path.iterdir())

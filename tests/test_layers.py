@@ -18,7 +18,10 @@ LAYERS = [
     {"simulation"},
     {"io", "preprocess"},
     {"decompose"},
+    {"score_noise"},
+    {"classifier"},
     {"selection", "reconstruction", "quantification"},
+    {"training"},
     {"report"},
     {"recipe_values"},
     {"recipe", "survey", "summary"},
@@ -30,7 +33,12 @@ LAYERS = [
 WITHIN = {("summary", "survey")}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Heavy or particular libraries, and the one place that may import each.
-ONLY = {"dask_ml": "decompose/pca.py", "rsciio": "io/", "tensorflow": None, "click": "cli/"}
+ONLY = {
+    "dask_ml": "decompose/pca.py",
+    "rsciio": "io/",
+    "tensorflow": "classifier/",
+    "click": "cli/",
+}
 HEAVY = {"tensorflow", "dask_ml", "distributed", "rsciio", "matplotlib", "sklearn", "rich"}
 LONG = 330
 LONGER = {"quantification/intensity.py"}

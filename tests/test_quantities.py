@@ -1,5 +1,9 @@
 """Pictures of quantities show the numbers they claim to show."""
 
+import importlib
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.colors import to_hex
 from test_export import LINES, counts_of
 
+from edxdenoise.pipeline import check_quantify
 from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.regions import (
@@ -18,6 +23,7 @@ from edxdenoise.quantification.regions import (
     compare_groups,
     region_table,
 )
+from edxdenoise.recipe import Recipe
 from edxdenoise.report.bias import bias_figure
 from edxdenoise.report.distributions import distribution, group_values, with_error
 from edxdenoise.report.integration import background_level, background_line, integration_figure
@@ -257,3 +263,40 @@ def test_bias_figure_has_a_cell_per_region_and_line() -> None:
     assert [text.get_text() for text in axes.texts] == ["0.0", "0.0", "4.2"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Pb Lα", "C Kα"]
     assert "1 of 3 beyond 3 σ" in figure.texts[0].get_text()
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_in_the_repository_are_valid(path: Path) -> None:
+    recipe = Recipe.from_file(path)
+    check_quantify(recipe.lines, recipe.quantify)
+    named = [*recipe.input.files, recipe.output.file, recipe.output.report]
+    assert all(name and Path(name).name == name for name in named)
+
+
+@pytest.fixture
+def real_quantities(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("real_quantities")
+
+
+def test_k_factors_of_the_dacite_are_those_computed(real_quantities: ModuleType) -> None:
+    lines = Recipe.from_file(ROOT / "data" / "dacite.toml").lines
+    dacite = real_quantities.mean_dacite()
+    factors = real_quantities.bulk_k_factors(dacite, list(lines))
+    assert {name: spec.k_factor for name, spec in lines.items()} == pytest.approx(factors, abs=6e-4)
+    assert factors["Si_Ka"] == 1
+    # A mean dacite is electrically neutral but for its water.
+    percents = {f"{e} at%": 100 * v for e, v in dacite.atomic_fractions().items() if e != "P"}
+    assert real_quantities.stoichiometric(percents) == pytest.approx(percents["O at%"], abs=0.3)
+
+
+@pytest.mark.slow
+def test_cores_of_fept_are_one_to_one(
+    real_quantities: ModuleType, shared_data: Path, tmp_path: Path
+) -> None:
+    rows = real_quantities.regions("fept", shared_data, tmp_path)
+    (platinum,) = [float(row[-1].split()[1]) for row in rows[1:] if float(row[-1].split()[1]) > 30]
+    assert 42 < platinum < 55

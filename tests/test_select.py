@@ -15,7 +15,14 @@ from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
 from edxdenoise.preprocess import weight
 from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
-from edxdenoise.selection import SELECTORS, Verdict, elbows, parse_keep, select
+from edxdenoise.selection import (
+    SELECTORS,
+    Verdict,
+    component_outcomes,
+    elbows,
+    parse_keep,
+    select,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def test_every_selector(components, selector, lazy):
     assert result.component_keep[0] == 1
     assert result.history.endswith(f"select selector={selector} seed=0")
     given_by = np.isfinite(result.component_signal_probability)
-    assert given_by.all() if selector == "split" else not given_by.any()
+    assert given_by.all() if selector in ("cnn", "spatial", "split") else not given_by.any()
     xr.testing.assert_identical(components, before)
 
 
@@ -67,7 +74,7 @@ def test_what_elbow_second_elbow_and_all_keep(components):
 
 
 def test_unknown_selector(components):
-    with pytest.raises(ParameterError, match="'magic' must be one of split, edge, elbow"):
+    with pytest.raises(ParameterError, match="'magic' must be one of "):
         select(components, selector="magic")
 
 
@@ -116,3 +123,38 @@ def test_dropping_component_1_by_hand_raises_doubt(components):
     with pytest.warns(EdxdenoiseWarning, match="component 1 is not kept"):
         result = select(components, keep="2-3")
     np.testing.assert_array_equal(np.flatnonzero(result.component_keep) + 1, [2, 3])
+
+
+def test_evidence_is_given_beside_every_verdict_and_maps_stay_lazy(components):
+    result = select(components, selector="elbow")
+    assert result.component_effect_size.values[:3].min() > 0.4
+    assert result.component_spatial_statistic.values[:3].min() > 10
+    assert result.component_spatial_statistic.noise_correlated == 0
+    lazy = components.chunk({"y": 5})
+    untouched = select(lazy, selector="elbow")
+    assert "component_effect_size" not in untouched
+    assert untouched.component_map.chunks is not None
+    looked_at = select(lazy, selector="spatial")
+    np.testing.assert_allclose(
+        looked_at.component_effect_size, result.component_effect_size, atol=1e-5
+    )
+
+
+def test_outcomes(components):
+    ds = select(components, selector="spatial")
+    probability = [0.1, 0.9, 0.9, 0.5, 0.1, 0.9, 0.05, np.nan, 0.3, 0.0]
+    ds["component_signal_probability"] = ("component", probability)
+    ds["component_spatial_statistic"] = ds.component_spatial_statistic.copy(
+        data=[9.0, 9, 2, 9, 9, 9, 2, 9, 2, 2]
+    )
+    ds["component_effect_size"] = ("component", [0.5, 0.5, 0.5, 0.5, 0.5, 0.05, 0.5, 0.5, 0.5, 0])
+    expected = ["signal", "signal"] + 4 * ["uncertain"] + ["noise", "", "uncertain", "noise"]
+    assert component_outcomes(ds) == expected
+    assert component_outcomes(ds.isel(component=[1, 2])) == expected[1:3]
+
+
+def test_model_needs_the_network(components, tmp_path):
+    with pytest.raises(ParameterError, match="model 'a.keras' is a network"):
+        select(components, selector="edge", models=["a.keras"])
+    with pytest.raises(ParameterError, match="is no file; give a network saved as .keras"):
+        select(components, selector="cnn", models=[str(tmp_path / "a.keras")])

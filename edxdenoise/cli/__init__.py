@@ -15,11 +15,13 @@ _COMMANDS = (
     "convert",
     "denoise",
     "components",
+    "classify",
     "quantify",
     "run",
     "lines",
     "report",
     "simulate",
+    "train",
     "demo",
 )
 

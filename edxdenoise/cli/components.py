@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,24 +45,27 @@ def open_denoised(file: Path) -> xr.Dataset:
 
 
 def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
-    """One record per component; a probability that there is not is None."""
-    columns = zip(
-        ds["component"].values.tolist(),
-        ds["component_variance"].values.tolist(),
-        ds["component_variance_ratio"].values.tolist(),
-        ds["component_signal_probability"].values.tolist(),
-        ds["component_keep"].values.tolist(),
-    )
-    return [
-        {
-            "component": number,
-            "variance": variance,
-            "variance_ratio": ratio,
-            "signal_probability": None if math.isnan(probability) else probability,
-            "keep": bool(keep),
-        }
-        for number, variance, ratio, probability, keep in columns
-    ]
+    """One record per component; a number that there is not is None."""
+    from edxdenoise.selection import component_outcomes
+
+    count = ds.sizes["component"]
+
+    def column(name: str) -> list[float | None]:
+        # Files of earlier versions have no spatial statistic.
+        values = ds[name].values.tolist() if name in ds else [math.nan] * count
+        return [None if math.isnan(value) else value for value in values]
+
+    columns: dict[str, list[Any]] = {
+        "component": ds["component"].values.tolist(),
+        "variance": column("component_variance"),
+        "variance_ratio": column("component_variance_ratio"),
+        "signal_probability": column("component_signal_probability"),
+        "spatial_statistic": column("component_spatial_statistic"),
+        "effect_size": column("component_effect_size"),
+        "outcome": component_outcomes(ds),
+        "keep": [bool(keep) for keep in ds["component_keep"].values],
+    }
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
@@ -70,18 +73,24 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
     shown = rows if most is None else rows[: max(most, *kept)]
-    table = []
-    for row in shown:
-        probability = row["signal_probability"]
-        table.append(
-            [
-                str(row["component"]),
-                f"{row['variance']:.4g}",
-                f"{row['variance_ratio']:.3%}",
-                "" if probability is None else f"{probability:.2f}",
-                "kept" if row["keep"] else "",
-            ]
-        )
-    print_table("", ["component", "variance", "of total", "probability", "keep"], table)
+    formats = {
+        "component": "{}",
+        "variance": "{:.4g}",
+        "variance_ratio": "{:.3%}",
+        "signal_probability": "{:.2f}",
+        "spatial_statistic": "{:.1f}",
+        "effect_size": "{:.2f}",
+        "outcome": "{}",
+    }
+    table = [
+        ["" if row[name] is None else form.format(row[name]) for name, form in formats.items()]
+        + ["kept" if row["keep"] else ""]
+        for row in shown
+    ]
+    heads = ["component", "variance", "of total", "probability", "statistic", "effect", "outcome"]
+    print_table("", [*heads, "keep"], table)
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
+    unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
+    if unsure:
+        click.echo(f"uncertain, look at their maps: {', '.join(unsure)}")

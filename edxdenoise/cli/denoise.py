@@ -13,6 +13,7 @@ from edxdenoise.cli.options import (
     PathType,
     Range,
     compute_options,
+    model_option,
     overwrite_option,
     print_recipe_option,
     seed_option,
@@ -72,6 +73,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
     help="How signal components are told from noise.",
 )
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
+@model_option
 @seed_option
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
 @print_recipe_option

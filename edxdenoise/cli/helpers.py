@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,6 +116,13 @@ class Progress:
             disable=Verbosity.level < 0 or not sys.stderr.isatty(),
         )
 
+    def count(self, label: str, done: int, total: int) -> None:
+        """Move the last bar; a count that starts anew starts a bar."""
+        tasks = self._bars.tasks
+        if not tasks or tasks[-1].total != total or done <= tasks[-1].completed:
+            self._bars.add_task(label, total=total)
+        self._bars.update(self._bars.tasks[-1].id, description=label, completed=done)
+
     def __enter__(self) -> Progress:
         self._bars.start()
         return self
@@ -154,6 +161,13 @@ class Progress:
 
 
 @contextmanager
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each label, which is told how far things are: called with label, done, all."""
+    with Progress() as progress:
+        yield progress.count
+
+
+@contextmanager
 def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> Iterator[Progress]:
     """The scheduler a user asked for, and progress bars for what is computed on it."""
     from edxdenoise.compute import scheduler as dask_scheduler
@@ -176,7 +190,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("", "title", "keep") else "right")
+        table.add_column(
+            name, justify="left" if name in ("", "title", "outcome", "keep") else "right"
+        )
     for row in rows:
         table.add_row(*row)
     # Files and pipes have no width; rich would fold the rows at 80.

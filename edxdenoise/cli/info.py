@@ -12,10 +12,28 @@ from edxdenoise.cli.helpers import computing, print_table
 from edxdenoise.cli.options import compute_options, file_argument, json_option, signal_option
 
 
+def _print_devices(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from edxdenoise.classifier import device_names
+
+        names = device_names()
+        click.echo("\n".join(names))
+        click.echo(f"networks use {([n for n in names if 'GPU' in n] or names)[0]}")
+        context.exit()
+
+
 @click.command()
 @file_argument
 @signal_option
 @json_option
+@click.option(
+    "--devices",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_devices,
+    help="Show the processors that networks can run on, and exit.",
+)
 @compute_options
 def info(
     file: Path,

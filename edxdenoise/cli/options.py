@@ -162,6 +162,16 @@ def seed_option(function: F) -> F:
     )(function)
 
 
+def model_option(function: F) -> F:
+    """Networks to ask in place of ours."""
+    return click.option(
+        "--model",
+        multiple=True,
+        metavar="FILE.keras",
+        help="Network to ask in place of ours; several are averaged.",
+    )(function)
+
+
 def preset_option(function: F) -> F:
     """Which phantom."""
     return click.option(

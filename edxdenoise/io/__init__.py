@@ -2,6 +2,14 @@
 
 from edxdenoise.io.atomic import atomic_output, check_output
 from edxdenoise.io.checks import check_counts, check_totals
+from edxdenoise.io.export import (
+    PixelSize,
+    file_name,
+    pixel_size,
+    write_msa,
+    write_table,
+    write_tiff,
+)
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
@@ -9,16 +17,22 @@ from edxdenoise.io.save import check_save, save_dataset
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
 
 __all__ = [
+    "PixelSize",
     "SignalInfo",
     "atomic_output",
     "check_counts",
     "check_output",
     "check_save",
     "check_totals",
+    "file_name",
     "file_source",
     "list_signals",
     "open_dataset",
     "pick_signal",
+    "pixel_size",
     "read_cube",
     "save_dataset",
+    "write_msa",
+    "write_table",
+    "write_tiff",
 ]

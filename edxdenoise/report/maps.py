@@ -32,7 +32,13 @@ from edxdenoise.report.style import (
     new_figure,
 )
 from edxdenoise.report.sums import Sums, unweighted_spectra
-from edxdenoise.report.text import decision, keeps_totals, kept_numbers, verdict
+from edxdenoise.report.text import (
+    component_list,
+    decision,
+    keeps_totals,
+    kept_numbers,
+    verdict,
+)
 from edxdenoise.report.windows import Window
 from edxdenoise.schema import (
     COMPONENT_MAP,
@@ -89,7 +95,7 @@ def component_figures(
         page = numbers[start : start + per_page]
         figure = new_figure(PAGE_WIDTH, _HEADER + row * len(page) + _FOOTER)
         kept = np.isin(page, kept_numbers(ds)).sum()
-        add_title(figure, f"Components {page[0]} to {page[-1]}: {kept} kept")
+        add_title(figure, f"Components {component_list(page)}: {kept} kept")
         for place, number in enumerate(page):
             top = _HEADER + place * row
             _draw_component(figure, ds, int(number), frame, (left, top), height, lines, peaks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,19 @@ import xarray as xr
 from edxdenoise._version import __version__
 from edxdenoise.compute import load
 from edxdenoise.errors import ParameterError
-from edxdenoise.io import atomic_output
+from edxdenoise.io import (
+    atomic_output,
+    file_name,
+    pixel_size,
+    write_msa,
+    write_table,
+    write_tiff,
+)
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
 from edxdenoise.quantification.estimators import sum_spectrum
 from edxdenoise.quantification.regions import area_regions, compare_groups, region_table
 from edxdenoise.report.bias import bias_figure
-from edxdenoise.report.export import file_name, pixel_size, write_msa, write_table, write_tiff
 from edxdenoise.report.integration import integration_figure
 from edxdenoise.report.quantities import percent_figure, ratios_figure
 from edxdenoise.report.style import DPI, style
@@ -114,7 +121,7 @@ def write_quantification(
     lines : mapping of str to LineSpec
         Those that `ds` was quantified by.
     intensities, k_factor_unit, elements
-        As `line_intensity` and `cliff_lorimer` took them.
+        As `line_intensity` and `cliff_lorimer` took them; the history of `ds` must say the same.
     ratios : sequence of str
         Which of the ratios that `ds` holds; all by default.
     overwrite : bool
@@ -125,12 +132,13 @@ def write_quantification(
     SchemaError
         If the Dataset was not quantified.
     ParameterError
-        If it was by other lines, or holds no such ratio.
+        If it was by other lines or otherwise than told, or holds no such ratio.
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
     """
     validate(ds, *_QUANTIFIED)
     ds = _checked(ds, lines, list(ratios))
+    _check_history(ds, intensities=intensities, k_factor_unit=k_factor_unit)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
     with atomic_output(folder, overwrite, folder_marker=QUANTIFICATION_MARKER) as partial, style():
         ds = _loaded(ds)
@@ -171,6 +179,17 @@ def _checked(ds: xr.Dataset, lines: Mapping[str, LineSpec], ratios: list[str]) -
                 "when quantifying"
             )
     return ds.sel({DIM_RATIO: ratios}) if ratios else ds
+
+
+def _check_history(ds: xr.Dataset, **told: str) -> None:
+    """Pictures and tables of another method than the maps' would belong to no result."""
+    history = str(ds.attrs.get("history", ""))
+    for key, value in told.items():
+        recorded = re.findall(rf" {key}=(\S+)", history)
+        if recorded and recorded[-1] != value:
+            raise ParameterError(
+                f"{key} '{value}' is not how the Dataset was quantified; give '{recorded[-1]}'"
+            )
 
 
 def _loaded(ds: xr.Dataset) -> xr.Dataset:

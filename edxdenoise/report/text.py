@@ -8,16 +8,21 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.schema import (
+    COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
     COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_VARIANCE_RATIO,
     DIM_COMPONENT,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
+from edxdenoise.selection import component_outcomes
 
 _LONGEST_LIST = 48
 _SELECTORS = {
+    "cnn": "told from noise by a neural network",
+    "spatial": "alike in neighbouring pixels",
     "split": "found again in held-out counts",
     "edge": "above the noise edge",
     "elbow": "before the elbow",
@@ -30,6 +35,11 @@ _GREEK = {"a": "α", "b": "β", "g": "γ", "z": "ζ"}
 def kept_numbers(ds: xr.Dataset) -> np.ndarray:
     """Numbers, from 1, of the kept components."""
     return ds[DIM_COMPONENT].values[ds[COMPONENT_KEEP.name].values == 1]
+
+
+def uncertain_numbers(ds: xr.Dataset) -> np.ndarray:
+    """Numbers, from 1, of the components that need a person's eye."""
+    return ds[DIM_COMPONENT].values[np.array(component_outcomes(ds)) == "uncertain"]
 
 
 def keeps_totals(ds: xr.Dataset) -> bool:
@@ -80,11 +90,17 @@ def verdict(ds: xr.Dataset, number: int) -> str:
     kept = bool(component[COMPONENT_KEEP.name] == 1)
     probability = float(component[COMPONENT_SIGNAL_PROBABILITY.name])
     words = ["kept" if kept else "dropped"]
+    if number in uncertain_numbers(ds):
+        words.append("UNCERTAIN")
     if kept and number == 1 and probability < 0.5:
         # A map without contrast; no selector drops it all the same.
         words = ["kept since it carries all totals"]
     if np.isfinite(probability):
         words.append(f"signal probability {probability:.2f}")
+    if COMPONENT_EFFECT_SIZE.name in ds:
+        statistic = float(component[COMPONENT_SPATIAL_STATISTIC.name])
+        effect = float(component[COMPONENT_EFFECT_SIZE.name])
+        words.append(f"spatial statistic {number_words(statistic)}, effect size {effect:.2f}")
     words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
     return ", ".join(words)
 

@@ -16,12 +16,14 @@ from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
-from edxdenoise.report.text import kept_numbers
+from edxdenoise.report.text import kept_numbers, uncertain_numbers
 from edxdenoise.report.windows import Window, choose_windows
 from edxdenoise.schema import (
+    COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
     COMPONENT_MAP,
     COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE,
     COMPONENT_VARIANCE_RATIO,
@@ -50,6 +52,8 @@ _NEEDED = (
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_KEEP,
 )
+# Files of earlier versions and lazy components have none.
+_EVIDENCE = (COMPONENT_SPATIAL_STATISTIC, COMPONENT_EFFECT_SIZE)
 _LEAST_SHOWN, _MOST_SHOWN = 12, 24
 _LINE_MAPS = 3
 
@@ -85,10 +89,14 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
 
 def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     names = [spec.name for spec in _NEEDED if spec is not COUNTS]
+    names += [spec.name for spec in _EVIDENCE if spec.name in ds]
     ds = ds.assign(load(ds[names].drop_vars(COMPONENT_MAP.name)))
     kept_list = kept_numbers(ds)
     last = min(max(_LEAST_SHOWN, *kept_list), _MOST_SHOWN, ds.sizes[DIM_COMPONENT])
-    shown_list = ds[DIM_COMPONENT].values[:last]
+    doubtful = uncertain_numbers(ds)[:_MOST_SHOWN]
+    # What needs a person's eye comes first.
+    rest = ds[DIM_COMPONENT].values[:last]
+    shown_list = np.concatenate([doubtful, rest[~np.isin(rest, doubtful)]])
     # The other maps, most of a hundred, are left where they are.
     pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
     kept = pictured.sel({DIM_COMPONENT: kept_list})

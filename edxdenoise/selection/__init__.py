@@ -1,108 +1,72 @@
-"""Which components are signal: one registry of selectors, all with the same signature.
-
-A selector is a function ``(ds, seed) -> Verdict``. To add one, write it in a module of its own,
-put it into `SELECTORS` and its name into `edxdenoise.methods`.
-"""
+"""Which components are signal, and which are kept."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.compute import load
 from edxdenoise.cube import add_history
-from edxdenoise.errors import DataError, EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.schema import (
+    COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
+    COMPONENT_MAP,
     COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE,
     COMPONENT_VARIANCE_RATIO,
     DIM_COMPONENT,
-    DIM_X,
-    DIM_Y,
+    MEAN_SPECTRUM,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
     validate,
 )
-from edxdenoise.selection.edge import noise_edge
+from edxdenoise.selection.edge import noise_edge, weighted_noise_edge
 from edxdenoise.selection.elbow import elbow_position, elbows
-from edxdenoise.selection.split import split_probability
+from edxdenoise.selection.selectors import (
+    NOISE_CORRELATED,
+    SELECTORS,
+    Verdict,
+    evidence_of,
+    network_verdict,
+)
+from edxdenoise.selection.spatial import SpatialEvidence, spatial_evidence
 
 __all__ = [
     "SELECTORS",
+    "SpatialEvidence",
     "Verdict",
+    "check_models",
+    "component_outcomes",
     "elbow_position",
     "elbows",
     "noise_edge",
     "parse_keep",
     "select",
+    "spatial_evidence",
     "weighted_noise_edge",
 ]
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a selector says of every component.
-
-    Parameters
-    ----------
-    keep : array of bool, shape (component,)
-        Whether the component is to rebuild the cube.
-    probability : array of float, shape (component,), optional
-        Probability that it is signal; None where the selector gives none.
-    """
-
-    keep: np.ndarray
-    probability: np.ndarray | None = None
-
-
-def _first(count: int, ds: xr.Dataset) -> Verdict:
-    return Verdict(np.arange(ds.sizes[DIM_COMPONENT]) < count)
-
-
-def select_elbow(ds: xr.Dataset, seed: int) -> Verdict:
-    """Components before the elbow of the scree plot."""
-    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[0], ds)
-
-
-def select_second_elbow(ds: xr.Dataset, seed: int) -> Verdict:
-    """Components before the second elbow."""
-    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[1], ds)
-
-
-def select_edge(ds: xr.Dataset, seed: int) -> Verdict:
-    """Components whose singular value exceeds that of pure Poisson noise."""
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    singular = np.sqrt(ds[COMPONENT_VARIANCE.name].values * pixels)
-    return Verdict(singular > weighted_noise_edge(ds))
-
-
-def select_split(ds: xr.Dataset, seed: int) -> Verdict:
-    """Components found again in an independent half of the counts."""
-    probability = split_probability(ds, seed=seed)
-    return Verdict(probability > 0.5, probability)
-
-
-def select_all(ds: xr.Dataset, seed: int) -> Verdict:
-    """All components: nothing is denoised, and the counts come back."""
-    return _first(ds.sizes[DIM_COMPONENT], ds)
-
-
-SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
-    "split": select_split,
-    "edge": select_edge,
-    "elbow": select_elbow,
-    "second-elbow": select_second_elbow,
-    "all": select_all,
-}
+# Selectors that look at score maps; for others lazy maps are not computed.
+_LOOK_AT_MAPS = {"cnn", "spatial"}
+_UNSURE = 0.2, 0.8
 
 
 def select(
-    ds: xr.Dataset, *, selector: str = "split", keep: str | None = None, seed: int = 0
+    ds: xr.Dataset,
+    *,
+    selector: str = "spatial",
+    keep: str | None = None,
+    models: Sequence[str] = (),
+    seed: int = 0,
 ) -> xr.Dataset:
     """Decide which components are kept.
 
@@ -111,18 +75,21 @@ def select(
     ds : Dataset
         With the components that `edxdenoise.pca` gives, the weights and, for ``split``, the
         counts.
-    selector : {"split", "edge", "elbow", "second-elbow", "all"}
+    selector : {"cnn", "spatial", "split", "edge", "elbow", "second-elbow", "all"}
         How to decide. None of them ever drops component 1, which carries the total of every
         pixel and channel.
     keep : str, optional
         Components chosen by hand, such as ``"1-4,8,10,16"``; beats `selector`.
+    models : sequence of str
+        Network files for ``cnn`` in place of those that come with the package.
     seed : int
         For selectors that draw random numbers.
 
     Returns
     -------
     Dataset
-        With ``component_keep`` and ``component_signal_probability``, both computed.
+        With ``component_keep``, ``component_signal_probability``,
+        ``component_spatial_statistic`` and ``component_effect_size``, all computed.
 
     Raises
     ------
@@ -130,9 +97,20 @@ def select(
         If the selector is unknown or `keep` names components that there are not.
     DataError
         If the selector needs what the data do not have: whole counts, Poisson weights.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If neighbouring pixels share their noise, as in maps that were smoothed before.
     """
     validate(ds, COMPONENT_VARIANCE, COMPONENT_VARIANCE_RATIO, WEIGHT_PIXEL, WEIGHT_ENERGY)
     count = ds.sizes[DIM_COMPONENT]
+    if keep is None and selector not in SELECTORS:
+        raise ParameterError(f"selector '{selector}' must be one of {', '.join(SELECTORS)}")
+    check_models(models, selector, keep)
+    looks = keep is None and selector in _LOOK_AT_MAPS
+    if looks or not isinstance(ds[COMPONENT_MAP.name].data, da.Array):
+        ds = _with_evidence(ds)
     if keep is not None:
         chosen = np.zeros(count, bool)
         chosen[np.array(parse_keep(keep, count)) - 1] = True
@@ -146,9 +124,7 @@ def select(
                 stacklevel=2,
             )
     else:
-        if selector not in SELECTORS:
-            raise ParameterError(f"selector '{selector}' must be one of {', '.join(SELECTORS)}")
-        verdict = SELECTORS[selector](ds, seed)
+        verdict = network_verdict(ds, models) if models else SELECTORS[selector](ds, seed)
         verdict.keep[0] = True
         how = f"selector={selector} seed={seed}"
     probability = verdict.probability
@@ -161,6 +137,78 @@ def select(
         }
     )
     return add_history(result, f"select {how}")
+
+
+def check_models(models: Sequence[str], selector: str, keep: str | None = None) -> None:
+    """Check that network files are given only where a network is asked, and are there.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if not models:
+        return
+    if keep is not None or selector != "cnn":
+        raise ParameterError(
+            f"model '{models[0]}' is a network, which only the selector 'cnn' asks; "
+            "select by cnn or leave the model out"
+        )
+    for name in models:
+        if not Path(name).is_file():
+            raise ParameterError(f"model '{name}' is no file; give a network saved as .keras")
+
+
+def component_outcomes(ds: xr.Dataset) -> list[str]:
+    """Every component as ``signal``, ``noise``, ``uncertain``, or empty where nothing is known.
+
+    Uncertain are those whose probability lies between 0.2 and 0.8, and those on which the
+    selector's probability and the spatial statistic disagree. Component 1, the total of every
+    pixel and channel, is signal.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As `select` gives it.
+    """
+    probabilities = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
+    found = COMPONENT_SPATIAL_STATISTIC.name in ds
+    statistic = evidence_of(ds).signal if found else probabilities > 0.5
+    outcomes = []
+    for probability, signal in zip(probabilities, statistic):
+        if np.isnan(probability):
+            outcomes.append("")
+        elif _UNSURE[0] <= probability <= _UNSURE[1] or (probability > 0.5) != signal:
+            outcomes.append("uncertain")
+        else:
+            outcomes.append("signal" if signal else "noise")
+    first = ds[DIM_COMPONENT].values == 1
+    return ["signal" if one and known else known for known, one in zip(outcomes, first)]
+
+
+def _with_evidence(ds: xr.Dataset) -> xr.Dataset:
+    """With the spatial evidence, and what it was computed from in memory."""
+    specs = (COMPONENT_MAP, COMPONENT_SPECTRUM, MEAN_SPECTRUM, WEIGHT_PIXEL, WEIGHT_ENERGY)
+    validate(ds, *specs)
+    # Together: where they are lazy, each alone would decompose the counts again.
+    ds = ds.assign(load(ds[[spec.name for spec in specs]]).data_vars)
+    evidence = spatial_evidence(ds)
+    if evidence.correlated:
+        warnings.warn(
+            "neighbouring pixels share their noise, as in maps that were smoothed, interpolated "
+            "or corrected for drift before: components are judged against the later half of "
+            "their own; use the map as it was measured if you can",
+            EdxdenoiseWarning,
+            stacklevel=3,
+        )
+    statistic = COMPONENT_SPATIAL_STATISTIC.array(evidence.statistic)
+    return ds.assign(
+        {
+            COMPONENT_SPATIAL_STATISTIC.name: statistic.assign_attrs(
+                {NOISE_CORRELATED: int(evidence.correlated)}
+            ),
+            COMPONENT_EFFECT_SIZE.name: COMPONENT_EFFECT_SIZE.array(evidence.effect_size),
+        }
+    )
 
 
 def parse_keep(text: str, count: int) -> list[int]:
@@ -184,19 +232,3 @@ def parse_keep(text: str, count: int) -> list[int]:
             )
         numbers.update(range(first, last + 1))
     return sorted(numbers)
-
-
-def weighted_noise_edge(ds: xr.Dataset) -> float:
-    """Singular value at the noise edge, from the weights (the root of every total).
-
-    Raises
-    ------
-    DataError
-        If the counts are not Poisson-weighted.
-    """
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
-    if (g == 1).all() and (h == 1).all():
-        raise DataError("the noise edge needs Poisson weights; use weighting='poisson'")
-    # Empty pixels and channels have weight 1, and so has the rare one with a single count.
-    pixels, channels = int(np.count_nonzero(g != 1)), int(np.count_nonzero(h != 1))
-    return noise_edge(pixels, channels, float((h[h != 1] ** 2).sum()))

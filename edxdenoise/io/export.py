@@ -92,35 +92,36 @@ def write_msa(path: str | Path, ds: xr.Dataset, spectrum: np.ndarray, *, title: 
     spectrum : array, shape (energy,)
         Counts.
     title : str
-        Of at most 64 characters.
+        What the spectrum is.
     """
+    from rsciio.msa import file_writer
+
     offset, width = energy_axis(ds)
     header: dict[str, object] = {
         "FORMAT": "EMSA/MAS Spectral Data File",
-        "VERSION": "1.0",
-        "TITLE": title,
-        "DATE": "",
-        "TIME": "",
         "OWNER": f"edxdenoise {__version__}",
-        "NPOINTS": len(spectrum),
-        "NCOLUMNS": 1,
-        "XUNITS": "keV",
+        # Else RosettaSciIO signs as the program.
+        "COMMENT": "",
         "YUNITS": "counts",
-        "DATATYPE": "Y",
-        "XPERCHAN": _tidy(width),
-        "OFFSET": _tidy(offset),
-        "SIGNALTYPE": "EDS",
-        "XLABEL": "Energy",
     }
     for keyword, name in _EMSA_KEYWORDS.items():
         if ds.attrs.get(name) is not None:
             header[keyword] = _tidy(float(ds.attrs[name]))
-    header["SPECTRUM"] = "Spectral Data Starts Here"
-    lines = [f"#{keyword:<12}: {value}" for keyword, value in header.items()]
-    lines += [f"{value:.10g}," for value in np.asarray(spectrum, float)]
-    lines.append(f"#{'ENDOFDATA':<12}: End Of Data and File")
-    text = "".join(f"{line}\r\n" for line in lines)
-    Path(path).write_bytes(text.encode("ascii", "replace"))
+    axis = {
+        "name": "Energy",
+        "units": "keV",
+        "offset": _tidy(offset),
+        "scale": _tidy(width),
+        "size": len(spectrum),
+    }
+    signal = {
+        "data": np.asarray(spectrum, float),
+        "axes": [axis],
+        # Of a SEM as well: at EDS_SEM the writer changes its own table, and all later headers.
+        "metadata": {"General": {"title": title}, "Signal": {"signal_type": "EDS_TEM"}},
+        "original_metadata": header,
+    }
+    file_writer(str(path), signal)
 
 
 def _tidy(value: float) -> float:

@@ -1,0 +1,33 @@
+"""``edxdenoise classify``: judge the components of a file anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.components import component_rows, open_denoised, print_components
+from edxdenoise.cli.options import file_argument, json_option, model_option
+
+
+@click.command()
+@file_argument
+@model_option
+@json_option
+def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
+    """Ask the network, and the spatial statistic, for the components of a denoised FILE.
+
+    FILE stays as it is. To use another network's choice, denoise again with --model.
+
+    \b
+    edxdenoise classify map.zarr
+    edxdenoise classify map.zarr --model mine.keras --json
+    """
+    from edxdenoise.selection import select
+
+    ds = select(open_denoised(file), selector="cnn", models=model)
+    if as_json:
+        click.echo(json.dumps(component_rows(ds), indent=1))
+    else:
+        print_components(ds, most=20)

@@ -1,0 +1,93 @@
+"""``edxdenoise train``: teach the network on phantoms and on files of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edxdenoise.cli.helpers import Verbosity, counting, say
+from edxdenoise.cli.options import PathType, seed_option
+from edxdenoise.methods import NETWORKS
+
+
+@click.command()
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
+@click.option(
+    "-o", "--output", required=True, type=PathType(), help="Folder for networks and corpus."
+)
+@click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True)
+@click.option(
+    "--simulated",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Phantoms to learn from.",
+)
+@click.option(
+    "--labels",
+    type=PathType(),
+    metavar="FILE.csv",
+    help="Labels of your own: file, component, signal or noise.",
+)
+@click.option(
+    "--from",
+    "from_model",
+    type=PathType(),
+    metavar="FILE.keras",
+    help="Network to start from, such as ours for EELS data.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Networks to average, of different first weights.",
+)
+@seed_option
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
+)
+def train(
+    files: tuple[Path, ...],
+    output: Path,
+    network: str,
+    simulated: int,
+    labels: Path | None,
+    from_model: Path | None,
+    seeds: int,
+    seed: int,
+    workers: int | None,
+) -> None:
+    """Train the network that tells signal from noise; interrupted, the same command goes on.
+
+    Denoised FILEs are labelled by the split test. Components of one phantom or file are never
+    both learnt from and validated on.
+
+    \b
+    edxdenoise train -o networks --simulated 300
+    edxdenoise train -o mine --labels labels.csv --simulated 100
+    """
+    from edxdenoise.compute import default_workers
+    from edxdenoise.training.job import train_networks
+
+    with counting() as bar:
+        trained = train_networks(
+            output,
+            network=network,
+            simulated=simulated,
+            labels=labels,
+            files=files,
+            from_model=from_model,
+            seeds=seeds,
+            seed=seed,
+            workers=workers or default_workers(),
+            on_phantom=lambda done, of: bar("phantoms", done, of),
+            on_pass=lambda done, of, loss: bar(f"loss {loss:.4f}", done, of),
+        )
+    if Verbosity.level >= 0:
+        for one in trained:
+            right = ((one.probability > 0.5) == (one.label >= 0.5)).mean()
+            click.echo(f"{one.path}: {right:.1%} of {len(one.label)} held-out components right")
+    say(f"use it: edxdenoise denoise MAP -o OUT.zarr --select cnn --model {trained[0].path}")

@@ -1,0 +1,131 @@
+"""The selectors: one registry, all with the same signature.
+
+A selector is a function ``(ds, seed) -> Verdict``. To add one, write it in a module of its own,
+put it into `SELECTORS` and its name into `edxdenoise.methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.schema import (
+    COMPONENT_EFFECT_SIZE,
+    COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    DIM_COMPONENT,
+    DIM_X,
+    DIM_Y,
+)
+from edxdenoise.selection.edge import weighted_noise_edge
+from edxdenoise.selection.elbow import elbows
+from edxdenoise.selection.spatial import SpatialEvidence, spatial_evidence
+from edxdenoise.selection.split import split_probability
+
+# Attribute of the statistic: 1 where neighbouring pixels share their noise.
+NOISE_CORRELATED = "noise_correlated"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a selector says of every component.
+
+    Parameters
+    ----------
+    keep : array of bool, shape (component,)
+        Whether the component is to rebuild the cube.
+    probability : array of float, shape (component,), optional
+        Probability that it is signal; None where the selector gives none.
+    """
+
+    keep: np.ndarray
+    probability: np.ndarray | None = None
+
+
+def _first(count: int, ds: xr.Dataset) -> Verdict:
+    return Verdict(np.arange(ds.sizes[DIM_COMPONENT]) < count)
+
+
+def select_elbow(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components before the elbow of the scree plot."""
+    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[0], ds)
+
+
+def select_second_elbow(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components before the second elbow."""
+    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[1], ds)
+
+
+def select_edge(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components whose singular value exceeds that of pure Poisson noise."""
+    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    singular = np.sqrt(ds[COMPONENT_VARIANCE.name].values * pixels)
+    return Verdict(singular > weighted_noise_edge(ds))
+
+
+def select_split(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components found again in an independent half of the counts."""
+    probability = split_probability(ds, seed=seed)
+    return Verdict(probability > 0.5, probability)
+
+
+def select_spatial(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components whose neighbouring pixels are alike, significantly and enough to be of use."""
+    evidence = evidence_of(ds)
+    return Verdict(evidence.signal, evidence.probability)
+
+
+def select_cnn(ds: xr.Dataset, seed: int) -> Verdict:
+    """Components that our network calls signal; see `network_verdict`."""
+    return network_verdict(ds)
+
+
+def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
+    """Components that networks call signal; where they are unsure, together with the statistic.
+
+    Kept is what has a mean of both probabilities, the networks' and that of the spatial
+    statistic, above one half. The probability given is the networks'.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With computed components and weights.
+    models : sequence of str
+        Network files; those that come with the package by default.
+    """
+    from edxdenoise.classifier import Classifier
+
+    probability = Classifier.load(models).probability(ds)
+    return Verdict((probability + evidence_of(ds).probability) / 2 > 0.5, probability)
+
+
+def select_all(ds: xr.Dataset, seed: int) -> Verdict:
+    """All components: nothing is denoised, and the counts come back."""
+    return _first(ds.sizes[DIM_COMPONENT], ds)
+
+
+SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
+    "spatial": select_spatial,
+    "cnn": select_cnn,
+    "split": select_split,
+    "edge": select_edge,
+    "elbow": select_elbow,
+    "second-elbow": select_second_elbow,
+    "all": select_all,
+}
+
+
+def evidence_of(ds: xr.Dataset) -> SpatialEvidence:
+    """The spatial evidence in a Dataset, or what is found where it has none."""
+    if COMPONENT_SPATIAL_STATISTIC.name not in ds:
+        return spatial_evidence(ds)
+    statistic = ds[COMPONENT_SPATIAL_STATISTIC.name]
+    return SpatialEvidence(
+        statistic.values,
+        ds[COMPONENT_EFFECT_SIZE.name].values,
+        bool(statistic.attrs[NOISE_CORRELATED]),
+    )

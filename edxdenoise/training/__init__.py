@@ -1,0 +1,1 @@
+"""Training of the component classifier: labels, simulated components, fitting."""

@@ -1,0 +1,272 @@
+"""A labelled corpus of simulated components, one file per phantom, for the classifier to learn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import dask
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from edxdenoise.classifier.inputs import KINDS, network_input
+from edxdenoise.decompose import pca
+from edxdenoise.errors import EdxdenoiseWarning, FormatError, ParameterError
+from edxdenoise.io import atomic_output
+from edxdenoise.preprocess import weight
+from edxdenoise.simulation import PRESETS
+from edxdenoise.training.enrich import REAL, Components, enriched
+from edxdenoise.training.labels import NOISE_BELOW, SIGNAL_ABOVE, soft_label
+from edxdenoise.training.phantoms import Specimen, measure, random_specimen
+
+_COMPONENTS = 36
+# Kept of a phantom's principal components: signal, in between, noise.
+_MOST = (14, 8, 8)
+
+_SPECIMEN, _COUNTS, _MADE = range(3)  # streams of random numbers of a phantom
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Components to learn from.
+
+    Parameters
+    ----------
+    inputs : array, shape (component, ...)
+        Of one kind of network.
+    label : array, shape (component,)
+        From 0, noise, to 1, signal.
+    r : array, shape (component,)
+        Correlation with the truth.
+    cv : array, shape (component,)
+        Variation of the noise variance over the map: standard deviation over mean.
+    dose : array, shape (component,)
+        Counts per pixel.
+    rank : array of int, shape (component,)
+        Number of a principal component, from 1; 0 for one that was made.
+    origin : array of int, shape (component,)
+        As in `edxdenoise.training.enrich`.
+    group : array of str, shape (component,)
+        The phantom it is from; ends in its preset.
+    """
+
+    inputs: np.ndarray
+    label: np.ndarray
+    r: np.ndarray
+    cv: np.ndarray
+    dose: np.ndarray
+    rank: np.ndarray
+    origin: np.ndarray
+    group: np.ndarray
+
+
+_FIELDS = ("label", "r", "cv", "dose", "rank", "origin", "group")
+
+
+def make_corpus(
+    folder: str | Path,
+    *,
+    phantoms: int,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Simulate phantoms and write their components, labelled from truth.
+
+    What was written before is kept: an interrupted corpus is taken up where it stopped. A phantom
+    depends on the seed and its number only.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if there is none.
+    phantoms : int
+        How many; presets take turns.
+    seed : int
+    workers : int
+        Processes. With more than one, a script must guard its start with
+        ``if __name__ == "__main__"``.
+    progress : callable, optional
+        Called with the number of phantoms done and of all.
+
+    Returns
+    -------
+    list of Path
+        One file per phantom, in order.
+
+    Raises
+    ------
+    ParameterError
+        If a number is below 1, or the seed below 0.
+    """
+    for name, value, least in (
+        ("phantoms", phantoms, 1),
+        ("workers", workers, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ParameterError(f"{name} is {value}, must be at least {least}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{group_name(seed, index)}.npz" for index in range(phantoms)]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    make = partial(_make, folder, seed)
+    for done, _ in enumerate(_each(make, missing, workers), start=phantoms - len(missing) + 1):
+        if progress is not None:
+            progress(done, phantoms)
+    return paths
+
+
+def read_corpus(paths: Sequence[str | Path], kind: str = "default") -> Corpus:
+    """Put the components of several phantoms together.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        From `make_corpus`.
+    kind : {"default", "article"}
+        Of the inputs wanted.
+
+    Raises
+    ------
+    ParameterError
+        If the kind is unknown or there is no path.
+    FormatError
+        If a file is no part of a corpus.
+    """
+    if kind not in KINDS:
+        raise ParameterError(f"input kind '{kind}' must be one of {', '.join(KINDS)}")
+    if not paths:
+        raise ParameterError("no file of a corpus given; make one with make_corpus")
+    parts: list[dict[str, np.ndarray]] = []
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                parts.append({name: stored[name] for name in (kind, *_FIELDS)})
+        except (OSError, ValueError, KeyError) as error:
+            raise FormatError(
+                f"{path} cannot be read as part of a corpus: {error}; delete it and make it anew"
+            ) from error
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Corpus(inputs=joined.pop(kind), **joined)
+
+
+def split_groups(
+    groups: np.ndarray, seed: int = 0, *, share: float = 0.2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and validation that never share a phantom.
+
+    Parameters
+    ----------
+    groups : array of str, shape (component,)
+        Of a corpus; of every preset a share of the phantoms goes to validation.
+    seed : int
+    share : float
+
+    Returns
+    -------
+    train, validation : array of int
+
+    Examples
+    --------
+    >>> groups = np.array(["0-00000-mineral"] * 3 + ["0-00005-mineral"] * 2)
+    >>> [np.unique(groups[part]).tolist() for part in split_groups(groups, seed=1)]
+    [['0-00000-mineral'], ['0-00005-mineral']]
+    """
+    rng = np.random.default_rng(seed)
+    held_out: list[str] = []
+    names = np.unique(groups)
+    presets = np.array([name.split("-", 2)[2] for name in names])
+    for preset in np.unique(presets):
+        own = rng.permutation(names[presets == preset])
+        held_out += own[: max(round(share * len(own)), min(len(own) - 1, 1))].tolist()
+    validation = np.isin(groups, held_out)
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def group_name(seed: int, index: int) -> str:
+    """Name of phantom number `index`, from 0, of a corpus.
+
+    Examples
+    --------
+    >>> group_name(7, 12)
+    '7-00012-core-shell'
+    """
+    return f"{seed}-{index:05d}-{_preset(index)}"
+
+
+def _preset(index: int) -> str:
+    return list(PRESETS)[index % len(PRESETS)]
+
+
+def _each(make: Callable[[int], None], numbers: list[int], workers: int) -> Iterator[None]:
+    if workers == 1 or len(numbers) < 2:
+        yield from map(make, numbers)
+        return
+    # Not forked: threads of NumPy and TensorFlow do not survive that.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(numbers)), mp_context=context)
+    try:
+        for future in as_completed([pool.submit(make, number) for number in numbers]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make(folder: Path, seed: int, index: int) -> None:
+    """Simulate, decompose and write one phantom."""
+    specimen_rng, counts_rng, made_rng = (
+        np.random.default_rng(np.random.SeedSequence([seed, index, stream]))
+        for stream in (_SPECIMEN, _COUNTS, _MADE)
+    )
+    # One thread each, for speed with several processes and for sums that never change.
+    with threadpool_limits(1), dask.config.set(scheduler="synchronous"), warnings.catch_warnings():
+        # Low doses are meant.
+        warnings.simplefilter("ignore", EdxdenoiseWarning)
+        specimen, ds = measure(random_specimen(_preset(index), specimen_rng), counts_rng)
+        ds = pca(weight(ds, weighting=specimen.weighting), components=_COMPONENTS).compute()
+        components = enriched(ds, specimen, made_rng)
+        record = _record(components, specimen, group_name(seed, index), made_rng)
+    with atomic_output(folder / f"{group_name(seed, index)}.npz") as partial_path:
+        with partial_path.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **record)
+
+
+def _record(
+    components: Components, specimen: Specimen, group: str, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """What is stored of a phantom."""
+    r, origin = components.r, components.origin
+    kept = list(np.flatnonzero(origin != REAL))
+    made = len(kept)
+    bounds = ((SIGNAL_ABOVE, np.inf), (NOISE_BELOW, SIGNAL_ABOVE), (-np.inf, NOISE_BELOW))
+    for (low, high), most in zip(bounds, _MOST):
+        fits = np.flatnonzero((origin == REAL) & (r >= low) & (r < high))
+        kept += sorted(rng.permutation(fits)[:most])
+    positions = np.array(kept)
+    inputs = {
+        kind: network_input(components.ds, kind, components.noise, components=positions.tolist())
+        for kind in KINDS
+    }
+    noise = components.noise
+    cv = []
+    for position in positions:
+        variance = noise.variance(position)[noise.filled].astype(float)
+        cv.append(variance.std() / variance.mean())
+    count = len(positions)
+    return {
+        "default": inputs["default"].astype(np.float16),
+        "article": inputs["article"],
+        "label": soft_label(r[positions]).astype(np.float32),
+        "r": r[positions].astype(np.float32),
+        "cv": np.array(cv, np.float32),
+        "dose": np.full(count, specimen.dose, np.float32),
+        "rank": np.where(origin[positions] == REAL, positions - made + 1, 0).astype(np.int16),
+        "origin": origin[positions].astype(np.int8),
+        "group": np.full(count, group),
+    }

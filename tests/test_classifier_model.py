@@ -1,0 +1,87 @@
+"""Predictions: the ensemble, the shipped networks, what must not change them."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from helpers import solar_cell
+
+import edxdenoise
+from edxdenoise.classifier import Classifier
+from edxdenoise.classifier.model import MODELS
+from edxdenoise.classifier.networks import build, network_config
+from edxdenoise.errors import FormatError
+from edxdenoise.schema import COMPONENT_MAP, COMPONENT_SPECTRUM
+from edxdenoise.score_noise import score_noise
+
+
+@lru_cache
+def cell(counts=1000.0):
+    ds = solar_cell(counts)[["counts"]]
+    return edxdenoise.pca(edxdenoise.weight(ds), components=20)
+
+
+def untrained(network="default", seed=0):
+    channels = {"default": 10, "article": 3}[network]
+    config = network_config(network, (1.0,) * channels, (2.0,) * channels)
+    return build(config, seed)
+
+
+@pytest.mark.parametrize("network", ["default", "article"])
+def test_the_sign_of_a_map_does_not_matter(network):
+    ds = cell()
+    flipped = ds.assign({name: -ds[name] for name in (COMPONENT_MAP.name, COMPONENT_SPECTRUM.name)})
+    classifier = Classifier([untrained(network)])
+    first, second = classifier.probability(ds), classifier.probability(flipped)
+    assert first.shape == (20,) and np.ptp(first) > 0
+    assert np.abs(first - second).max() < 1e-5
+
+
+def test_an_ensemble_gives_the_mean(tmp_path):
+    paths = [tmp_path / f"{seed}.keras" for seed in (1, 2)]
+    for seed, path in enumerate(paths, start=1):
+        untrained(seed=seed).save(path)
+    both = Classifier.load(paths).probability(cell(), score_noise(cell()))
+    single = [Classifier.load([path]).probability(cell()) for path in paths]
+    assert both == pytest.approx(np.mean(single, axis=0), abs=1e-6)
+    assert np.abs(single[0] - single[1]).max() > 1e-3
+
+
+def test_networks_of_two_kinds_are_refused(tmp_path):
+    untrained().save(tmp_path / "a.keras")
+    untrained("article").save(tmp_path / "b.keras")
+    with pytest.raises(FormatError, match="holds network 'article' but .* 'default'"):
+        Classifier.load([tmp_path / "a.keras", tmp_path / "b.keras"])
+
+
+def test_a_file_trained_anew_is_read_anew(tmp_path):
+    path = tmp_path / "a.keras"
+    untrained(seed=1).save(path)
+    first = Classifier.load([path]).probability(cell())
+    path.unlink()
+    untrained(seed=2).save(path)
+    assert np.abs(Classifier.load([path]).probability(cell()) - first).max() > 1e-3
+
+
+def test_the_shipped_networks_tell_signal_from_noise():
+    size = sum(path.stat().st_size for path in MODELS.glob("*.keras"))
+    assert 0 < size < 3e6
+    probability = Classifier.load().probability(cell())
+    assert (probability[:3] > 0.9).all()
+    assert (probability[12:] < 0.2).all()
+    assert Classifier.load() is Classifier.load()
+
+
+def test_the_shipped_networks_do_not_look_at_the_scale_of_counts():
+    ds = solar_cell(1000.0)[["counts"]]
+    scaled = ds.assign(counts=ds.counts.astype(np.float32) * np.float32(0.37))
+    both = [
+        Classifier.load().probability(edxdenoise.pca(edxdenoise.weight(each), components=6))
+        for each in (ds, scaled)
+    ]
+    assert both[1] == pytest.approx(both[0], abs=0.02)
+
+
+def test_repeated_predictions_are_the_same():
+    first, second = (Classifier.load().probability(cell()) for _ in range(2))
+    assert np.abs(first - second).max() < 1e-5
