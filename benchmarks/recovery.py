@@ -134,9 +134,9 @@ def percent_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]
     factors = factor_arrays(lines, "weight")[1]
     rows = []
     for method in METHODS:
-        expected = np.moveaxis(expected_intensity(ds, lines, method), 0, -1)
-        zero = np.zeros((*expected.shape, len(names)))
-        truth = 100 * np.moveaxis(fractions(expected, zero, *factors)[0], -1, 0)
+        expected = expected_intensity(ds, lines, method)
+        zero = np.zeros((len(names), *expected.shape))
+        truth = 100 * fractions(expected, zero, *factors)[0]
         for source in SOURCES:
             quantified = quantify(ds, lines, method, source)
             pulls = (quantified.atomic_percent - truth) / quantified.atomic_percent_stddev

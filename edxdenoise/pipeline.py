@@ -19,6 +19,7 @@ from edxdenoise.quantification import (
     LineSpec,
     check_calibration,
     check_composition,
+    check_explained,
     check_lines,
     cliff_lorimer,
     element_of,
@@ -180,6 +181,7 @@ def quantify(
     with progress("quantities"):
         present = [*map(element_of, lines), *elements]
         ds = check_calibration(ds, present, correct=recipe.correct_energy)
+        check_explained(ds, present)
         ds = line_intensity(
             ds,
             lines,

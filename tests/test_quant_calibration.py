@@ -6,6 +6,7 @@ import pytest
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification.calibration import (
     PeakShift,
+    axis_error,
     check_calibration,
     energy_shift,
     peak_shifts,
@@ -69,3 +70,38 @@ def test_real_detectors(shared_data, file, elements, least, most):
     assert len(peaks) >= 2
     assert uncertainty < 0.01
     assert least < shift < most
+
+
+def test_gain_put_in_is_found_and_corrected(mineral):
+    moved = mineral.assign_coords(energy=0.01 + 1.003 * mineral.energy)
+    moved.energy.attrs.update(mineral.energy.attrs)
+    error = axis_error(peak_shifts(moved, ELEMENTS))
+    assert error.gain == pytest.approx(0.003, abs=0.0006)
+    assert error.at(0.0) == pytest.approx(0.01, abs=0.002)
+    with pytest.warns(EdxdenoiseWarning, match=r"peaks lie [+]1\d eV at .* keV to [+]\d\d eV at"):
+        check_calibration(moved, ELEMENTS)
+    corrected = check_calibration(moved, ELEMENTS, correct=True)
+    np.testing.assert_allclose(corrected.energy[:700], mineral.energy[:700], atol=0.004)
+
+
+def test_no_gain_is_seen_where_there_is_none(mineral):
+    assert axis_error(peak_shifts(mineral, ELEMENTS)).gain == 0
+
+
+def test_one_misnamed_peak_does_not_turn_the_axis():
+    peaks = [PeakShift("a", e, 0.001 * e, 0.0003) for e in (1.0, 2.0, 4.0, 6.0, 8.0)]
+    peaks[2] = PeakShift("b", 4.0, 0.09, 0.0003)
+    assert axis_error(peaks).gain == pytest.approx(0.001, abs=1e-4)
+
+
+def test_gain_of_a_real_detector(shared_data):
+    """Peaks of this file lie 11 eV high at Mg and 19 at Cu: one shift for all leaves errors."""
+    from edxdenoise.io import read_cube
+
+    ds = read_cube(shared_data / "bruker_tem_dust_256x256.bcf")
+    elements = ["O", "Mg", "Si", "S", "Ca", "Ti", "Fe", "Cu", "Ga", "Pt"]
+    before = axis_error(peak_shifts(ds, elements))
+    assert 0.0005 < before.gain < 0.002
+    after = check_calibration(ds, elements, correct=True)
+    strong = [peak for peak in peak_shifts(after, elements) if peak.stddev < 0.001]
+    assert len(strong) >= 4 and max(abs(peak.shift) for peak in strong) < 0.004

@@ -300,3 +300,17 @@ def test_cores_of_fept_are_one_to_one(
     rows = real_quantities.regions("fept", shared_data, tmp_path)
     (platinum,) = [float(row[-1].split()[1]) for row in rows[1:] if float(row[-1].split()[1]) > 30]
     assert 42 < platinum < 55
+
+
+@pytest.mark.slow
+def test_article_recipe_finds_more_nitrogen_in_treated_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    rows = importlib.import_module("recovery").article_rows((99, 150))
+    for method in ("windows-linear", "fit"):
+        own = {row["region"]: row for row in rows if row["method"] == method}
+        control, treated = own["MAPbI3 control, control"], own["MAPbI3 treated, treated"]
+        assert control["N/Pb true"] < treated["N/Pb true"]
+        difference = treated["N/Pb"][0] - control["N/Pb"][0]
+        assert difference > 5 * np.hypot(treated["N/Pb"][1], control["N/Pb"][1])

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +179,14 @@ def test_judge_gives_truth_and_answers(selection):
     assert set(np.unique(rows["keep edge"])) <= {0, 1}
     assert (rows["keep spatial"][rows["r"] > 0.5] == 1).all()
     assert rows["image"][0] == 2
+
+
+@pytest.mark.slow
+def test_benchmark_prints_its_tables(selection):
+    command = [sys.executable, selection.__file__, "--quick", "--only", "bins", "areas"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
+    assert len(titles) == len(selection.BINS) + 2
+    names = {line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line}
+    assert {"lag-1", "elbow", "second-elbow", "edge", "split", "spatial"} <= names

@@ -1,7 +1,12 @@
 """From counts to net line intensities, compositions and ratios, with an error beside each."""
 
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
-from edxdenoise.quantification.calibration import check_calibration, energy_shift, peak_shifts
+from edxdenoise.quantification.calibration import (
+    axis_error,
+    check_calibration,
+    energy_shift,
+    peak_shifts,
+)
 from edxdenoise.quantification.composition import (
     check_composition,
     cliff_lorimer,
@@ -18,6 +23,7 @@ from edxdenoise.quantification.regions import (
     compare_groups,
     region_table,
 )
+from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
 
 __all__ = [
@@ -27,10 +33,12 @@ __all__ = [
     "bin_ratio",
     "check_calibration",
     "check_composition",
+    "check_explained",
     "check_lines",
     "cliff_lorimer",
     "compare_groups",
     "element_of",
+    "axis_error",
     "energy_shift",
     "fractions",
     "kmeans_regions",
@@ -41,5 +49,6 @@ __all__ = [
     "peak_shifts",
     "ratio",
     "region_table",
+    "unexplained_peaks",
     "weight_k_factors",
 ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
+from scipy.stats import theilslopes
 
 from edxdenoise.cube import add_history, energy_axis
 from edxdenoise.errors import EdxdenoiseWarning
@@ -28,6 +29,8 @@ _LEAST_SHARE = 0.5
 _HARMLESS = 0.005
 # Nor below this share of a channel, whatever its width: the fit takes Gaussians at channel centres.
 _HARMLESS_CHANNELS = 0.2
+# A gain is told from peaks this far apart in keV, and from this many standard deviations.
+_FEWEST_FOR_GAIN, _LEAST_SPAN, _SIGNIFICANT = 4, 2.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,61 @@ def _fit_peak(
     return PeakShift(name, position, float(values[0]), float(np.sqrt(covariance[0, 0])))
 
 
+@dataclass(frozen=True)
+class AxisError:
+    """By how much the energy axis reads too high: ``shift + gain * (energy - reference)``.
+
+    Parameters
+    ----------
+    shift : float
+        In keV, at the reference.
+    gain : float
+        Further keV per keV; 0 where the peaks show none.
+    reference : float
+        Energy in keV.
+    uncertainty : float
+        Of the shift, in keV.
+    """
+
+    shift: float
+    gain: float
+    reference: float
+    uncertainty: float
+
+    def at(self, energy: np.ndarray) -> np.ndarray:
+        """Error in keV at true energies in keV."""
+        return self.shift + self.gain * (np.asarray(energy) - self.reference)
+
+    def corrected(self, energy: np.ndarray) -> np.ndarray:
+        """True energies of what the axis reads, in keV."""
+        return self.reference + (energy - self.shift - self.reference) / (1 + self.gain)
+
+
+def axis_error(peaks: list[PeakShift]) -> AxisError:
+    """Shift of all peaks, and gain where it is significant.
+
+    The gain is the median of the slopes between all pairs of peaks (H. Theil, Proc. Ned. Akad.
+    Wet. 53 (1950) 386), which one misnamed peak does not turn. It counts from three standard
+    deviations, told from the scatter about the line.
+    """
+    shift, uncertainty = energy_shift(peaks)
+    energies = np.array([peak.energy for peak in peaks])
+    shifts = np.array([peak.shift for peak in peaks])
+    reference = float(np.median(energies)) if peaks else 0.0
+    constant = AxisError(shift, 0.0, reference, uncertainty)
+    if len(peaks) < _FEWEST_FOR_GAIN or np.ptp(energies) < _LEAST_SPAN:
+        return constant
+    gain = float(theilslopes(shifts, energies).slope)
+    level = float(np.median(shifts - gain * (energies - reference)))
+    residuals = shifts - level - gain * (energies - reference)
+    errors = np.array([peak.stddev for peak in peaks])
+    scatter = max(1.4826 * float(np.median(np.abs(residuals))), float(np.median(errors)))
+    spread = np.sqrt(((energies - energies.mean()) ** 2).sum())
+    if abs(gain) < _SIGNIFICANT * scatter / spread:
+        return constant
+    return AxisError(level, gain, reference, scatter / np.sqrt(len(peaks)))
+
+
 def energy_shift(peaks: list[PeakShift]) -> tuple[float, float]:
     """Median shift in keV, which one misnamed peak does not move, and its uncertainty.
 
@@ -145,23 +203,32 @@ def check_calibration(
     elements : iterable of str
         Symbols of what the specimen holds.
     correct : bool
-        Move the energy axis by the shift found instead of warning.
+        Correct the energy axis by the shift, and gain, found instead of warning.
 
     Returns
     -------
     Dataset
         With the energy axis moved, or as it was.
     """
-    shift, uncertainty = energy_shift(peak_shifts(ds, elements))
-    harmless = max(_HARMLESS, _HARMLESS_CHANNELS * energy_axis(ds)[1], 3 * uncertainty)
-    if abs(shift) < harmless:
+    peaks = peak_shifts(ds, elements)
+    error = axis_error(peaks)
+    ends = np.array(sorted({peak.energy for peak in peaks} or {0.0}))[[0, -1]]
+    low, high = error.at(ends)
+    harmless = max(_HARMLESS, _HARMLESS_CHANNELS * energy_axis(ds)[1], 3 * error.uncertainty)
+    if max(abs(low), abs(high)) < harmless:
         return ds
-    text = f"{1000 * shift:+.0f} ± {1000 * uncertainty:.0f} eV"
     if correct:
         attrs = ds[DIM_ENERGY].attrs
-        moved = ds.assign_coords({DIM_ENERGY: ds[DIM_ENERGY].values - shift})
+        moved = ds.assign_coords({DIM_ENERGY: error.corrected(ds[DIM_ENERGY].values)})
         moved[DIM_ENERGY].attrs.update(attrs)
-        return add_history(moved, f"check_calibration shift={-shift:.4g} keV")
+        how = f"shift={-error.shift:.4g} keV at {error.reference:.3g} keV gain={-error.gain:.3g}"
+        return add_history(moved, f"check_calibration {how}")
+    text = f"{1000 * error.shift:+.0f} ± {1000 * error.uncertainty:.0f} eV"
+    if error.gain:
+        text = (
+            f"{1000 * low:+.0f} eV at {ends[0]:.2f} keV to {1000 * high:+.0f} eV at "
+            f"{ends[1]:.2f} keV (± {1000 * error.uncertainty:.0f} eV)"
+        )
     warnings.warn(
         f"the peaks lie {text} from where they should: windows and fits miss them; correct the "
         "energy axis with --correct-energy",

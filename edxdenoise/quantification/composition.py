@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -24,7 +25,6 @@ from edxdenoise.schema import (
     ATOMIC_PERCENT_STDDEV,
     DIM_ELEMENT,
     DIM_LINE,
-    DIM_LINE_OTHER,
     DIM_RATIO,
     LINE_DETECTED,
     LINE_INTENSITY,
@@ -37,6 +37,8 @@ from edxdenoise.schema import (
 )
 from edxdenoise.xray import atomic_weight
 
+_PIECE = 16_384  # pixels
+
 
 def fractions(
     intensity: np.ndarray, covariance: np.ndarray, factors: np.ndarray, factor_stddev: np.ndarray
@@ -45,31 +47,38 @@ def fractions(
 
     Parameters
     ----------
-    intensity : array, shape (..., line)
+    intensity : array, shape (line, ...)
         Net counts. Negative ones enter as they are: setting noise around zero to zero would move
         every mean upwards.
-    covariance : array, shape (..., line, line)
+    covariance : array, shape (line, line, ...)
         Of the net counts.
     factors, factor_stddev : array, shape (line,)
         k-factors, over atomic weights for atomic fractions, and their standard deviations.
 
     Returns
     -------
-    fraction, stddev : array, shape (..., line)
+    fraction, stddev : array, shape (line, ...)
         NaN where no intensity is above 0, or their sum is not.
     """
-    amount = factors * intensity
-    total = amount.sum(axis=-1, keepdims=True)
-    valid = (intensity > 0).any(axis=-1, keepdims=True) & (total > 0)
+    shape, lines = intensity.shape, factors.size
+    intensity = intensity.reshape(lines, -1)
+    covariance = covariance.reshape(lines, lines, -1)
+    column = factors[:, None]
+    amount = column * intensity
+    total = amount.sum(axis=0)
+    valid = (intensity > 0).any(axis=0) & (total > 0)
     total = np.where(valid, total, np.nan)
     fraction = amount / total
-    # J C J' with J = (1 - w 1') / S, of which only C's diagonal and row sums are needed.
-    lines = factors.size
-    own = (intensity * factor_stddev) ** 2
-    rows = factors * (covariance.reshape(-1, lines) @ factors).reshape(intensity.shape) + own
-    variance = factors**2 * np.einsum("...ll->...l", covariance) + own
-    variance += fraction * (fraction * rows.sum(axis=-1, keepdims=True) - 2 * rows)
-    return fraction, np.sqrt(np.maximum(variance, 0)) / total
+    # J C J' with J = (1 - w 1') / S, of which only C's diagonal and row sums are needed; errors
+    # need no more digits than the covariances have.
+    precision = covariance.dtype
+    own = ((intensity * factor_stddev[:, None]) ** 2).astype(precision)
+    scaled, share = column.astype(precision), fraction.astype(precision)
+    rows = (scaled[:, 0] @ covariance) * scaled + own
+    variance = scaled**2 * covariance[np.arange(lines), np.arange(lines)] + own
+    variance += share * (share * rows.sum(axis=0) - 2 * rows)
+    stddev = np.sqrt(np.maximum(variance, 0)) / total.astype(precision)
+    return fraction.reshape(shape), stddev.reshape(shape)
 
 
 def ratio(
@@ -87,15 +96,14 @@ def ratio(
         NaN where the divisor is not above 0.
     """
     a, b = pair
-    above, below = factors[a] * intensity[..., a], factors[b] * intensity[..., b]
+    above, below = factors[a] * intensity[a], factors[b] * intensity[b]
     below = np.where(below > 0, below, np.nan)
     value = above / below
     variance = (
-        factors[a] ** 2 * covariance[..., a, a]
-        + (intensity[..., a] * factor_stddev[a]) ** 2
-        + value**2
-        * (factors[b] ** 2 * covariance[..., b, b] + (intensity[..., b] * factor_stddev[b]) ** 2)
-        - 2 * value * factors[a] * factors[b] * covariance[..., a, b]
+        factors[a] ** 2 * covariance[a, a]
+        + (intensity[a] * factor_stddev[a]) ** 2
+        + value**2 * (factors[b] ** 2 * covariance[b, b] + (intensity[b] * factor_stddev[b]) ** 2)
+        - 2 * value * factors[a] * factors[b] * covariance[a, b]
     )
     return value, np.sqrt(np.maximum(variance, 0)) / below
 
@@ -143,18 +151,18 @@ def cliff_lorimer(
         result = result.reindex({DIM_ELEMENT: elements})
     result = result.assign_coords({DIM_ELEMENT: elements})
     specs = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
-    parts = _apply(ds, _percents, [DIM_ELEMENT] * 4, len(lines), factors=(by_weight, by_atom))
+    parts = _by_block(ds, _percents, (len(specs), len(lines)), factors=(by_weight, by_atom))
     for spec, part in zip(specs, parts):
-        result[spec.name] = spec.array(part.transpose(*spec.dims).data)
+        result[spec.name] = spec.array(part)
     if pairs:
-        parts = _apply(ds, _ratios, [DIM_RATIO] * 2, len(pairs), factors=by_atom, pairs=pairs)
+        parts = _by_block(ds, _ratios, (2, len(pairs)), factors=by_atom, pairs=pairs)
         result = result.assign_coords({DIM_RATIO: list(ratios)})
         # Where the divisor is within its noise a ratio is noise over noise.
         divisors = [below for _, below in pairs]
         detected = ds[LINE_DETECTED.name].data[divisors] == 1
         for spec, part in zip((RATIO, RATIO_STDDEV), parts):
-            part = part.transpose(*spec.dims)
-            result[spec.name] = spec.array(part.where(detected).data)
+            where = da.where if isinstance(part, da.Array) else np.where
+            result[spec.name] = spec.array(where(detected, part, np.float32(np.nan)))
     return add_history(result, f"cliff_lorimer k_factor_unit={k_factor_unit} {' '.join(ratios)}")
 
 
@@ -215,10 +223,19 @@ def _percents(
     intensity: np.ndarray,
     covariance: np.ndarray,
     factors: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, ...]:
-    intensity, covariance = intensity.astype(float), covariance.astype(float, order="C")
-    parts = [part for each in factors for part in fractions(intensity, covariance, *each)]
-    return tuple((100 * part).astype(np.float32) for part in parts)
+) -> np.ndarray:
+    lines, rows, columns = intensity.shape
+    percents = np.empty((2 * len(factors), lines, rows * columns), np.float32)
+    intensity = intensity.reshape(lines, -1)
+    covariance = covariance.reshape(lines, lines, -1)
+    # In pieces whose temporaries stay in the cache.
+    for start in range(0, rows * columns, _PIECE):
+        piece = slice(start, start + _PIECE)
+        counts, spread = intensity[:, piece].astype(float), covariance[..., piece]
+        for i, each in enumerate(factors):
+            for j, part in enumerate(fractions(counts, spread, *each)):
+                np.multiply(part, 100, out=percents[2 * i + j, :, piece], casting="same_kind")
+    return percents.reshape(-1, lines, rows, columns)
 
 
 def _ratios(
@@ -226,25 +243,30 @@ def _ratios(
     covariance: np.ndarray,
     factors: tuple[np.ndarray, np.ndarray],
     pairs: list[tuple[int, int]],
-) -> tuple[np.ndarray, np.ndarray]:
-    values = [
-        ratio(intensity.astype(float), covariance.astype(float), *factors, pair) for pair in pairs
-    ]
-    value, stddev = (np.stack(parts, axis=-1).astype(np.float32) for parts in zip(*values))
-    return value, stddev
+) -> np.ndarray:
+    # Of the covariances only those of the pairs are read.
+    counts = intensity.astype(float)
+    values = [ratio(counts, covariance, *factors, pair) for pair in pairs]
+    return np.stack([np.stack(parts) for parts in zip(*values)]).astype(np.float32)
 
 
-def _apply(
-    ds: xr.Dataset, function: Callable[..., Any], dims: Sequence[str], size: int, **kwargs: Any
-) -> tuple[xr.DataArray, ...]:
-    return xr.apply_ufunc(
+def _by_block(
+    ds: xr.Dataset, function: Callable[..., np.ndarray], size: tuple[int, int], **kwargs: Any
+) -> np.ndarray | da.Array:
+    """`function` of intensities and covariances, block by block: (quantity, element, y, x)."""
+    intensity = ds[LINE_INTENSITY.name].data
+    covariance = ds[LINE_INTENSITY_COVARIANCE.name].data
+    if not isinstance(intensity, da.Array) and not isinstance(covariance, da.Array):
+        return function(intensity, covariance, **kwargs)
+    return da.blockwise(
         function,
-        ds[LINE_INTENSITY.name],
-        ds[LINE_INTENSITY_COVARIANCE.name],
-        input_core_dims=[[DIM_LINE], [DIM_LINE, DIM_LINE_OTHER]],
-        output_core_dims=[[dim] for dim in dims],
-        kwargs=kwargs,
-        dask="parallelized",
-        dask_gufunc_kwargs={"output_sizes": {dims[0]: size}, "allow_rechunk": True},
-        output_dtypes=[np.float32] * len(dims),
+        "qeyx",
+        da.asarray(intensity),
+        "lyx",
+        da.asarray(covariance),
+        "lmyx",
+        new_axes=dict(zip("qe", size)),
+        concatenate=True,
+        dtype=np.float32,
+        **kwargs,
     )

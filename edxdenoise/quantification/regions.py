@@ -213,10 +213,4 @@ def bin_ratio(
         part.astype(float).coarsen(bins, boundary="trim").sum()
         for part in (summable(ds), ds[LINE_INTENSITY_COVARIANCE.name])
     )
-    return ratio(
-        np.moveaxis(intensity.values, 0, -1),
-        np.moveaxis(covariance.values, (0, 1), (-2, -1)),
-        factors,
-        spread,
-        pair,
-    )
+    return ratio(intensity.values, covariance.values, factors, spread, pair)

@@ -176,7 +176,7 @@ def split_groups(
     --------
     >>> groups = np.array(["0-00000-mineral"] * 3 + ["0-00005-mineral"] * 2)
     >>> [np.unique(groups[part]).tolist() for part in split_groups(groups, seed=1)]
-    [['0-00000-mineral'], ['0-00005-mineral']]
+    [['0-00005-mineral'], ['0-00000-mineral']]
     """
     rng = np.random.default_rng(seed)
     held_out: list[str] = []

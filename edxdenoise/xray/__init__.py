@@ -2,6 +2,7 @@
 
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.lines import (
+    SYMBOLS,
     Line,
     atomic_number,
     atomic_weight,
@@ -13,6 +14,7 @@ from edxdenoise.xray.lines import (
 __all__ = [
     "Detector",
     "Line",
+    "SYMBOLS",
     "atomic_number",
     "atomic_weight",
     "channel_response",

@@ -59,6 +59,10 @@ class Line:
         return self.subshell[0]
 
 
+# Beryllium to uranium: what X-ray detectors see in a specimen.
+SYMBOLS = tuple(xraylib.AtomicNumberToSymbol(z) for z in range(4, 93))
+
+
 def atomic_number(element: str) -> int:
     """Atomic number of a symbol.
 
