@@ -6,7 +6,7 @@ The command line, the recipe and the functions themselves check against these.
 WEIGHTINGS = ("poisson", "none")
 DECOMPOSITIONS = ("pca",)
 SOLVERS = ("auto", "covariance", "incremental", "randomized", "full")
-SELECTORS = ("spatial", "cnn", "split", "edge", "elbow", "second-elbow", "all")
+SELECTORS = ("cnn", "spatial", "split", "edge", "elbow", "second-elbow", "all")
 PRESETS = ("solar-cell", "nanoparticles", "core-shell", "layers-gradient", "mineral")
 INTENSITIES = ("windows-linear", "windows", "fit")
 SOURCES = ("denoised", "counts")

@@ -37,9 +37,10 @@ ONLY = {
     "dask_ml": "decompose/pca.py",
     "rsciio": "io/",
     "tensorflow": "classifier/",
+    "keras": "classifier/",
     "click": "cli/",
 }
-HEAVY = {"tensorflow", "dask_ml", "distributed", "rsciio", "matplotlib", "sklearn", "rich"}
+HEAVY = {"tensorflow", "keras", "dask_ml", "distributed", "rsciio", "matplotlib", "sklearn", "rich"}
 LONG = 330
 LONGER = {"quantification/intensity.py"}
 

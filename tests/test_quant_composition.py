@@ -125,3 +125,12 @@ def test_doubtful_pixels_are_counted(quantified):
     assert missing >= 60
     assert f"{missing} of 600 pixels have no net counts" in str(caught[0].message)
     assert "net counts below 0" in str(caught[1].message)
+
+
+def test_error_where_one_line_is_nearly_all():
+    intensity = np.array([1e6, 30.0, 20.0])[:, None]
+    covariance = np.diag(intensity[:, 0])[..., None]
+    spread = 0.1 * FACTORS
+    exact = fractions(intensity, covariance, FACTORS, spread)[1]
+    stored = fractions(intensity, covariance.astype(np.float32), FACTORS, spread)[1]
+    np.testing.assert_allclose(stored, exact, rtol=0.02)

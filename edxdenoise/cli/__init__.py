@@ -22,6 +22,7 @@ _COMMANDS = (
     "report",
     "simulate",
     "train",
+    "evaluate",
     "demo",
 )
 

@@ -46,8 +46,8 @@ def bias_table(
     regions : mapping of str to array of bool, shape (y, x)
         By name; see `area_regions` and `kmeans_regions`.
     intensities, elements
-        As `line_intensity` takes them; a fit is compared without the bound at 0, which is not
-        linear.
+        As `line_intensity` takes them, the file's elements by default; a fit is compared without
+        the bound at 0, which is not linear.
 
     Returns
     -------
@@ -55,6 +55,7 @@ def bias_table(
         One row per region and line: ``region``, ``line``, ``raw``, ``denoised``, ``difference``,
         ``stddev`` and ``z``.
     """
+    elements = tuple(elements) or tuple(ds.attrs.get("elements", ()))
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     lost = weights.estimators - behind_projection(ds, weights.estimators)
     raw, denoised, variance = compute(

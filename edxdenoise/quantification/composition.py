@@ -69,15 +69,14 @@ def fractions(
     valid = (intensity > 0).any(axis=0) & (total > 0)
     total = np.where(valid, total, np.nan)
     fraction = amount / total
-    # J C J' with J = (1 - w 1') / S, of which only C's diagonal and row sums are needed; errors
-    # need no more digits than the covariances have.
-    precision = covariance.dtype
-    own = ((intensity * factor_stddev[:, None]) ** 2).astype(precision)
-    scaled, share = column.astype(precision), fraction.astype(precision)
-    rows = (scaled[:, 0] @ covariance) * scaled + own
-    variance = scaled**2 * covariance[np.arange(lines), np.arange(lines)] + own
-    variance += share * (share * rows.sum(axis=0) - 2 * rows)
-    stddev = np.sqrt(np.maximum(variance, 0)) / total.astype(precision)
+    # J C J' with J = (1 - w 1') / S, of which only C's diagonal and row sums are needed. The sums
+    # keep the precision of the covariances, which are most of the data; what cancels, where one
+    # line is nearly all, does not.
+    own = (intensity * factor_stddev[:, None]) ** 2
+    rows = (factors.astype(covariance.dtype) @ covariance) * column + own
+    variance = column**2 * covariance[np.arange(lines), np.arange(lines)] + own
+    variance += fraction * (fraction * rows.sum(axis=0) - 2 * rows)
+    stddev = np.sqrt(np.maximum(variance, 0)) / total
     return fraction.reshape(shape), stddev.reshape(shape)
 
 

@@ -63,7 +63,7 @@ _UNSURE = 0.2, 0.8
 def select(
     ds: xr.Dataset,
     *,
-    selector: str = "spatial",
+    selector: str = "cnn",
     keep: str | None = None,
     models: Sequence[str] = (),
     seed: int = 0,

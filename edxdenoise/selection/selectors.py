@@ -85,10 +85,11 @@ def select_cnn(ds: xr.Dataset, seed: int) -> Verdict:
 
 
 def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
-    """Components that networks call signal; where they are unsure, together with the statistic.
+    """Components that networks call signal.
 
-    Kept is what has a mean of both probabilities, the networks' and that of the spatial
-    statistic, above one half. The probability given is the networks'.
+    Kept is what has a probability above one half. Where neighbouring pixels share their noise,
+    which the networks have hardly met, it is the mean of their probability and that of the
+    spatial statistic. The probability given is the networks'.
 
     Parameters
     ----------
@@ -100,7 +101,10 @@ def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
     from edxdenoise.classifier import Classifier
 
     probability = Classifier.load(models).probability(ds)
-    return Verdict((probability + evidence_of(ds).probability) / 2 > 0.5, probability)
+    evidence = evidence_of(ds)
+    if evidence.correlated:
+        return Verdict((probability + evidence.probability) / 2 > 0.5, probability)
+    return Verdict(probability > 0.5, probability)
 
 
 def select_all(ds: xr.Dataset, seed: int) -> Verdict:
@@ -109,8 +113,8 @@ def select_all(ds: xr.Dataset, seed: int) -> Verdict:
 
 
 SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
-    "spatial": select_spatial,
     "cnn": select_cnn,
+    "spatial": select_spatial,
     "split": select_split,
     "edge": select_edge,
     "elbow": select_elbow,

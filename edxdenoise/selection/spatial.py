@@ -46,6 +46,7 @@ _PAD, _LEAST_PAD = 4, 8
 LEAST_STATISTIC, LEAST_EFFECT = 4.0, 0.1
 _EFFECT_STEP = 0.02
 _NORMAL_QUARTILE = 0.6745
+_NULL_SPREADS = 3.0
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,20 @@ def spatial_evidence(ds: xr.Dataset, *, noise: ScoreNoise | None = None) -> Spat
     shares = np.array([row[1] for row in rows])
     correlated = noise_correlated(heights[:, 0])
     if correlated:
-        later = slice(count // 2, None)
-        middle = np.median(heights[later], axis=0)
-        spread = np.median(np.abs(heights[later] - middle), axis=0) / _NORMAL_QUARTILE
+        middle, spread = _null(heights[count // 2 :])
         heights = (heights - middle) / np.maximum(spread, 1)
-        shares = shares - np.median(shares[later], axis=0)
+        # What noise alone may well show is no effect.
+        middle, spread = _null(shares[count // 2 :])
+        shares = shares - middle - _NULL_SPREADS * spread
     narrow = [i for i, s in enumerate(scales) if s <= _EFFECT_SCALES]
     effect = np.sqrt(np.clip(shares[:, narrow].max(axis=1), 0, 1))
     return SpatialEvidence(heights.max(axis=1), effect, correlated)
+
+
+def _null(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and robust standard deviation of components that are noise, most of them."""
+    middle = np.median(rows, axis=0)
+    return middle, np.median(np.abs(rows - middle), axis=0) / _NORMAL_QUARTILE
 
 
 def spatial_sums(

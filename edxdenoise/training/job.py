@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from edxdenoise.classifier import Classifier
+from edxdenoise.classifier.model import sign_flipped
 from edxdenoise.errors import ParameterError
-from edxdenoise.training.corpus import make_corpus
+from edxdenoise.training.corpus import make_corpus, read_corpus
+from edxdenoise.training.evaluation import Scores, reliability, score
 from edxdenoise.training.fit import Trained, train
 from edxdenoise.training.labels import read_labels
 from edxdenoise.training.real_files import add_file
@@ -101,3 +109,61 @@ def train_networks(
         from_model=from_model,
         progress=on_pass,
     )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What networks make of components whose label is known.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of those that are clearly signal or noise (label 1 or 0).
+    said, seen : array, shape (bin,)
+        Reliability diagram: mean probability, and share of signal with soft labels cut at 0.5.
+    number : array of int, shape (bin,)
+        Components in each bin.
+    """
+
+    scores: Scores
+    said: np.ndarray
+    seen: np.ndarray
+    number: np.ndarray
+
+
+def evaluate_networks(
+    models: Sequence[str] = (),
+    *,
+    simulated: int = 0,
+    labels: str | Path | None = None,
+    files: Sequence[str | Path] = (),
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Ask networks for components whose labels are known; parameters as in `corpus_files`.
+
+    Phantoms of a seed that a network was trained on tell nothing about it: take another.
+    """
+    classifier = Classifier.load(models)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = corpus_files(
+            folder,
+            simulated=simulated,
+            labels=labels,
+            files=files,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+        data = read_corpus(paths, classifier.kind)
+    start = time.perf_counter()
+    if classifier.kind == "default":
+        inputs = data.inputs.astype(np.float32)
+        probability = (classifier.predict(inputs) + classifier.predict(sign_flipped(inputs))) / 2
+    else:
+        probability = classifier.predict(data.inputs)
+    seconds = time.perf_counter() - start
+    clear = (data.label == 0) | (data.label == 1)
+    scores = score(data.label[clear] == 1, probability[clear], seconds=seconds)
+    return Evaluation(scores, *reliability(data.label >= 0.5, probability))
