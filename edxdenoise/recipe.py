@@ -83,7 +83,7 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, select, keep, seed
+decomposition, components, solver, select, keep, model, seed
     """
 
     input: Input = field(default_factory=Input)
