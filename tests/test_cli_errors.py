@@ -331,6 +331,24 @@ def test_stopped_at_any_time(long_job, tmp_path, wait):
     assert os.listdir(tmp_path) == []
 
 
+def test_stopped_while_text_is_executed(tmp_path):
+    """As dataclasses do when they are imported: CPython must not end the process by SIGINT."""
+    code = (
+        "import os, signal, click\n"
+        "from edxdenoise.cli.helpers import plain_errors\n"
+        "@click.command()\n"
+        "def main():\n"
+        "    with plain_errors():\n"
+        "        exec(f'os.kill({os.getpid()}, signal.SIGTERM)\\nwhile True: pass')\n"
+        "main()\n"
+    )
+    (tmp_path / "stopped.py").write_text(code)
+    command = [sys.executable, "-m", "stopped"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 143
+    one_error(process.stderr, "terminated", "no unfinished output is left")
+
+
 @pytest.mark.slow
 def test_scheduler_that_does_not_answer(cubes, tmp_path):
     start = time.monotonic()

@@ -41,6 +41,14 @@ class _Stopped(click.ClickException):
         self.exit_code = 128 + number  # type: ignore[misc]
 
 
+class _Interrupt(KeyboardInterrupt):
+    """As a KeyboardInterrupt, but not that very class.
+
+    One raised while text runs by ``exec``, as dataclasses do on import, lets CPython end the
+    process by SIGINT whatever exit status is asked for later.
+    """
+
+
 @contextmanager
 def _stopping() -> Iterator[None]:
     """End by SIGTERM as by Ctrl-C: everything cleans up after itself, and one line says so."""
@@ -48,7 +56,7 @@ def _stopping() -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         numbers.append(number)
-        raise KeyboardInterrupt
+        raise _Interrupt
 
     handlers = {number: signal.signal(number, stop) for number in _Stopped.words}
     try:
