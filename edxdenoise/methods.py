@@ -5,6 +5,7 @@ The command line, the recipe and the functions themselves check against these.
 
 WEIGHTINGS = ("poisson", "none")
 DECOMPOSITIONS = ("pca",)
+SUBSPACES = ("union", "neighbour", "pixel")
 SOLVERS = ("auto", "covariance", "incremental", "randomized", "full")
 SELECTORS = ("cnn", "spatial", "split", "edge", "elbow", "second-elbow", "all")
 PRESETS = ("solar-cell", "nanoparticles", "core-shell", "layers-gradient", "mineral")

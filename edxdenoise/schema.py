@@ -127,6 +127,14 @@ COMPONENT_EFFECT_SIZE = VariableSpec(
     "1",
     "estimated correlation of the score map with the map free of noise",
 )
+COMPONENT_NEIGHBOUR = VariableSpec(
+    "component_neighbour",
+    (DIM_COMPONENT,),
+    "i",
+    "1",
+    "whether neighbouring pixels found the component, beyond what random signs give",
+    {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "pixelwise neighbours"},
+)
 COMPONENT_KEEP = VariableSpec(
     "component_keep",
     (DIM_COMPONENT,),

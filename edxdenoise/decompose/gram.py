@@ -84,7 +84,7 @@ def as_delayed(array: da.Array) -> Delayed:
     return delayed_blocks(array.rechunk(-1))[0]
 
 
-def _sum_blocks(partial: da.Array) -> da.Array:
+def sum_blocks(partial: da.Array) -> da.Array:
     """Sum over the first two axes, pair by pair as a tree.
 
     Dask's own ``sum`` joins several blocks before it adds them: with Gram matrices of 2048 channels
@@ -101,7 +101,7 @@ def gram(counts: da.Array, weight_pixel: da.Array) -> da.Array:
     """Gram matrix of the rows X/g, shape (channel, channel), float64; lazy."""
     channels = counts.shape[2]
     small = counts.shape[0] * counts.shape[1] * channels**2 <= _SMALL
-    return _sum_blocks(
+    return sum_blocks(
         da.blockwise(
             gram_block,
             "yxij",
@@ -120,7 +120,7 @@ def gram(counts: da.Array, weight_pixel: da.Array) -> da.Array:
 
 def gram_apply(counts: da.Array, weight_pixel: da.Array, vectors: da.Array) -> da.Array:
     """Product of the Gram matrix with `vectors` (channel, n) in one pass; lazy."""
-    return _sum_blocks(
+    return sum_blocks(
         da.blockwise(
             gram_apply_block,
             "yxin",
@@ -162,7 +162,7 @@ def cross_block(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def cross(scores: da.Array) -> da.Array:
     """T T' of score maps (component, y, x): their products summed over pixels; lazy."""
-    return _sum_blocks(
+    return sum_blocks(
         da.blockwise(
             cross_block,
             "yxij",

@@ -97,7 +97,7 @@ def pca(
     components = check_components(components, shape)
     solver = _check_solver(solver, shape)
     lazy = is_lazy(ds)
-    counts, g, h = _blocks(ds)
+    counts, g, h = weighted_blocks(ds)
     if solver == "covariance":
         basis, total = _covariance(counts, g, h, components)
     elif solver == "randomized":
@@ -114,7 +114,7 @@ def pca(
     scores = project(bind(counts, [scaled, g]), g, scaled)
     variance, rotation = _ritz(scores, components)
     maps, loadings = da.tensordot(rotation.astype(np.float32), scores, axes=1), rotation @ basis
-    signs = _signs(maps)
+    signs = map_signs(maps)
     result = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, components + 1))})
     result = result.assign(
         {
@@ -131,12 +131,12 @@ def pca(
 
 def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:
     """Loadings alone, shape (component, energy), of either sign and without a projection; lazy."""
-    counts, g, h = _blocks(ds)
+    counts, g, h = weighted_blocks(ds)
     solve = _full if _check_solver("auto", counts.shape) == "full" else _covariance
     return solve(counts, g, h, components)[0]
 
 
-def _blocks(ds: xr.Dataset) -> tuple[da.Array, da.Array, da.Array]:
+def weighted_blocks(ds: xr.Dataset) -> tuple[da.Array, da.Array, da.Array]:
     """Counts, g and h as Dask arrays in the same blocks of pixels with whole spectra."""
     blocks = ds if is_lazy(ds) else chunk(ds)
     counts = blocks[COUNTS.name].data.rechunk({2: -1})
@@ -175,7 +175,7 @@ def _check_solver(solver: str, shape: tuple[int, ...]) -> str:
     return "covariance" if channels <= _COVARIANCE_CHANNELS else "incremental"
 
 
-def _signs(scores: da.Array) -> da.Array:
+def map_signs(scores: da.Array) -> da.Array:
     """+1 where the entry of a map with the largest magnitude is positive, else -1."""
     return da.where(scores.max(axis=(1, 2)) >= -scores.min(axis=(1, 2)), 1, -1).astype(np.int8)
 

@@ -1,0 +1,319 @@
+"""Components found by their neighbours: what is alike in pixels that lie side by side.
+
+PCA takes pixels as strangers, so that noise of high variance outranks weak signal. With D the
+weighted data (pixel x channel) and K_s a Gaussian of s pixels over the map without its centre,
+
+    G = sum_s D' K_s D / |K_s|,    |K_s| the root of the sum of its squared weights,
+
+is a covariance between neighbours. No pixel meets itself in it, so that shot noise, even or uneven,
+is 0 on average, and signal that reaches over a few pixels stays (maximum autocorrelation factors:
+P. Switzer and A. A. Green, Stanford Tech. Rep. 6 (1984); minimum noise fraction: A. A. Green et
+al., IEEE Trans. Geosci. Remote Sens. 26 (1988) 65). Its eigenvectors are orthonormal in the
+weighted space, as PCA's loadings are. Kernels end at the border of a stacked map.
+
+How many are signal is told by the same sum with the sign of every pixel flipped at random: what
+remains of it beside the components found is noise, whatever its kind, and an eigenvalue must exceed
+the largest of that by a tenth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import dask
+import dask.array as da
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from dask.graph_manipulation import bind
+from scipy.sparse.linalg import eigsh
+
+from edxdenoise.compute import load
+from edxdenoise.cube import add_history, is_lazy
+from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
+from edxdenoise.decompose.pca import map_signs, weighted_blocks
+from edxdenoise.errors import ParameterError
+from edxdenoise.methods import SUBSPACES
+from edxdenoise.schema import (
+    COMPONENT_MAP,
+    COMPONENT_NEIGHBOUR,
+    COMPONENT_SPECTRUM,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    COORD_AREA,
+    COUNTS,
+    DIM_COMPONENT,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+
+_SCALES = (1.0, 4.0)  # pixels
+_TRUNCATE = 3.0
+_REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
+# By how much an eigenvalue must exceed the null: a tenth, or 4 standard deviations of the difference
+# of two largest eigenvalues of noise. Those measured on 64 x 64 to 200 x 200 pixels and 120 or 200
+# channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994) 151): one has
+# 1.1 channels^(-2/3) of its value.
+_MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
+# Values of a tile and its surroundings: 32 MB as float32, of which a worker holds a few copies.
+TILE_VALUES = 8_000_000
+_SMALLEST_TILE = 2 * _REACH
+
+
+def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.Dataset:
+    """Put components found by their neighbours among, or in place of, those of `pca`.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``, weights and the components that `edxdenoise.pca` gives. Stacked maps
+        (coordinate ``area``) are not neighbours of one another.
+    subspace : {"union", "neighbour", "pixel"}
+        ``neighbour`` takes eigenvectors of the neighbour covariance alone; ``union`` those of them
+        that are signal, and of the pixelwise components what these leave over: grains of single
+        pixels have no neighbours of their kind. ``pixel`` returns `ds` as it is.
+    seed : int
+        Of the signs.
+
+    Returns
+    -------
+    Dataset
+        As many components as before, orthonormal in the weighted space: first that of `pca`, the
+        total of every pixel and channel; then those that exceed the sign-flip null, flagged in
+        ``component_neighbour``, by their neighbour covariance; then the others. Lazy in, lazy
+        out.
+
+    Raises
+    ------
+    ParameterError
+        If the subspace is unknown.
+    """
+    if subspace not in SUBSPACES:
+        raise ParameterError(f"subspace '{subspace}' must be one of {', '.join(SUBSPACES)}")
+    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY, COMPONENT_SPECTRUM, COMPONENT_VARIANCE)
+    if subspace == "pixel":
+        return ds
+    counts, g, h = weighted_blocks(ds)
+    spectra, before, ratio = (
+        da.asarray(ds[spec.name].data)
+        for spec in (COMPONENT_SPECTRUM, COMPONENT_VARIANCE, COMPONENT_VARIANCE_RATIO)
+    )
+    count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
+    stacked = COORD_AREA in ds.coords
+    area = da.asarray(ds[COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
+    sums = neighbour_covariance(counts, g, area, seed) / h[:, np.newaxis] / h
+    parts = dask.delayed(_basis, nout=2)(
+        as_delayed(sums), as_delayed(spectra), as_delayed(before), subspace
+    )
+    basis = da.from_delayed(parts[0], spectra.shape, np.float64)
+    found = da.from_delayed(parts[1], (count,), np.int8)
+    scaled = basis / h
+    # Read again once the basis is known, as `pca` does.
+    maps = project(bind(counts, [scaled, g]), g, scaled)
+    variance = (maps.astype(np.float64) ** 2).sum(axis=(1, 2)) / pixels
+    side = map_signs(maps)
+    result = ds.assign(
+        {
+            COMPONENT_MAP.name: COMPONENT_MAP.array(maps * side[:, np.newaxis, np.newaxis]),
+            COMPONENT_SPECTRUM.name: COMPONENT_SPECTRUM.array(basis * side[:, np.newaxis]),
+            COMPONENT_VARIANCE.name: COMPONENT_VARIANCE.array(variance),
+            # The ratio of any component tells the total variance.
+            COMPONENT_VARIANCE_RATIO.name: COMPONENT_VARIANCE_RATIO.array(
+                variance * (ratio[0] / before[0])
+            ),
+            COMPONENT_NEIGHBOUR.name: COMPONENT_NEIGHBOUR.array(found),
+        }
+    )
+    result = add_history(result, f"neighbours subspace={subspace} seed={seed}")
+    return result if is_lazy(ds) else load(result)
+
+
+def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: int) -> da.Array:
+    """G h h' and the same with random signs, shape (2, channel, channel), float64; lazy.
+
+    Parameters
+    ----------
+    counts : dask array, shape (y, x, energy)
+    g : dask array, shape (y, x)
+        Pixel weights.
+    area : dask array of int, shape (y,)
+        Stacked map that a row belongs to.
+    seed : int
+        Of the signs, which do not depend on how the counts are cut into blocks.
+    """
+    rows, columns, channels = counts.shape
+    side = max(math.isqrt(TILE_VALUES // channels) - 2 * _REACH, _SMALLEST_TILE)
+    tiles = (even_parts(rows, side), even_parts(columns, side))
+    # Farther than the map is wide there is nothing to reach.
+    reach = (min(_REACH, rows), min(_REACH, columns))
+    sign = np.random.default_rng(seed).integers(0, 2, (rows, columns), np.int8) * 2 - 1
+    # A weight of 0 leaves out what the tiles are padded with.
+    pixels = [1 / g, da.from_array(sign), da.broadcast_to(area[:, None], (rows, columns))]
+    padded = [
+        da.overlap.overlap(
+            array.rechunk((*tiles, *(-1 for _ in array.shape[2:]))),
+            depth=dict(enumerate(reach)),
+            boundary={0: 0, 1: 0},
+            allow_rechunk=False,
+        )
+        for array in (counts, *pixels)
+    ]
+    cube, *maps = padded
+    sums = sum_blocks(
+        da.blockwise(
+            neighbour_block,
+            "yxsij",
+            cube,
+            "yxe",
+            *(part for each in maps for part in (each, "yx")),
+            new_axes={"s": 2, "i": channels, "j": channels},
+            adjust_chunks={"y": 1, "x": 1},
+            concatenate=True,
+            dtype=np.float64,
+            reach=reach,
+        )
+    )
+    return (sums + sums.transpose(0, 2, 1)) / 2
+
+
+def even_parts(size: int, most: int) -> tuple[int, ...]:
+    """Parts of nearly equal size, none larger than `most`.
+
+    Examples
+    --------
+    >>> even_parts(90, 86), even_parts(10, 86)
+    ((45, 45), (10,))
+    """
+    number = -(-size // most)
+    return tuple(size // number + (i < size % number) for i in range(number))
+
+
+def neighbour_block(
+    counts: np.ndarray,
+    inverse_weight: np.ndarray,
+    sign: np.ndarray,
+    area: np.ndarray,
+    reach: tuple[int, int] = (_REACH, _REACH),
+) -> np.ndarray:
+    """Neighbour products of one tile, shape (1, 1, 2, channel, channel), as they are and flipped.
+
+    Parameters
+    ----------
+    counts : array, shape (y + 2 r, x + 2 r, energy)
+        With surroundings of r pixels.
+    inverse_weight, sign, area : array, shape (y + 2 r, x + 2 r)
+        1/g (0 where there is no pixel), random signs, number of the stacked map.
+    reach : tuple of int
+        r along y and x.
+    """
+    inside_y, inside_x = (slice(r, -r) for r in reach)
+    rows = np.multiply(counts, inverse_weight[..., np.newaxis], dtype=np.float32, casting="unsafe")
+    of_row = area[:, reach[1]]
+    same = of_row[:, np.newaxis] == of_row
+    kernels = [_kernel(s, len(counts), counts.shape[1]) for s in _SCALES]
+    sums = np.empty((1, 1, 2, counts.shape[2], counts.shape[2]))
+    for flipped in range(2):
+        if flipped:
+            rows *= sign[..., np.newaxis]
+        own = rows[inside_y, inside_x].reshape(-1, counts.shape[2])
+        near: np.ndarray | float = 0.0
+        for along_y, along_x, centre in kernels:
+            # Products with banded matrices: many times faster than filters channel by channel.
+            strip = np.tensordot((along_y * same)[inside_y], rows, axes=1)
+            near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
+            near -= centre * own
+        sums[0, 0, flipped] = own.T @ near
+    return sums
+
+
+def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Gaussian along y and x as banded matrices, and its centre, over |K| without the centre.
+
+    Examples
+    --------
+    >>> along_y, along_x, centre = _kernel(1.0, 30, 30)
+    >>> weights = np.outer(along_y[15], along_x[15])
+    >>> weights[15, 15] -= centre
+    >>> bool(abs((weights**2).sum() - 1) < 1e-6), bool(abs(weights[15, 15]) < 1e-7)
+    (True, True)
+    """
+    reach = int(_TRUNCATE * scale + 0.5)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
+    norm = np.sqrt((line**2).sum() ** 2 - 1)
+    bands = []
+    for size in (rows, columns):
+        distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+        band = np.where(distance <= reach, np.exp(-0.5 * (distance / scale) ** 2), 0)
+        bands.append(band.astype(np.float32))
+    return bands[0], bands[1] / np.float32(norm), np.float32(1 / norm)
+
+
+def _basis(
+    sums: np.ndarray, spectra: np.ndarray, variance: np.ndarray, subspace: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal spectra (component, channel), and which of them exceed the sign-flip null.
+
+    Parameters
+    ----------
+    sums : array, shape (2, channel, channel)
+        Neighbour covariance, and with random signs.
+    spectra, variance : array
+        Of the pixelwise components.
+    subspace : {"union", "neighbour"}
+    """
+    count = len(spectra)
+    first = spectra[:1]
+    covariance, flipped = sums
+    within = without(covariance, first)
+    values, vectors = scipy.linalg.eigh(
+        within, subset_by_index=(len(within) - min(count, len(within)), len(within) - 1)
+    )
+    values, vectors = values[::-1], vectors.T[::-1]
+    number = signal_number(values[: count - 1], vectors, flipped, first)
+    basis = [first, vectors[: number if subspace == "union" else count - 1]]
+    if subspace == "union" and count > number + 1:
+        known = np.concatenate(basis)
+        left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ known.T @ known)
+        basis.append(np.linalg.svd(left, full_matrices=False)[2][: count - number - 1])
+    found = np.zeros(count, np.int8)
+    found[1 : number + 1] = 1
+    return orthonormal_rows(np.concatenate(basis)), found
+
+
+def signal_number(
+    values: np.ndarray, vectors: np.ndarray, flipped: np.ndarray, first: np.ndarray
+) -> int:
+    """How many eigenvalues exceed what random signs leave beside the components before them.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        Of the neighbour covariance beside `first`, falling.
+    vectors : array, shape (n, channel)
+    flipped : array, shape (channel, channel)
+        Neighbour covariance with random signs.
+    first : array, shape (1, channel)
+    """
+    left = without(flipped, first)
+    filled = np.count_nonzero(np.diag(flipped))
+    least = 1 + max(_MARGIN, _SPREADS * filled ** (-2 / 3))
+    for number, value in enumerate(values):
+        start = np.ones(len(left)) / np.sqrt(len(left))
+        null = eigsh(left, k=1, which="LA", v0=start, return_eigenvectors=False)[0]
+        if value <= least * null:
+            return number
+        left = without(left, vectors[number : number + 1])
+    return len(values)
+
+
+def without(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """A symmetric matrix with orthonormal rows `vectors` projected out of both sides."""
+    left = matrix - vectors.T @ (vectors @ matrix)
+    return left - (left @ vectors.T) @ vectors
+
+
+def orthonormal_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows made orthonormal to rounding, each as near to what it was as that allows."""
+    triangle = np.linalg.qr(rows.T)
+    return (triangle[0] * np.sign(np.diag(triangle[1]))).T
