@@ -11,7 +11,13 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import norm, ttest_ind
 
-from edxdenoise.quantification.composition import factor_arrays, fractions, parse_ratio, ratio
+from edxdenoise.quantification.composition import (
+    factor_arrays,
+    fractions,
+    parse_ratio,
+    ratio,
+    unbiased_intensity,
+)
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.schema import (
@@ -19,9 +25,7 @@ from edxdenoise.schema import (
     COORD_AREA,
     DIM_X,
     DIM_Y,
-    LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_UNBOUNDED,
     RATIO,
 )
 
@@ -37,12 +41,6 @@ def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
             name = names[number - 1] if number <= len(names) else f"area {number}"
             regions[name] = np.broadcast_to((numbers == number)[:, np.newaxis], shape)
     return regions
-
-
-def summable(ds: xr.Dataset) -> xr.DataArray:
-    """Net counts whose sums over pixels are unbiased: a fit's without the bound at 0."""
-    fitted = LINE_INTENSITY_UNBOUNDED.name in ds
-    return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
 
 
 def region_table(
@@ -79,7 +77,7 @@ def region_table(
     """
     factors, spread = factor_arrays(lines, k_factor_unit)[1]
     elements = [element_of(name) for name in lines]
-    intensity = summable(ds).values.astype(float)
+    intensity = unbiased_intensity(ds).values.astype(float)
     covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
     rows = []
     for region, mask in regions.items():
@@ -211,6 +209,6 @@ def bin_ratio(
     bins = {DIM_Y: factor, DIM_X: factor}
     intensity, covariance = (
         part.astype(float).coarsen(bins, boundary="trim").sum()
-        for part in (summable(ds), ds[LINE_INTENSITY_COVARIANCE.name])
+        for part in (unbiased_intensity(ds), ds[LINE_INTENSITY_COVARIANCE.name])
     )
     return ratio(intensity.values, covariance.values, factors, spread, pair)
