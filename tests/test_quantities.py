@@ -25,7 +25,8 @@ from edxdenoise.quantification.regions import (
 )
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.bias import bias_figure
-from edxdenoise.report.distributions import distribution, group_values, with_error
+from edxdenoise.report.distributions import distribution, group_values
+from edxdenoise.report.text import with_error
 from edxdenoise.report.integration import background_level, background_line, integration_figure
 from edxdenoise.report.quantities import (
     binned_ratio,

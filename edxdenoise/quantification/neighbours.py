@@ -27,7 +27,9 @@ _UNEVEN = 0.2
 _CHANCE = 2.0
 
 
-def expected_sums(variances: xr.DataArray, intensities: xr.DataArray, totals: xr.DataArray) -> xr.DataArray:
+def expected_sums(
+    variances: xr.DataArray, intensities: xr.DataArray, totals: xr.DataArray
+) -> xr.DataArray:
     """Variances and intensities as they are expected of each pixel.
 
     Parameters

@@ -25,6 +25,7 @@ from edxdenoise.schema import (
     COORD_AREA,
     DIM_X,
     DIM_Y,
+    LINE_DETECTED,
     LINE_INTENSITY_COVARIANCE,
     RATIO,
 )
@@ -73,10 +74,12 @@ def region_table(
         One row per region and quantity: ``region``, ``quantity`` ("Pb at%" or "I/Pb"), ``value``
         and ``stddev`` of the summed counts (errors of the k-factors included),
         ``stddev_counting`` (without them), ``mean_of_pixels``, ``stddev_of_pixels`` (their
-        scatter), ``pixels``.
+        scatter), ``pixels``: how many those are of, where a line is detected, or the divisor.
     """
     factors, spread = factor_arrays(lines, k_factor_unit)[1]
     elements = [element_of(name) for name in lines]
+    # Where no line is seen, percents of pixels are noise over noise, and so is any mean of them.
+    seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
     intensity = unbiased_intensity(ds).values.astype(float)
     covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
     rows = []
@@ -86,7 +89,7 @@ def region_table(
         variance = covariance[:, :, mask].sum(axis=-1)
         with_k = fractions(total, variance.copy(), factors, spread)
         counting = fractions(total, variance.copy(), factors, np.zeros_like(spread))
-        pixels = ds[ATOMIC_PERCENT.name].values[:, mask]
+        pixels = ds[ATOMIC_PERCENT.name].values[:, mask & seen]
         for i, element in enumerate(elements):
             rows.append(
                 _row(
