@@ -16,8 +16,8 @@ from edxdenoise.errors import DataError
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
-    background_windows,
     LineSpec,
+    background_windows,
     check_calibration,
     check_composition,
     check_explained,

@@ -118,5 +118,5 @@ def test_strong_lines_are_sorted_and_scaled():
 
 def test_lines_listed_tell_what_the_beam_hardly_excites():
     listed = {line["line"]: line for line in list_lines(["Fe"], (0, 10), beam_energy=12.0)}
-    assert listed["Fe_Ka1"]["hardly_excited"] and not listed["Fe_La"]["hardly_excited"]
+    assert listed["Fe_Ka1"]["hardly_excited"] and not listed["Fe_La1"]["hardly_excited"]
     assert not any(line["hardly_excited"] for line in list_lines(["Fe"], (0, 10)))

@@ -109,9 +109,9 @@ def ratio(
 
 
 def unbiased_intensity(ds: xr.Dataset) -> xr.DataArray:
-    """Net counts whose means are right: a fit's without the bound at 0, which cuts noise on one side.
+    """Net counts whose means are right: a fit's without the bound at 0.
 
-    Compositions are of these, so that maps, their errors and sums over regions belong together.
+    The bound cuts noise on one side. Compositions are of these, so that maps, their errors and sums over regions belong together.
     """
     fitted = LINE_INTENSITY_UNBOUNDED.name in ds
     return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
@@ -142,8 +142,8 @@ def cliff_lorimer(
     Dataset
         With ``weight_percent``, ``atomic_percent`` and, for ratios, ``ratio_map``, each with its
         ``_stddev``. They are of `unbiased_intensity`. Pixels in which no line has net counts are
-        NaN, and ratios where the divisor is not detected. Other variables by element, such as the truth of a phantom, are cut to
-        the elements of `lines`. Lazy in, lazy out.
+        NaN, and ratios where the divisor is not detected. Other variables by element, such as the
+        truth of a phantom, are cut to the elements of `lines`. Lazy in, lazy out.
 
     Raises
     ------

@@ -10,9 +10,9 @@ weighted by g (pixel) and h (channel), the pixel weight cancels and I_l = sum_j 
 b_l = (P'P (h a_l)) / h. The same formula holds with b for a. The loadings themselves are taken as
 known, and what the dropped components held is a bias that no variance shows (see `bias`).
 
-Expected counts are those of the pixel and its neighbours together (see `neighbours`), raw or rebuilt
-as the intensities are. A variance is no less than what a count among the neighbours gives, or the
-background of the mean spectrum.
+Expected counts are those of the pixel and its neighbours together (see `neighbours`), raw or
+rebuilt as the intensities are. A variance is no less than what one count among the neighbours
+gives, or a share of the background of the mean spectrum.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What is expected of a pixel, by itself and its neighbours.
 
-The variance of Poisson counts is what was expected of them. Counts of one pixel are a poor guide to
-that: a pixel that happens to be low gets too small an error, so that deviations downwards look
-larger than those upwards. Neighbours know nothing of its noise. So variances are averaged over about
-a pixel, with the totals of the pixels as weights, and scaled back to the pixel's own total:
+The variance of Poisson counts is what was expected of them. Counts of one pixel are a poor guide
+to that: a pixel that happens to be low gets too small an error, so that deviations downwards look
+larger than those upwards. Neighbours know nothing of its noise. So variances are averaged over
+about a pixel, with the totals of the pixels as weights, and scaled back to the pixel's own total:
 thickness, which changes from pixel to pixel, cancels. A pixel whose intensities differ from those
 of its neighbours by more than chance lies at an interface and speaks for itself.
 """
