@@ -136,5 +136,6 @@ def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
         ]
         rows.append([quantity, *cells])
     stated = any(spec.k_factor_stddev for spec in recipe.lines.values())
-    errors = "" if stated else "no k-factor states its error: these are of counting alone"
-    print_table(errors, ["", *regions], rows)
+    print_table("", ["", *regions], rows)
+    if not stated:
+        say("errors are of counting alone: no k-factor states its own")

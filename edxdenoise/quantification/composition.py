@@ -111,7 +111,8 @@ def ratio(
 def unbiased_intensity(ds: xr.Dataset) -> xr.DataArray:
     """Net counts whose means are right: a fit's without the bound at 0.
 
-    The bound cuts noise on one side. Compositions are of these, so that maps, their errors and sums over regions belong together.
+    The bound cuts noise on one side. Compositions are of these, so that maps, their errors and
+    sums over regions belong together.
     """
     fitted = LINE_INTENSITY_UNBOUNDED.name in ds
     return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]

@@ -31,14 +31,19 @@ from edxdenoise.schema import (
 )
 
 
+# Standard deviations by which what is in a region must exceed nothing.
+_SEEN = 3.0
+
+
 def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
-    """Masks (y, x) of the whole map and, where maps were stacked, of each area by its name."""
+    """Masks (y, x) of the whole map and, where several were stacked, of each area by its name."""
     shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
     regions = {"all": np.ones(shape, bool)}
     if COORD_AREA in ds.coords:
         numbers = ds[COORD_AREA].values
         names = ds[COORD_AREA].attrs.get("area_label", [])
-        for number in np.unique(numbers):
+        several = np.unique(numbers)
+        for number in several if several.size > 1 else ():
             name = names[number - 1] if number <= len(names) else f"area {number}"
             regions[name] = np.broadcast_to((numbers == number)[:, np.newaxis], shape)
     return regions
@@ -55,7 +60,7 @@ def region_table(
     """Composition and ratios of regions, of summed counts and as means over pixels.
 
     Summed counts are the estimate to quote: a mean of ratios over pixels is biased upwards where
-    the divisor is noisy.
+    the divisor is noisy. NaN where all lines together are within the noise.
 
     Parameters
     ----------
@@ -87,6 +92,9 @@ def region_table(
         total = intensity[:, mask].sum(axis=-1)
         # Pixels are independent: the filter of the denoiser runs along channels only.
         variance = covariance[:, :, mask].sum(axis=-1)
+        # A sum within its own noise has no composition.
+        if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
+            total = np.full_like(total, np.nan)
         with_k = fractions(total, variance.copy(), factors, spread)
         counting = fractions(total, variance.copy(), factors, np.zeros_like(spread))
         pixels = ds[ATOMIC_PERCENT.name].values[:, mask & seen]
@@ -102,11 +110,7 @@ def region_table(
                 )
             )
         for i, text in enumerate(ratios):
-            # Over the pixels that have a ratio: elsewhere the divisor is background, whose small
-            # errors add up over a large region.
-            inside = mask & np.isfinite(ds[RATIO.name].values[i])
-            total = intensity[:, inside].sum(axis=-1)
-            variance = covariance[:, :, inside].sum(axis=-1)
+            # Over all pixels: those whose divisor is detected are those where noise raised it.
             pair = parse_ratio(text, elements)
             value, stddev = ratio(total, variance, factors, spread, pair)
             _, plain = ratio(total, variance, factors, np.zeros_like(spread), pair)
