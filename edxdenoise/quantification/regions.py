@@ -30,7 +30,6 @@ from edxdenoise.schema import (
     RATIO,
 )
 
-
 # Standard deviations by which what is in a region must exceed nothing.
 _SEEN = 3.0
 
