@@ -103,6 +103,8 @@ def run_recipe(
         with progress("reading"), reading(files):
             maps = [_read(path, recipe.input.signal, memory_limit) for path in files]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
+            if recipe.lines:
+                check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
             ds = _block(ds, components, memory_limit, workers)
             found = survey(ds)
@@ -185,6 +187,17 @@ def convert_file(
         save_dataset(ds, out, overwrite=overwrite)
 
 
+def demo_recipe() -> Recipe:
+    """What `run_demo` does with its phantom."""
+    lines = {name: LineSpec(k, k_factor_stddev=0.1 * k) for name, k in _DEMO_FACTORS.items()}
+    return Recipe(
+        Input(("phantom.zarr",)),
+        lines=lines,
+        quantify=Quantify(ratios=("I/Pb", "N/Pb"), intensities="fit"),
+        output=Output("denoised.zarr", "report"),
+    )
+
+
 def run_demo(
     folder: str | Path,
     *,
@@ -199,15 +212,8 @@ def run_demo(
         with progress("simulation"):
             phantom = simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
             save_dataset(phantom, partial / "phantom.zarr")
-        lines = {name: LineSpec(k, k_factor_stddev=0.1 * k) for name, k in _DEMO_FACTORS.items()}
-        recipe = Recipe(
-            Input(("phantom.zarr",)),
-            lines=lines,
-            quantify=Quantify(ratios=("I/Pb", "N/Pb"), intensities="fit"),
-            output=Output("denoised.zarr", "report"),
-        )
         return run_recipe(
-            recipe,
+            demo_recipe(),
             folder=partial,
             memory_limit=memory_limit,
             workers=workers,

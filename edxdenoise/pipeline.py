@@ -17,12 +17,15 @@ from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
     LineSpec,
+    background_windows,
     check_calibration,
     check_composition,
     check_explained,
     check_lines,
+    check_reach,
     cliff_lorimer,
     element_of,
+    energy_range,
     line_intensity,
     mask_vacuum,
     parse_ratio,
@@ -34,6 +37,7 @@ from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.survey import Survey, check_survey, shrink, survey, warn_zero_peak
+from edxdenoise.xray import atomic_number
 
 # Called with what is being done; what it returns is entered while it is done.
 Progress = Callable[[str], AbstractContextManager[object]]
@@ -203,12 +207,29 @@ def quantities(ds: xr.Dataset) -> xr.Dataset:
     return ds[[name for name, array in ds.data_vars.items() if dims & set(array.dims)]]
 
 
-def check_quantify(lines: Mapping[str, LineSpec], recipe: Quantify) -> None:
-    """Check all that can be checked of a quantification before hours of work."""
+def check_quantify(
+    lines: Mapping[str, LineSpec], recipe: Quantify, ds: xr.Dataset | None = None
+) -> None:
+    """Check all that can be checked of a quantification before hours of work.
+
+    With a Dataset also whether its energy axis holds the lines and has room for their windows.
+    """
     check_lines(lines)
     weight_k_factors(lines, recipe.k_factor_unit)
     for text in recipe.ratios:
         parse_ratio(text, [element_of(name) for name in lines])
+    for element in recipe.elements:
+        atomic_number(element)
+    if ds is not None:
+        check_reach(lines, energy_range(ds))
+        if recipe.intensities != "fit":
+            background_windows(
+                lines,
+                energy_range(ds),
+                elements=recipe.elements or ds.attrs.get("elements", ()),
+                beam_energy=ds.attrs.get("beam_energy"),
+                resolution=float(ds.attrs.get("detector_resolution", 130.0)),
+            )
 
 
 def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:

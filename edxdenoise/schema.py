@@ -159,7 +159,7 @@ LINE_INTENSITY_UNBOUNDED = VariableSpec(
     _LINE_MAP,
     "f",
     "counts",
-    "line_intensity of a fit without the bound at 0, for sums over pixels: cut noise adds up",
+    "line_intensity of a fit without the bound at 0: what compositions and sums are of",
 )
 LINE_INTENSITY_STDDEV = VariableSpec(
     "line_intensity_stddev", _LINE_MAP, "f", "counts", _STDDEV + "line_intensity"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,6 +121,31 @@ def describe_cube(
         "empty_pixels": found.empty_pixels / pixels,
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
+    factors = vendor_k_factors(json.loads(ds.attrs.get("original_metadata") or "{}"))
+    if factors:
+        result["k_factors"] = factors
     if COORD_AREA in ds.coords:
         result["areas"] = list(ds[COORD_AREA].attrs.get("area_label", []))
     return result
+
+
+def vendor_k_factors(metadata: Any, path: str = "") -> dict[str, Any]:
+    """Entries of a vendor's metadata that are called k-factors, by their path.
+
+    What they count, an alpha line or its whole family, the vendor's manual says.
+
+    Examples
+    --------
+    >>> vendor_k_factors({"Results": {"Fe": {"K-factor": 1.45, "Z": 26}}})
+    {'Results.Fe.K-factor': 1.45}
+    """
+    if not isinstance(metadata, dict):
+        return {}
+    found = {}
+    for key, value in metadata.items():
+        full = f"{path}.{key}" if path else str(key)
+        if re.search(r"k[\W_]?factor", str(key), re.IGNORECASE):
+            found[full] = value
+        else:
+            found |= vendor_k_factors(value, full)
+    return found

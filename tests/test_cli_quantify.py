@@ -94,6 +94,50 @@ def test_impossible_input_is_one_line(folder, options, words):
     assert not (folder / "bad.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("[lines.Pb_Lx]\nk_factor = 1", "'lines.Pb_Lx': line 'Pb_Lx' is not known"),
+        (
+            "[lines.Pb_La]\nk_factor = 1\n[lines.Pb_Ma]\nk_factor = 1",
+            "'Pb_La' and 'Pb_Ma' are both",
+        ),
+        ("[lines.Pb_La]\nk_factor = 1\nwindow = [10, 26]", "window' has [10, 26] keV, outside the"),
+        ("[lines.Pb_La]\nk_factor = 1\nwindow = [10.9, 10.2]", "window' is [10.9, 10.2], must run"),
+        ("[lines.Pb_La]\nk_factor = 1\nbackground = [[9, 9.1], [26, 27]]", "has [26, 27] keV, out"),
+        ("[lines.Pb_La]\nk_factor = 0", "'lines.Pb_La.k_factor' is 0.0, must be a number above 0"),
+        ("[lines.Pb_La]\nk_factor = -4", "'lines.Pb_La.k_factor' is -4.0, must be a number above"),
+        ("[lines.Pb_La]\nk_factor = '4.3'", "'lines.Pb_La.k_factor' is '4.3', must be a number"),
+        ("[lines.Pb_La]", "no k-factor for Pb_La; give --k-factor Pb_La=VALUE or k_factor in"),
+        ("[lines.Pb_Ka]\nk_factor = 1", "line 'Pb_Ka' at 74.97 keV lies outside the energy axis"),
+        (
+            "[lines.Pb_La]\nk_factor = 1\n[quantify]\nelements = ['Cuu']",
+            "element 'Cuu' is not known",
+        ),
+    ],
+)
+def test_bad_recipe_is_one_line_before_any_work(folder, lines, words):
+    recipe = folder / "bad.toml"
+    files = "[input]\nfiles = ['phantom.zarr']\n[output]\nfile = 'bad.zarr'\n"
+    recipe.write_text(files + lines + "\n")
+    result = run("run", recipe)
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("Error: ") and words in line
+    assert not (folder / "bad.zarr").exists()
+
+
+def test_run_and_demo_print_their_recipes(folder):
+    recipe = folder / "printed.toml"
+    recipe.write_text("[input]\nfiles = ['a.bcf']\n[lines.Pb_La]\nk_factor = 4.4\n")
+    printed = run("run", recipe, "--print-recipe")
+    assert Recipe.from_toml(printed.stdout) == Recipe.from_file(recipe)
+    assert Recipe.from_toml(run("demo", "--print-recipe").stdout).quantify.ratios == (
+        "I/Pb",
+        "N/Pb",
+    )
+
+
 def test_k_factor_that_no_line_uses_is_refused(folder):
     recipe = folder / "one.toml"
     recipe.write_text("[lines.Pb_La]\nk_factor = 4.4\n")

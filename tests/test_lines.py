@@ -5,7 +5,7 @@ import pytest
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification.composition import parse_ratio
-from edxdenoise.quantification.families import element_of, families, strong_lines
+from edxdenoise.quantification.families import element_of, families, list_lines, strong_lines
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, weight_k_factors
 from edxdenoise.xray import atomic_weight, line_energy
 
@@ -16,8 +16,8 @@ SPAN = (0.15, 13.0)
     ("lines", "message"),
     [
         ({}, "no line to quantify"),
-        ({"Pb_Lx": LineSpec()}, "line 'Pb_Lx' is not known; the lines of Pb are"),
-        ({"Xx_Ka": LineSpec()}, "element 'Xx' is not known"),
+        ({"Pb_Lx": LineSpec()}, "'lines.Pb_Lx': line 'Pb_Lx' is not known; the lines of Pb are"),
+        ({"Xx_Ka": LineSpec()}, "'lines.Xx_Ka': element 'Xx' is not known"),
         ({"Pb_La": LineSpec(), "Pb_Ma": LineSpec()}, "'Pb_La' and 'Pb_Ma' are both of Pb"),
         ({"Pb_La": LineSpec(0.0)}, r"'lines.Pb_La.k_factor' is 0.0, must be a number above 0"),
         ({"Pb_La": LineSpec(-2.0)}, r"'lines.Pb_La.k_factor' is -2.0"),
@@ -33,6 +33,10 @@ SPAN = (0.15, 13.0)
         ),
         ({"Pb_La": LineSpec(background=((9.0, 9.1),) * 3)}, "has 3 windows, must have 1 or 2"),
         ({"Pb_La": LineSpec(window=(9.0, 9.5))}, "must hold the line at 10.55 keV"),
+        (
+            {"Pb_La": LineSpec(background=((10.0, 10.2), (10.5, 11.0)))},
+            r"'lines.Pb_La.background' has \[10.5, 11.0\] keV, which holds the line itself",
+        ),
     ],
 )
 def test_bad_lines_are_named(lines, message):
@@ -110,3 +114,9 @@ def test_strong_lines_are_sorted_and_scaled():
     assert energies == sorted(energies)
     assert {share for name, _, share in listed if name.startswith("C_")} >= {1.0}
     assert all(0.02 <= share <= 1 for *_, share in listed)
+
+
+def test_lines_listed_tell_what_the_beam_hardly_excites():
+    listed = {line["line"]: line for line in list_lines(["Fe"], (0, 10), beam_energy=12.0)}
+    assert listed["Fe_Ka1"]["hardly_excited"] and not listed["Fe_La1"]["hardly_excited"]
+    assert not any(line["hardly_excited"] for line in list_lines(["Fe"], (0, 10)))

@@ -33,7 +33,7 @@ def test_shift_put_in_is_found(mineral, put_in):
     if put_in == 0:
         assert check_calibration(moved, ELEMENTS) is moved
         return
-    with pytest.warns(EdxdenoiseWarning, match=r"the peaks lie [+-]2\d ± \d eV from where"):
+    with pytest.warns(EdxdenoiseWarning, match=r"the peaks lie [+-]2\d\.\d ± 0\.\d eV from where"):
         check_calibration(moved, ELEMENTS)
     corrected = check_calibration(moved, ELEMENTS, correct=True)
     np.testing.assert_allclose(corrected.energy, mineral.energy, atol=0.003)

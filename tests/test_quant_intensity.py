@@ -75,16 +75,44 @@ def test_raw_counts_by_windows_are_not_read_before_time():
     np.testing.assert_allclose(result.line_intensity, expected.line_intensity, rtol=1e-5)
 
 
-def test_plain_variance_of_raw_counts():
-    ds = cell()[["counts"]]
+def test_variance_of_raw_counts_knows_thickness_and_not_noise():
+    """One material, a wedge with a step: variances follow the expected counts of each pixel."""
+    energy = (np.arange(650) + 0.5) * 0.02
+    thickness = np.linspace(0.5, 2, 60) * np.where(np.arange(40) < 20, 1.0, 3.0)[:, np.newaxis]
+    expected = thickness[..., np.newaxis] * (0.2 / energy)
+    counts = np.random.default_rng(0).poisson(expected)
+    ds = make_cube(counts, energy=energy, attrs={"beam_energy": 200.0})
+    weights = line_weights(ds, LINES).estimators
+    true = np.einsum("le,yxe->lyx", weights**2, expected)
+    plain = np.einsum("le,yxe->lyx", weights**2, counts.astype(float))
     result = line_intensity(ds, LINES, source="counts")
-    weights = line_weights(ds, LINES, elements=ELEMENTS).estimators
-    variance = np.einsum("le,yxe->lyx", weights**2, ds.counts.values.astype(float))
-    np.testing.assert_allclose(
-        result.line_intensity_stddev.values**2, np.maximum(variance, 0.97), rtol=0.03
-    )
+    stated = result.line_intensity_stddev.values.astype(float) ** 2
+    for line in range(len(LINES)):
+        scatter = [np.std(part[line] / true[line]) for part in (stated, plain)]
+        assert scatter[0] < 0.7 * scatter[1]
+        assert np.median(stated[line] / true[line]) == pytest.approx(1, abs=0.1)
     diagonal = np.einsum("llyx->lyx", result.line_intensity_covariance.values)
-    np.testing.assert_allclose(diagonal, result.line_intensity_stddev.values**2, rtol=1e-5)
+    np.testing.assert_allclose(diagonal, stated, rtol=1e-5)
+
+
+def test_variance_is_plain_where_all_pixels_are_alike():
+    spectrum = np.random.default_rng(0).integers(3, 40, 650)
+    counts = np.broadcast_to(spectrum.astype(np.uint8), (9, 12, 650))
+    ds = make_cube(counts, energy=(np.arange(650) + 0.5) * 0.02, attrs={"beam_energy": 200.0})
+    weights = line_weights(ds, LINES).estimators
+    result = line_intensity(ds, LINES, source="counts")
+    expected = np.sqrt(weights**2 @ spectrum)
+    for stddev, value in zip(result.line_intensity_stddev.values, expected):
+        np.testing.assert_allclose(stddev, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["counts", "denoised"])
+def test_covariances_can_be(denoised, source):
+    result = line_intensity(denoised, LINES, intensities="fit", source=source)
+    matrices = result.line_intensity_covariance.values.transpose(2, 3, 0, 1).astype(float)
+    size = np.sqrt(np.einsum("yxll->yxl", matrices))
+    smallest = np.linalg.eigvalsh(matrices / size[..., None, :] / size[..., None]).min(axis=-1)
+    assert (smallest > -1e-4).mean() > 0.99
 
 
 def test_variance_of_counts_drawn_again(denoised):
@@ -96,7 +124,9 @@ def test_variance_of_counts_drawn_again(denoised):
     stated = stated.values.reshape(len(LINES), -1)[:, ::97].T
     strong = drawn.mean(axis=0) > 20
     assert strong.sum() > 10
-    np.testing.assert_allclose((stated / drawn.std(axis=0))[strong], 1, atol=0.25)
+    ratio = (stated / drawn.std(axis=0))[strong]
+    # In so coarse a map most pixels lie at interfaces, where neighbours say too much.
+    assert abs(np.median(ratio) - 1) < 0.06 and (np.abs(ratio - 1) < 0.35).all()
 
 
 @pytest.mark.parametrize(("level", "most"), [(2.0, 0.01), (20.0, 0.003)])

@@ -25,7 +25,7 @@ from edxdenoise.quantification.regions import (
 )
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.bias import bias_figure
-from edxdenoise.report.distributions import distribution, group_values, with_error
+from edxdenoise.report.distributions import distribution, group_values
 from edxdenoise.report.integration import background_level, background_line, integration_figure
 from edxdenoise.report.quantities import (
     binned_ratio,
@@ -34,6 +34,7 @@ from edxdenoise.report.quantities import (
     ratios_figure,
 )
 from edxdenoise.report.style import BLUE, ORANGE, style
+from edxdenoise.report.text import with_error
 from edxdenoise.report.value_maps import map_figure, well_known
 
 

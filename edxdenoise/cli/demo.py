@@ -8,7 +8,12 @@ import click
 
 from edxdenoise.cli.components import print_components
 from edxdenoise.cli.helpers import Verbosity, computing
-from edxdenoise.cli.options import PathType, compute_options, overwrite_option
+from edxdenoise.cli.options import (
+    PathType,
+    compute_options,
+    overwrite_option,
+    print_recipe_option,
+)
 from edxdenoise.cli.quantify import print_regions
 
 
@@ -16,19 +21,28 @@ from edxdenoise.cli.quantify import print_regions
 @click.option(
     "-o", "--output", type=PathType(), default=Path("demo"), show_default=True, metavar="DIR"
 )
+@print_recipe_option
 @overwrite_option
 @compute_options
 def demo(
-    output: Path, overwrite: bool, scheduler: str, workers: int | None, memory_limit: int | None
+    output: Path,
+    print_recipe: bool,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
 ) -> None:
     """Simulate a small solar-cell map, denoise and quantify it, and say where the results lie.
 
     \b
     edxdenoise demo
     """
-    from edxdenoise.jobs import run_demo
+    from edxdenoise.jobs import demo_recipe, run_demo
     from edxdenoise.recipe import Recipe
 
+    if print_recipe:
+        click.echo(demo_recipe().to_toml(), nl=False)
+        return
     with computing(scheduler, workers, memory_limit) as progress:
         result = run_demo(
             output,

@@ -118,5 +118,7 @@ def _print_cube(cube: dict[str, Any]) -> None:
         if isinstance(value, float):
             text = f"{value:.6g}"
         line(name.replace("_", " "), f"{text}{units.get(name, '')}")
+    for name, value in cube.get("k_factors", {}).items():
+        line("vendor's k-factor", f"{name}: {value}")
     if "areas" in cube:
         line("areas", ", ".join(cube["areas"]))

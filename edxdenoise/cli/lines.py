@@ -52,7 +52,8 @@ def lines(
             f"{line['fwhm']:.0f}",
             f"{line['share']:.2f}",
             ", ".join(other.replace("_", " ") for other in line["overlaps"]),
+            "above half the beam energy" if line["hardly_excited"] else "",
         ]
         for line in found
     ]
-    print_table("", ["line", "keV", "FWHM / eV", "share", "overlaps"], rows)
+    print_table("", ["line", "keV", "FWHM / eV", "share", "overlaps", ""], rows)

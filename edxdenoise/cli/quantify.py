@@ -117,6 +117,7 @@ def quantify(
 def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
     """Composition and ratios of the map and its areas, one column each."""
     from edxdenoise.quantification import area_regions, region_table
+    from edxdenoise.report.text import with_error
 
     table = region_table(
         ds,
@@ -130,8 +131,11 @@ def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
     for quantity in dict.fromkeys(table["quantity"]):
         own = table[table["quantity"] == quantity].set_index("region")
         cells = [
-            f"{own.loc[region, 'value']:.3g} ± {own.loc[region, 'stddev']:.1g}"
+            with_error(own.loc[region, "value"], own.loc[region, "stddev"]).replace("−", "-")
             for region in regions
         ]
         rows.append([quantity, *cells])
+    stated = any(spec.k_factor_stddev for spec in recipe.lines.values())
     print_table("", ["", *regions], rows)
+    if not stated:
+        say("errors are of counting alone: no k-factor states its own")

@@ -8,16 +8,23 @@ import click
 
 from edxdenoise.cli.components import print_components
 from edxdenoise.cli.helpers import Verbosity, computing, say
-from edxdenoise.cli.options import PathType, compute_options, overwrite_option
+from edxdenoise.cli.options import (
+    PathType,
+    compute_options,
+    overwrite_option,
+    print_recipe_option,
+)
 from edxdenoise.cli.quantify import print_regions
 
 
 @click.command()
 @click.argument("recipe_file", metavar="RECIPE.toml", type=PathType())
+@print_recipe_option
 @overwrite_option
 @compute_options
 def run(
     recipe_file: Path,
+    print_recipe: bool,
     overwrite: bool,
     scheduler: str,
     workers: int | None,
@@ -34,6 +41,9 @@ def run(
     from edxdenoise.recipe import Recipe
 
     recipe = Recipe.from_file(recipe_file)
+    if print_recipe:
+        click.echo(recipe.to_toml(), nl=False)
+        return
     with computing(scheduler, workers, memory_limit) as progress:
         result = run_recipe(
             recipe,

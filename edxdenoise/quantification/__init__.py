@@ -14,9 +14,15 @@ from edxdenoise.quantification.composition import (
     parse_ratio,
     ratio,
 )
+from edxdenoise.quantification.estimators import energy_range
 from edxdenoise.quantification.families import element_of, list_lines
 from edxdenoise.quantification.intensity import line_intensity
-from edxdenoise.quantification.lines import LineSpec, check_lines, weight_k_factors
+from edxdenoise.quantification.lines import (
+    LineSpec,
+    check_lines,
+    check_reach,
+    weight_k_factors,
+)
 from edxdenoise.quantification.regions import (
     area_regions,
     bin_ratio,
@@ -25,20 +31,24 @@ from edxdenoise.quantification.regions import (
 )
 from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
+from edxdenoise.quantification.windows import background_windows
 
 __all__ = [
     "LineSpec",
     "area_regions",
+    "background_windows",
     "bias_table",
     "bin_ratio",
     "check_calibration",
     "check_composition",
     "check_explained",
     "check_lines",
+    "check_reach",
     "cliff_lorimer",
     "compare_groups",
     "element_of",
     "axis_error",
+    "energy_range",
     "energy_shift",
     "fractions",
     "kmeans_regions",

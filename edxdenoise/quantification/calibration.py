@@ -223,11 +223,12 @@ def check_calibration(
         moved[DIM_ENERGY].attrs.update(attrs)
         how = f"shift={-error.shift:.4g} keV at {error.reference:.3g} keV gain={-error.gain:.3g}"
         return add_history(moved, f"check_calibration {how}")
-    text = f"{1000 * error.shift:+.0f} ± {1000 * error.uncertainty:.0f} eV"
+    stddev = f"± {max(1000 * error.uncertainty, 0.1):.1f} eV"
+    text = f"{1000 * error.shift:+.1f} {stddev}"
     if error.gain:
         text = (
             f"{1000 * low:+.0f} eV at {ends[0]:.2f} keV to {1000 * high:+.0f} eV at "
-            f"{ends[1]:.2f} keV (± {1000 * error.uncertainty:.0f} eV)"
+            f"{ends[1]:.2f} keV ({stddev})"
         )
     warnings.warn(
         f"the peaks lie {text} from where they should: windows and fits miss them; correct the "

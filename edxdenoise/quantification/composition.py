@@ -29,6 +29,7 @@ from edxdenoise.schema import (
     LINE_DETECTED,
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_UNBOUNDED,
     RATIO,
     RATIO_STDDEV,
     WEIGHT_PERCENT,
@@ -107,6 +108,16 @@ def ratio(
     return value, np.sqrt(np.maximum(variance, 0)) / below
 
 
+def unbiased_intensity(ds: xr.Dataset) -> xr.DataArray:
+    """Net counts whose means are right: a fit's without the bound at 0.
+
+    The bound cuts noise on one side. Compositions are of these, so that maps, their errors and
+    sums over regions belong together.
+    """
+    fitted = LINE_INTENSITY_UNBOUNDED.name in ds
+    return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
+
+
 def cliff_lorimer(
     ds: xr.Dataset,
     lines: Mapping[str, LineSpec],
@@ -131,9 +142,9 @@ def cliff_lorimer(
     -------
     Dataset
         With ``weight_percent``, ``atomic_percent`` and, for ratios, ``ratio_map``, each with its
-        ``_stddev``. Pixels in which no line has net counts are NaN, and ratios where the divisor
-        is not detected. Other variables by element, such as the truth of a phantom, are cut to
-        the elements of `lines`. Lazy in, lazy out.
+        ``_stddev``. They are of `unbiased_intensity`. Pixels in which no line has net counts are
+        NaN, and ratios where the divisor is not detected. Other variables by element, such as the
+        truth of a phantom, are cut to the elements of `lines`. Lazy in, lazy out.
 
     Raises
     ------
@@ -194,7 +205,7 @@ def parse_ratio(text: str, elements: Sequence[str]) -> tuple[int, int]:
 
 def check_composition(ds: xr.Dataset) -> None:
     """Warn of pixels without a composition, and of net intensities below 0; needs them computed."""
-    intensity = ds[LINE_INTENSITY.name]
+    intensity = unbiased_intensity(ds)
     empty = int(np.isnan(ds[ATOMIC_PERCENT.name].isel({DIM_ELEMENT: 0})).sum())
     pixels = intensity[0].size
     if empty:
@@ -253,7 +264,7 @@ def _by_block(
     ds: xr.Dataset, function: Callable[..., np.ndarray], size: tuple[int, int], **kwargs: Any
 ) -> np.ndarray | da.Array:
     """`function` of intensities and covariances, block by block: (quantity, element, y, x)."""
-    intensity = ds[LINE_INTENSITY.name].data
+    intensity = unbiased_intensity(ds).data
     covariance = ds[LINE_INTENSITY_COVARIANCE.name].data
     if not isinstance(intensity, da.Array) and not isinstance(covariance, da.Array):
         return function(intensity, covariance, **kwargs)

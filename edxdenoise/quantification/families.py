@@ -194,10 +194,12 @@ def list_lines(
     Returns
     -------
     list of dict
-        ``line``, ``energy`` (keV), ``fwhm`` (eV), ``share`` of the element's strongest, and
-        ``overlaps``: lines of other elements within one FWHM.
+        ``line``, ``energy`` (keV), ``fwhm`` (eV), ``share`` of the element's strongest,
+        ``overlaps``: lines of other elements within one FWHM, and ``hardly_excited``: whether it
+        lies above half the beam energy.
     """
-    listed = strong_lines(elements, energy_range, beam_energy=beam_energy)
+    beam = DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy
+    listed = strong_lines(elements, energy_range, beam_energy=beam)
     found: list[dict[str, Any]] = []
     for name, energy, share in listed:
         width = float(fwhm(energy, resolution))
@@ -207,6 +209,13 @@ def list_lines(
             if element_of(other) != element_of(name) and 1000 * abs(position - energy) < width
         ]
         found.append(
-            {"line": name, "energy": energy, "fwhm": width, "share": share, "overlaps": overlaps}
+            {
+                "line": name,
+                "energy": energy,
+                "fwhm": width,
+                "share": share,
+                "overlaps": overlaps,
+                "hardly_excited": energy > beam / 2,
+            }
         )
     return found

@@ -151,22 +151,31 @@ def smooth_background(
     """
     used = energy >= LOWEST_FITTED
     held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
-    plain = efficiency(Detector(), held) * (beam_energy / held - 1)
-    plain *= np.median((mean / plain)[used])
     width = (energy[-1] - energy[0]) / (energy.size - 1)
     position = np.cumsum(used * width * 1000 / fwhm(held, resolution))
     knots = np.arange(0, max(4, np.ceil(position[-1]) + 1))
-    shapes = np.vstack([lines, _triangles(position, knots) * plain])
+    factors = _triangles(position, knots)
     bends = np.diff(np.eye(knots.size), 2, axis=0) / _BEND
-    peaks = np.zeros(energy.shape)
-    # The weights need the peaks that they serve to find: a few rounds settle it.
-    for _ in range(3):
-        weighted = shapes * used / (mean / pixels + (_SHAPE_ERROR * peaks) ** 2)
-        gram = weighted @ shapes.T
-        gram[len(lines) :, len(lines) :] += bends.T @ bends
-        amplitudes = np.linalg.solve(gram, weighted @ mean)
-        peaks = np.maximum(amplitudes[: len(lines)], 0) @ lines
-    return np.maximum(amplitudes[len(lines) :] @ shapes[len(lines) :], 0)
+    found = []
+    # Few files say what window the detector has: the counts do.
+    for polymer in (False, True):
+        plain = efficiency(Detector(polymer_window=polymer), held) * (beam_energy / held - 1)
+        plain *= np.median((mean / plain)[used])
+        shapes = np.vstack([lines, factors * plain])
+        peaks = np.zeros(energy.shape)
+        # The weights need the peaks that they serve to find: a few rounds settle it.
+        for _ in range(3):
+            weights = used / (mean / pixels + (_SHAPE_ERROR * peaks) ** 2)
+            weighted = shapes * weights
+            gram = weighted @ shapes.T
+            gram[len(lines) :, len(lines) :] += bends.T @ bends
+            amplitudes = np.linalg.solve(gram, weighted @ mean)
+            peaks = np.maximum(amplitudes[: len(lines)], 0) @ lines
+        own = amplitudes[len(lines) :]
+        # Both by the same weights but those of their peaks.
+        penalty = ((bends @ own) ** 2).sum() + weights @ (mean - amplitudes @ shapes) ** 2
+        found.append((penalty, np.maximum(own @ shapes[len(lines) :], 0)))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def _triangles(position: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -10,11 +10,9 @@ weighted by g (pixel) and h (channel), the pixel weight cancels and I_l = sum_j 
 b_l = (P'P (h a_l)) / h. The same formula holds with b for a. The loadings themselves are taken as
 known, and what the dropped components held is a bias that no variance shows (see `bias`).
 
-Expected counts are those of the kept components where there are any, since a variance taken from
-a handful of raw counts is itself noise. Else they are the counts themselves, and a variance is no
-less than what one count of the line gives: that of an empty window would be 0. Such plain
-variances are low where the counts happen to be, so that deviations look larger than they are
-below some 20 counts.
+Expected counts are those of the pixel and its neighbours together (see `neighbours`), raw or
+rebuilt as the intensities are. A variance is no less than what one count among the neighbours
+gives, or a share of the background of the mean spectrum.
 """
 
 from __future__ import annotations
@@ -41,8 +39,11 @@ from edxdenoise.quantification.fit import (
     solve_both,
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
+from edxdenoise.quantification.neighbours import OWN_SHARE, expected_sums
 from edxdenoise.schema import (
     COMPONENT_KEEP,
+    COUNTS,
+    DIM_ENERGY,
     DIM_LINE,
     DIM_LINE_OTHER,
     DIM_X,
@@ -109,8 +110,7 @@ def line_intensity(
         raise ParameterError(f"intensities '{intensities}' must be one of {', '.join(INTENSITIES)}")
     if source not in SOURCES:
         raise ParameterError(f"source '{source}' must be one of {', '.join(SOURCES)}")
-    has_components = COMPONENT_KEEP.name in ds
-    if source == "denoised" and not has_components:
+    if source == "denoised" and COMPONENT_KEEP.name not in ds:
         raise SchemaError("the Dataset holds no components; denoise it, or use source='counts'")
     check_lines(lines)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
@@ -125,35 +125,38 @@ def line_intensity(
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     filters = weights.estimators if weights.model is None else weights.model.filters
     in_numpy = source == "counts" and not is_lazy(ds)
-    blocks = chunk(ds) if in_numpy else ds
-
-    estimators = weights.estimators
-    if source == "denoised":
-        estimators = behind_projection(ds, estimators)
+    denoised = source == "denoised"
+    estimators = behind_projection(ds, weights.estimators) if denoised else weights.estimators
     first, second = np.triu_indices(len(lines))
     products = estimators[first] * estimators[second]
-    if source == "denoised":
-        # Together, so that the maps are read once.
-        sums = sums_denoised(ds, np.vstack([filters, products]))
-    elif has_components:
-        sums = xr.concat([sums_counts(blocks, filters), sums_denoised(ds, products)], "row")
+    rows = np.vstack([filters, products, weights.estimators])
+    # All at once, so that counts or maps are read once.
+    if denoised:
+        sums, totals = sums_denoised(ds, rows), ds[WEIGHT_PIXEL.name] ** 2
     else:
-        sums = sums_counts(blocks, np.vstack([filters, products]))
+        blocks = chunk(ds) if in_numpy else ds
+        sums = sums_counts(blocks, rows)
+        totals = blocks[COUNTS.name].sum(DIM_ENERGY, dtype=np.float64).reset_coords(drop=True)
     own = np.einsum("le,le->l", estimators**2, weights.shapes)
-    if weights.background is not None and has_components:
-        least = _LEAST_VARIANCE * _sums_background(ds, products, weights.background)
+    if denoised:
+        assert weights.background is not None
+        floor = _LEAST_VARIANCE * _sums_background(ds, products, weights.background)
+        undetected = floor.isel(row=first == second)
     else:
-        least = xr.DataArray(np.where(first == second, own[first], 0), dims="row")
+        # One count among the neighbours; and a line takes more than 3 counts to be seen.
+        floor = xr.DataArray(np.where(first == second, OWN_SHARE * own[first], 0), dims="row")
+        undetected = xr.DataArray(own, dims="row")
+    ends = np.cumsum([0, len(filters), len(products), len(lines)])
+    filtered, variances, level = (sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:]))
     parts = xr.apply_ufunc(
         _finish,
-        sums,
-        least.rename(row="pair"),
-        input_core_dims=[["row"], ["pair"]],
+        filtered,
+        expected_sums(variances, level, totals).rename(row="expected"),
+        floor.rename(row="floor"),
+        undetected.rename(row="undetected"),
+        input_core_dims=[["row"], ["expected"], ["floor"], ["undetected"]],
         output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
-        kwargs={
-            "model": weights.model,
-            "own": own,
-        },
+        kwargs={"model": weights.model, "own": own},
         dask="parallelized",
         dask_gufunc_kwargs={
             "output_sizes": {DIM_LINE: len(lines), DIM_LINE_OTHER: len(lines)},
@@ -192,16 +195,24 @@ def _sums_background(ds: xr.Dataset, rows: np.ndarray, background: np.ndarray) -
 
 
 def _finish(
-    sums: np.ndarray, least: np.ndarray, *, model: FitModel | None, own: np.ndarray
+    filtered: np.ndarray,
+    expected: np.ndarray,
+    floor: np.ndarray,
+    undetected: np.ndarray,
+    *,
+    model: FitModel | None,
+    own: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     """Intensities, the same unbounded, standard deviations, covariances, detection of a block.
 
-    `sums` holds what the filters give, then variances; `own` is the variance that one net count of
-    a line adds to its own intensity.
+    `filtered` holds what the filters give; `expected` variances and intensities; `own` is the
+    variance that one net count of a line adds to its own intensity. `floor`, covariances of a
+    background, is added where a variance lies below its own; none of the background, for detection,
+    is below `undetected`.
     """
     lines = len(own)
     first, second = np.triu_indices(lines)
-    filtered, variances = np.split(sums, [sums.shape[-1] - first.size], axis=-1)
+    variances, level = np.split(expected, [first.size], axis=-1)
     if model is None:
         intensity = unbounded = filtered
     else:
@@ -210,16 +221,19 @@ def _finish(
         shape = (*filtered.shape[:-1], lines)
         intensity, unbounded = (part[:lines].T.reshape(shape) for part in (bounded, free))
     diagonal = first == second
-    variances = np.where(diagonal, np.maximum(variances, least), variances)
+    least = floor[..., diagonal]
+    # All of it or none: raising variances alone would leave covariances that cannot be.
+    lacking = 1 - variances[..., diagonal] / np.maximum(least, np.finfo(float).tiny)
+    variances = variances + np.maximum(lacking.max(axis=-1, keepdims=True), 0) * floor
     covariance = np.empty((*intensity.shape, lines))
     covariance[..., first, second] = covariance[..., second, first] = variances
     variance = variances[..., diagonal]
-    background = np.maximum(variance - own * np.maximum(intensity, 0), 0)
-    detected = intensity > _DETECTION * np.sqrt(background)
+    background = np.maximum(variance - own * np.maximum(level, 0), undetected)
+    detected = unbounded > _DETECTION * np.sqrt(np.maximum(background, 0))
     return (
         intensity.astype(np.float32),
         unbounded.astype(np.float32),
         np.sqrt(variance).astype(np.float32),
         covariance.astype(np.float32),
-        (detected & (intensity > 0)).astype(np.int8),
+        (detected & (unbounded > 0)).astype(np.int8),
     )

@@ -48,7 +48,10 @@ def check_lines(lines: Mapping[str, LineSpec]) -> None:
         raise ParameterError("no line to quantify; name at least one, such as Pb_La")
     seen: dict[str, str] = {}
     for name, spec in lines.items():
-        energy = line_energy(name)
+        try:
+            energy = line_energy(name)
+        except ParameterError as error:
+            raise ParameterError(f"'lines.{name}': {error}") from None
         element = element_of(name)
         if element in seen:
             raise ParameterError(
@@ -75,11 +78,49 @@ def check_lines(lines: Mapping[str, LineSpec]) -> None:
             raise ParameterError(
                 f"'lines.{name}.background' has {len(spec.background)} windows, must have 1 or 2"
             )
+        for low, high in spec.background or ():
+            if low <= energy <= high:
+                raise ParameterError(
+                    f"'lines.{name}.background' has [{low}, {high}] keV, which holds the line "
+                    f"itself at {energy:.4g} keV; put it beside the line"
+                )
         if spec.window is not None and not spec.window[0] <= energy <= spec.window[1]:
             raise ParameterError(
                 f"'lines.{name}.window' is {list(spec.window)} keV, must hold the line at "
                 f"{energy:.4g} keV"
             )
+
+
+def check_reach(lines: Mapping[str, LineSpec], energy_range: Window) -> None:
+    """Check that lines and the windows given lie on the energy axis.
+
+    Parameters
+    ----------
+    lines : mapping of str to LineSpec
+        Checked as `check_lines` does.
+    energy_range : (low, high)
+        Of the spectra, in keV.
+
+    Raises
+    ------
+    ParameterError
+        Naming the line or window.
+    """
+    first, last = energy_range
+    axis = f"outside the energy axis, {first:.4g} to {last:.4g} keV"
+    for name, spec in lines.items():
+        energy = line_energy(name)
+        if not first <= energy <= last:
+            raise ParameterError(
+                f"line '{name}' at {energy:.4g} keV lies {axis}; choose another line of "
+                f"{element_of(name)}"
+            )
+        for key, windows in (("window", [spec.window]), ("background", spec.background or ())):
+            for window in windows:
+                if window is not None and (window[0] < first or window[1] > last):
+                    raise ParameterError(
+                        f"'lines.{name}.{key}' has [{window[0]:.6g}, {window[1]:.6g}] keV, {axis}"
+                    )
 
 
 def check_positions(
@@ -111,16 +152,11 @@ def check_positions(
     ParameterError
         If a line lies outside the energy axis.
     """
-    low, high = energy_range
     others = [element_of(name) for name in lines] + list(elements)
+    check_reach(lines, energy_range)
     listed = strong_lines(others, energy_range, beam_energy=beam_energy)
     for name in lines:
         energy = line_energy(name)
-        if not low <= energy <= high:
-            raise ParameterError(
-                f"line '{name}' at {energy:.4g} keV lies outside the energy axis, {low:.4g} to "
-                f"{high:.4g} keV; choose another line of {element_of(name)}"
-            )
         if beam_energy is not None and energy > beam_energy / 2:
             warnings.warn(
                 f"line '{name}' at {energy:.4g} keV lies above half the beam energy of "

@@ -11,7 +11,13 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import norm, ttest_ind
 
-from edxdenoise.quantification.composition import factor_arrays, fractions, parse_ratio, ratio
+from edxdenoise.quantification.composition import (
+    factor_arrays,
+    fractions,
+    parse_ratio,
+    ratio,
+    unbiased_intensity,
+)
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.schema import (
@@ -19,30 +25,27 @@ from edxdenoise.schema import (
     COORD_AREA,
     DIM_X,
     DIM_Y,
-    LINE_INTENSITY,
+    LINE_DETECTED,
     LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_UNBOUNDED,
     RATIO,
 )
 
+# Standard deviations by which what is in a region must exceed nothing.
+_SEEN = 3.0
+
 
 def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
-    """Masks (y, x) of the whole map and, where maps were stacked, of each area by its name."""
+    """Masks (y, x) of the whole map and, where several were stacked, of each area by its name."""
     shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
     regions = {"all": np.ones(shape, bool)}
     if COORD_AREA in ds.coords:
         numbers = ds[COORD_AREA].values
         names = ds[COORD_AREA].attrs.get("area_label", [])
-        for number in np.unique(numbers):
+        several = np.unique(numbers)
+        for number in several if several.size > 1 else ():
             name = names[number - 1] if number <= len(names) else f"area {number}"
             regions[name] = np.broadcast_to((numbers == number)[:, np.newaxis], shape)
     return regions
-
-
-def summable(ds: xr.Dataset) -> xr.DataArray:
-    """Net counts whose sums over pixels are unbiased: a fit's without the bound at 0."""
-    fitted = LINE_INTENSITY_UNBOUNDED.name in ds
-    return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
 
 
 def region_table(
@@ -56,7 +59,7 @@ def region_table(
     """Composition and ratios of regions, of summed counts and as means over pixels.
 
     Summed counts are the estimate to quote: a mean of ratios over pixels is biased upwards where
-    the divisor is noisy.
+    the divisor is noisy. NaN where all lines together are within the noise.
 
     Parameters
     ----------
@@ -75,20 +78,25 @@ def region_table(
         One row per region and quantity: ``region``, ``quantity`` ("Pb at%" or "I/Pb"), ``value``
         and ``stddev`` of the summed counts (errors of the k-factors included),
         ``stddev_counting`` (without them), ``mean_of_pixels``, ``stddev_of_pixels`` (their
-        scatter), ``pixels``.
+        scatter), ``pixels``: how many those are of, where a line is detected, or the divisor.
     """
     factors, spread = factor_arrays(lines, k_factor_unit)[1]
     elements = [element_of(name) for name in lines]
-    intensity = summable(ds).values.astype(float)
+    # Where no line is seen, percents of pixels are noise over noise, and so is any mean of them.
+    seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
+    intensity = unbiased_intensity(ds).values.astype(float)
     covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
     rows = []
     for region, mask in regions.items():
         total = intensity[:, mask].sum(axis=-1)
         # Pixels are independent: the filter of the denoiser runs along channels only.
         variance = covariance[:, :, mask].sum(axis=-1)
+        # A sum within its own noise has no composition.
+        if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
+            total = np.full_like(total, np.nan)
         with_k = fractions(total, variance.copy(), factors, spread)
         counting = fractions(total, variance.copy(), factors, np.zeros_like(spread))
-        pixels = ds[ATOMIC_PERCENT.name].values[:, mask]
+        pixels = ds[ATOMIC_PERCENT.name].values[:, mask & seen]
         for i, element in enumerate(elements):
             rows.append(
                 _row(
@@ -101,11 +109,7 @@ def region_table(
                 )
             )
         for i, text in enumerate(ratios):
-            # Over the pixels that have a ratio: elsewhere the divisor is background, whose small
-            # errors add up over a large region.
-            inside = mask & np.isfinite(ds[RATIO.name].values[i])
-            total = intensity[:, inside].sum(axis=-1)
-            variance = covariance[:, :, inside].sum(axis=-1)
+            # Over all pixels: those whose divisor is detected are those where noise raised it.
             pair = parse_ratio(text, elements)
             value, stddev = ratio(total, variance, factors, spread, pair)
             _, plain = ratio(total, variance, factors, np.zeros_like(spread), pair)
@@ -211,6 +215,6 @@ def bin_ratio(
     bins = {DIM_Y: factor, DIM_X: factor}
     intensity, covariance = (
         part.astype(float).coarsen(bins, boundary="trim").sum()
-        for part in (summable(ds), ds[LINE_INTENSITY_COVARIANCE.name])
+        for part in (unbiased_intensity(ds), ds[LINE_INTENSITY_COVARIANCE.name])
     )
     return ratio(intensity.values, covariance.values, factors, spread, pair)

@@ -80,7 +80,8 @@ def unexplained_peaks(ds: xr.Dataset, elements: Iterable[str]) -> list[Unexplain
         explained |= near & ((share >= _STRONG) | (expected > _ENOUGH * net))
     least = np.maximum(_SIGNIFICANT * stddev, _LEAST_SHARE * net.max(initial=0))
     free = np.where(explained | (energy < _LOWEST), -np.inf, net)
-    found = []
+    found: list[UnexplainedPeak] = []
+    suggested: list[str] = []
     while (free > least).any():
         top = int(np.argmax(np.where(free > least, free, -np.inf)))
         near = np.abs(energy - energy[top]) < _HALF * width[top]
@@ -88,8 +89,13 @@ def unexplained_peaks(ds: xr.Dataset, elements: Iterable[str]) -> list[Unexplain
         if net[top] >= net[near].max():
             weights = np.maximum(net[near], 0)
             centre = float(np.average(energy[near], weights=weights))
-            candidates = _lines_at(centre, 0.4 * width[top], energy_range(ds), beam)
-            found.append(UnexplainedPeak(centre, float(net[top]), candidates))
+            reach = 0.4 * width[top]
+            candidates = _lines_at(centre, reach, energy_range(ds), beam)
+            # The element suggested for a larger peak, as Cu Kb follows Cu Ka, needs no other.
+            others = strong_lines(suggested, energy_range(ds), beam_energy=beam)
+            if not any(abs(position - centre) < reach for _, position, _ in others):
+                found.append(UnexplainedPeak(centre, float(net[top]), candidates))
+                suggested += [element_of(name) for name in candidates[:1]]
         free[np.abs(energy - energy[top]) < width[top]] = -np.inf
     return sorted(found, key=lambda peak: peak.energy)
 

@@ -106,12 +106,6 @@ def background_windows(
     windows = {}
     for name, spec in lines.items():
         if spec.background is not None:
-            for low, high in spec.background:
-                if low < energy_range[0] or high > energy_range[1]:
-                    raise ParameterError(
-                        f"'lines.{name}.background' has [{low}, {high}], outside the energy axis, "
-                        f"{energy_range[0]:.4g} to {energy_range[1]:.4g} keV"
-                    )
             windows[name] = spec.background
         else:
             # Partners that the window of the line itself holds are no obstacle.

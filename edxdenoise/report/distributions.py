@@ -10,6 +10,7 @@ import pandas as pd
 
 from edxdenoise.quantification.regions import group_of
 from edxdenoise.report.style import BLUE, GREEN, ORANGE, SMALL, VERMILION
+from edxdenoise.report.text import with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,17 +103,3 @@ def comparison(groups: pd.DataFrame, quantity: str) -> str:
     if np.isfinite(row["p_areas"]):
         text += f", p {row['p_areas']:.2g}"
     return text.replace("-", "−")
-
-
-def with_error(value: float, stddev: float) -> str:
-    """A value with as many digits as its standard deviation of one or two digits allows.
-
-    Examples
-    --------
-    >>> with_error(9.1234, 0.0345), with_error(61.7, 2.4), with_error(3.2, np.nan)
-    ('9.12 ± 0.03', '62 ± 2', '3.2')
-    """
-    if not np.isfinite(stddev) or stddev <= 0:
-        return f"{value:.3g}".replace("-", "−")
-    digits = max(0, -int(np.floor(np.log10(stddev))))
-    return f"{value:.{digits}f} ± {stddev:.{digits}f}".replace("-", "−")

@@ -42,7 +42,7 @@ _RC: Any = {
     "lines.linewidth": 0.8,
 }
 _HEAD = 0.32  # inches
-_LINE_CHARACTERS = 165  # of small print that a page's width takes
+_LINE_CHARACTERS = 150  # of small print that a page's width takes
 
 
 def style() -> AbstractContextManager[None]:

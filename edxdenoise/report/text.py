@@ -124,6 +124,20 @@ def number_words(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def with_error(value: float, stddev: float) -> str:
+    """A value with as many digits as its standard deviation of one or two digits allows.
+
+    Examples
+    --------
+    >>> with_error(9.1234, 0.0345), with_error(61.7, 2.4), with_error(3.2, np.nan)
+    ('9.12 ± 0.03', '62 ± 2', '3.2')
+    """
+    if not np.isfinite(stddev) or stddev <= 0:
+        return f"{value:.3g}".replace("-", "−")
+    digits = max(0, -int(np.floor(np.log10(stddev))))
+    return f"{value:.{digits}f} ± {stddev:.{digits}f}".replace("-", "−")
+
+
 def line_label(name: str) -> str:
     """A line as it is printed.
 
