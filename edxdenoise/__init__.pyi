@@ -1,7 +1,7 @@
 from ._version import __version__
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
-from .decompose import pca
+from .decompose import neighbours, pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import list_signals, open_dataset, read_cube, save_dataset
 from .jobs import convert_file, quantify_file, run_recipe
@@ -12,6 +12,7 @@ from .recipe import Denoise, Input, Output, Prepare, Quantify, Recipe
 from .reconstruction import reconstruct
 from .report import write_quantification, write_report
 from .selection import select
+from .shrinkage import shrink
 from .simulation import simulate
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "line_intensity",
     "list_signals",
     "make_cube",
+    "neighbours",
     "open_dataset",
     "pca",
     "prepare",
@@ -44,6 +46,7 @@ __all__ = [
     "save_dataset",
     "scheduler",
     "select",
+    "shrink",
     "simulate",
     "stack",
     "stack_pixels",

@@ -10,7 +10,17 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.errors import DataError, ParameterError, SchemaError
-from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, validate
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COUNTS,
+    DIM_COMPONENT,
+    DIM_ENERGY,
+    DIM_X,
+    DIM_Y,
+    validate,
+)
 
 # Whole counts need no wider type than these; 64 bits are for the strobe peaks of long maps.
 _COUNT_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -135,6 +145,13 @@ def unstack_pixels(matrix: np.ndarray | da.Array, shape: tuple[int, int]) -> np.
     if matrix.shape[0] != shape[0] * shape[1]:
         raise ParameterError(f"{matrix.shape[0]} rows do not make a map of {shape[0]} x {shape[1]}")
     return matrix.reshape(*shape, matrix.shape[-1])
+
+
+def kept_maps(ds: xr.Dataset) -> xr.DataArray:
+    """Score maps that rebuild the counts: those of kept components, shrunk ones where there are."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    name = COMPONENT_MAP_SHRUNK.name if COMPONENT_MAP_SHRUNK.name in ds else COMPONENT_MAP.name
+    return ds[name].isel({DIM_COMPONENT: kept})
 
 
 def check_cube(ds: xr.Dataset) -> None:

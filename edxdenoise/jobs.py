@@ -45,7 +45,7 @@ from edxdenoise.report.quantified import QUANTIFICATION_MARKER
 from edxdenoise.report.write import REPORT_MARKER
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
-from edxdenoise.survey import check_survey, naming, reading, shrink, survey
+from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
 
 # The article's k-factors, by weight, for the demo.
 _DEMO_FACTORS = {
@@ -182,7 +182,7 @@ def convert_file(
         ds = chunk(_read(path, signal, memory_limit), memory_limit=memory_limit, workers=workers)
         found = survey(ds)
         check_survey(found, name=name_of(ds))
-        ds = shrink(ds, found)
+        ds = shrink_dtype(ds, found)
     with progress("writing"):
         save_dataset(ds, out, overwrite=overwrite)
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, is_lazy
-from edxdenoise.decompose import pca
+from edxdenoise.decompose import neighbours, pca
 from edxdenoise.decompose.pca import check_components
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import crop, rebin, stack, weight
@@ -34,9 +34,10 @@ from edxdenoise.quantification import (
 from edxdenoise.recipe import Denoise, Prepare, Quantify
 from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
-from edxdenoise.schema import COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO
+from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO
 from edxdenoise.selection import check_models, parse_keep, select
-from edxdenoise.survey import Survey, check_survey, shrink, survey, warn_zero_peak
+from edxdenoise.shrinkage import shrink
+from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
 from edxdenoise.xray import atomic_number
 
 # Called with what is being done; what it returns is entered while it is done.
@@ -81,7 +82,8 @@ def denoise(
     ds : Dataset
         With ``counts``, as `read_cube`, `simulate` or `prepare` give it.
     recipe : Denoise, optional
-        Weighting, number of components, solver, selector or hand-picked components, seed.
+        Weighting, number of components, solver, subspace, selector or hand-picked components,
+        shrinkage (of Poisson-weighted counts), seed.
     found : Survey, optional
         What `survey` says of the counts, where somebody has looked at them already.
     progress : callable, optional
@@ -119,7 +121,7 @@ def denoise(
             "select by elbow"
         )
     with progress("weights"):
-        ds = weight(shrink(ds, found), weighting=recipe.weighting)
+        ds = weight(shrink_dtype(ds, found), weighting=recipe.weighting)
         if is_lazy(ds):
             ds = _load_small(ds)
             if recipe.weighting == "poisson":
@@ -128,6 +130,9 @@ def denoise(
         ds = _load_small(
             pca(ds, components=recipe.components, solver=recipe.solver, seed=recipe.seed)
         )
+    if recipe.subspace != "pixel":
+        with progress("neighbours"):
+            ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
         ds = select(
             ds,
@@ -136,6 +141,10 @@ def denoise(
             models=recipe.model,
             seed=recipe.seed,
         )
+    # Without weights or the total there are no profiles to average.
+    if recipe.shrink and recipe.weighting == "poisson" and ds[COMPONENT_KEEP.name].values[0]:
+        with progress("shrinkage"):
+            ds = shrink(ds, seed=recipe.seed)
     return reconstruct(ds)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from edxdenoise.errors import ParameterError, RecipeError
-from edxdenoise.methods import SELECTORS
+from edxdenoise.methods import SELECTORS, SUBSPACES
 from edxdenoise.quantification import LineSpec, check_lines
 from edxdenoise.recipe_values import Pixels, Section, Window, checked
 
@@ -43,9 +43,11 @@ class Denoise(Section):
     decomposition: str = "pca"
     components: int | None = None
     solver: str = "auto"
+    subspace: str = SUBSPACES[0]
     select: str = SELECTORS[0]
     keep: str | None = None
     model: tuple[str, ...] = ()
+    shrink: bool = True
     seed: int = 0
 
 
@@ -83,7 +85,7 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, select, keep, model, seed
+decomposition, components, solver, subspace, select, keep, model, shrink, seed
     """
 
     input: Input = field(default_factory=Input)

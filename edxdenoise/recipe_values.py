@@ -14,6 +14,7 @@ from edxdenoise.methods import (
     SELECTORS,
     SOLVERS,
     SOURCES,
+    SUBSPACES,
     WEIGHTINGS,
 )
 
@@ -21,6 +22,7 @@ _ALLOWED = {
     "weighting": WEIGHTINGS,
     "decomposition": DECOMPOSITIONS,
     "solver": SOLVERS,
+    "subspace": SUBSPACES,
     "select": SELECTORS,
     "source": SOURCES,
     "intensities": INTENSITIES,

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import as_blocks
-from edxdenoise.cube import add_history
+from edxdenoise.cube import add_history, kept_maps
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP,
@@ -38,9 +38,11 @@ def rebuild_block(
 def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     """Rebuild the cube from the components kept.
 
-    ``counts_denoised`` = g h (mean + sum over kept k of map_k spectrum_k): expected counts in
-    the units of the counts measured, so that any quantification that takes counts takes them.
-    A model that contains component 1 keeps the total of every pixel and of every channel.
+    ``counts_denoised`` = g h (mean + sum over kept k of map_k spectrum_k), shrunk maps where
+    there are: expected counts in the units of the counts measured, so that any quantification
+    that takes counts takes them.
+    A model that contains component 1 keeps the total of every pixel and of every channel, unless
+    totals were shrunk.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     )
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     h = ds[WEIGHT_ENERGY.name].data
-    maps = ds[COMPONENT_MAP.name].data
+    maps = kept_maps(ds).data
     spectra = (ds[COMPONENT_SPECTRUM.name].data[kept] * h).astype(np.float32)
     mean = (ds[MEAN_SPECTRUM.name].data * h).astype(np.float32)
     g = ds[WEIGHT_PIXEL.name].data.astype(np.float32)
@@ -80,7 +82,7 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
         rebuilt = da.blockwise(
             rebuild_block,
             "yxe",
-            maps[kept].astype(np.float32),
+            maps.astype(np.float32),
             "kyx",
             da.asarray(g).rechunk(blocks),
             "yx",
@@ -92,6 +94,6 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
             dtype=np.float32,
         )
     else:
-        rebuilt = rebuild_block(maps[kept].astype(np.float32), g, spectra, mean)
+        rebuilt = rebuild_block(maps.astype(np.float32), g, spectra, mean)
     result = ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(rebuilt)})
     return add_history(result, f"reconstruct components={len(kept)}")

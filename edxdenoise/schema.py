@@ -143,6 +143,26 @@ COMPONENT_KEEP = VariableSpec(
     "whether the component rebuilds the cube",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "dropped kept"},
 )
+COMPONENT_MAP_SHRUNK = VariableSpec(
+    "component_map_shrunk",
+    _COMPONENT_MAP,
+    "f",
+    "1",
+    "scores after spatial shrinkage, totals included; NaN for dropped components",
+)
+COMPONENT_SIGNAL_KEPT = VariableSpec(
+    "component_signal_kept",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "share of the signal's energy that spatial shrinkage leaves in the component",
+)
+EFFECTIVE_COUNTS = VariableSpec(
+    "effective_counts", _MAP, "f", "counts", "counts that the composition of a pixel rests on"
+)
+TOTAL_STDDEV = VariableSpec(
+    "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
+)
 COUNTS_DENOISED = VariableSpec(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
 )

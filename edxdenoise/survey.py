@@ -110,7 +110,7 @@ def warn_zero_peak(found: Survey) -> None:
         )
 
 
-def shrink(ds: xr.Dataset, found: Survey) -> xr.Dataset:
+def shrink_dtype(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     """Whole counts in the smallest type that holds them, however they were stored; lazy."""
     counts = ds[COUNTS.name]
     if not found.whole or found.smallest < 0:

@@ -19,7 +19,7 @@ LAYERS = [
     {"io", "preprocess"},
     {"decompose"},
     {"score_noise"},
-    {"classifier"},
+    {"classifier", "shrinkage"},
     {"selection", "reconstruction", "quantification"},
     {"training"},
     {"report"},

@@ -19,7 +19,7 @@ from edxdenoise.cli.options import (
     seed_option,
     signal_option,
 )
-from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
+from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WEIGHTINGS
 
 
 @click.command()
@@ -66,6 +66,13 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
 )
 @click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True)
 @click.option(
+    "--subspace",
+    type=click.Choice(SUBSPACES),
+    default=SUBSPACES[0],
+    show_default=True,
+    help="Components found by neighbouring pixels, by single pixels, or both.",
+)
+@click.option(
     "--select",
     type=click.Choice(SELECTORS),
     default=SELECTORS[0],
@@ -74,6 +81,12 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
 )
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
 @model_option
+@click.option(
+    "--shrink/--no-shrink",
+    default=True,
+    show_default=True,
+    help="Average the kept maps over pixels that are alike within their noise.",
+)
 @seed_option
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
 @print_recipe_option

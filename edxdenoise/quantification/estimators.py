@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import compute
-from edxdenoise.cube import energy_axis
+from edxdenoise.cube import energy_axis, kept_maps
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification.families import DEFAULT_BEAM_ENERGY, Window, element_of, families
 from edxdenoise.quantification.fit import (
@@ -26,7 +26,6 @@ from edxdenoise.quantification.windows import (
 )
 from edxdenoise.schema import (
     COMPONENT_KEEP,
-    COMPONENT_MAP,
     COMPONENT_SPECTRUM,
     COUNTS,
     DIM_COMPONENT,
@@ -158,7 +157,7 @@ def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     h = ds[WEIGHT_ENERGY.name].values
     spectra = ds[COMPONENT_SPECTRUM.name].values[kept] * h
-    maps = ds[COMPONENT_MAP.name].isel({DIM_COMPONENT: kept})
+    maps = kept_maps(ds)
     mean = rows @ (ds[MEAN_SPECTRUM.name].values * h)
     sums = _product(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
     return sums * ds[WEIGHT_PIXEL.name]

@@ -12,7 +12,8 @@ known, and what the dropped components held is a bias that no variance shows (se
 
 Expected counts are those of the pixel and its neighbours together (see `neighbours`), raw or
 rebuilt as the intensities are. A variance is no less than what one count among the neighbours
-gives, or a share of the background of the mean spectrum.
+gives, or a share of the background of the mean spectrum. Where score maps were shrunk, less of the
+noise is left (see `shrunk`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from edxdenoise.quantification.fit import (
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
 from edxdenoise.quantification.neighbours import OWN_SHARE, expected_sums
+from edxdenoise.quantification.shrunk import SHRUNK, noise_left
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COUNTS,
@@ -48,6 +50,7 @@ from edxdenoise.schema import (
     DIM_LINE_OTHER,
     DIM_X,
     DIM_Y,
+    EFFECTIVE_COUNTS,
     LINE_DETECTED,
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
@@ -154,7 +157,8 @@ def line_intensity(
         expected_sums(variances, level, totals).rename(row="expected"),
         floor.rename(row="floor"),
         undetected.rename(row="undetected"),
-        input_core_dims=[["row"], ["expected"], ["floor"], ["undetected"]],
+        *(noise_left(ds) if denoised else (1.0, 0.0)),
+        input_core_dims=[["row"], ["expected"], ["floor"], ["undetected"], [], []],
         output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
         kwargs={"model": weights.model, "own": own},
         dask="parallelized",
@@ -174,6 +178,8 @@ def line_intensity(
     made = {
         spec.name: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
     }
+    if denoised and EFFECTIVE_COUNTS.name in ds:
+        made[LINE_INTENSITY_COVARIANCE.name].attrs[SHRUNK] = 1
     if weights.model is None:
         del made[LINE_INTENSITY_UNBOUNDED.name]
     # An earlier quantification may be of other lines.
@@ -199,6 +205,8 @@ def _finish(
     expected: np.ndarray,
     floor: np.ndarray,
     undetected: np.ndarray,
+    left: np.ndarray | float,
+    common: np.ndarray | float,
     *,
     model: FitModel | None,
     own: np.ndarray,
@@ -208,7 +216,7 @@ def _finish(
     `filtered` holds what the filters give; `expected` variances and intensities; `own` is the
     variance that one net count of a line adds to its own intensity. `floor`, covariances of a
     background, is added where a variance lies below its own; none of the background, for detection,
-    is below `undetected`.
+    is below `undetected`. `left` and `common` are r and q of `shrunk`.
     """
     lines = len(own)
     first, second = np.triu_indices(lines)
@@ -225,11 +233,13 @@ def _finish(
     # All of it or none: raising variances alone would leave covariances that cannot be.
     lacking = 1 - variances[..., diagonal] / np.maximum(least, np.finfo(float).tiny)
     variances = variances + np.maximum(lacking.max(axis=-1, keepdims=True), 0) * floor
+    background = np.maximum(variances[..., diagonal] - own * np.maximum(level, 0), undetected)
+    left, common = (np.asarray(part)[..., np.newaxis] for part in (left, common))
+    variances = left * variances + common * level[..., first] * level[..., second]
     covariance = np.empty((*intensity.shape, lines))
     covariance[..., first, second] = covariance[..., second, first] = variances
     variance = variances[..., diagonal]
-    background = np.maximum(variance - own * np.maximum(level, 0), undetected)
-    detected = unbounded > _DETECTION * np.sqrt(np.maximum(background, 0))
+    detected = unbounded > _DETECTION * np.sqrt(np.maximum(left * background, 0))
     return (
         intensity.astype(np.float32),
         unbounded.astype(np.float32),

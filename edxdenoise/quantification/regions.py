@@ -20,6 +20,7 @@ from edxdenoise.quantification.composition import (
 )
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.shrunk import adding_covariance, shrunk_lines
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_AREA,
@@ -85,11 +86,11 @@ def region_table(
     # Where no line is seen, percents of pixels are noise over noise, and so is any mean of them.
     seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
     intensity = unbiased_intensity(ds).values.astype(float)
-    covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
+    covariance = adding_covariance(ds).values.astype(float)
     rows = []
     for region, mask in regions.items():
         total = intensity[:, mask].sum(axis=-1)
-        # Pixels are independent: the filter of the denoiser runs along channels only.
+        # The filter of the denoiser runs along channels only; of what shrinkage did see `shrunk`.
         variance = covariance[:, :, mask].sum(axis=-1)
         # A sum within its own noise has no composition.
         if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
@@ -213,8 +214,10 @@ def bin_ratio(
     factors, spread = factor_arrays(lines, k_factor_unit)[1]
     pair = parse_ratio(text, [element_of(name) for name in lines])
     bins = {DIM_Y: factor, DIM_X: factor}
+    # Pixels of a bin that were averaged with one another share all their noise.
+    shared = factor**2 if shrunk_lines(ds) else 1
     intensity, covariance = (
         part.astype(float).coarsen(bins, boundary="trim").sum()
         for part in (unbiased_intensity(ds), ds[LINE_INTENSITY_COVARIANCE.name])
     )
-    return ratio(intensity.values, covariance.values, factors, spread, pair)
+    return ratio(intensity.values, shared * covariance.values, factors, spread, pair)

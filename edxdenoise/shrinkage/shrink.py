@@ -1,0 +1,141 @@
+"""Spatial shrinkage of the kept score maps: the stage, and the decisions it tells of."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise.cube import add_history
+from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_SIGNAL_KEPT,
+    COMPONENT_SPECTRUM,
+    EFFECTIVE_COUNTS,
+    TOTAL_STDDEV,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+from edxdenoise.shrinkage.estimate import (
+    Shrunk,
+    area_numbers,
+    lost_share,
+    shrink_profiles,
+    shrink_totals,
+)
+from edxdenoise.shrinkage.profiles import Profiles, profiles
+from edxdenoise.shrinkage.trust import held_out_ratio
+
+# Attribute of the Dataset: why, as JSON.
+SHRINKAGE = "shrinkage"
+
+
+def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
+    """Average the kept score maps over pixels that are alike within their known noise.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Poisson-weighted, with computed components and ``component_keep``; with ``counts``, which
+        are split to see whether shrinkage helps.
+    seed : int
+        Of that split.
+
+    Returns
+    -------
+    Dataset
+        With ``component_map_shrunk`` (NaN for dropped components), ``effective_counts``,
+        ``total_stddev`` and ``component_signal_kept``, in memory; without the former where
+        held-out counts say that shrinkage does harm, of which a warning tells. The attribute
+        ``shrinkage`` has the figures behind both decisions.
+
+    Raises
+    ------
+    DataError
+        If the counts are not Poisson-weighted, or component 1 is not kept.
+    """
+    validate(ds, COMPONENT_MAP, COMPONENT_SPECTRUM, COMPONENT_KEEP, WEIGHT_PIXEL, WEIGHT_ENERGY)
+    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
+    if (g == 1).all():
+        raise DataError("shrinkage needs Poisson weights; use weighting='poisson' or no shrinkage")
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    if not len(kept) or kept[0] != 0:
+        raise DataError("shrinkage needs component 1, the total; keep it or use no shrinkage")
+    filled = g != 1
+    area = area_numbers(ds)
+    maps = ds[COMPONENT_MAP.name].values[kept]
+    spectra = ds[COMPONENT_SPECTRUM.name].values[kept]
+    noisy = profiles(maps, spectra, g, h, filled)
+    shrunk = shrink_profiles(noisy, area)
+    ratio, error = held_out_ratio(ds, noisy, seed=seed)
+    totals, noise, chi2 = shrink_totals(noisy, shrunk, area)
+    smooth_totals = chi2 <= 1
+    evidence: dict[str, Any] = {
+        "held_out_ratio": ratio,
+        "held_out_ratio_stddev": error,
+        "chi2_totals": chi2,
+        "totals_shrunk": smooth_totals,
+        "used": ratio < 1,
+    }
+    result = ds.assign_attrs({SHRINKAGE: json.dumps(evidence)})
+    if not ratio < 1:
+        warnings.warn(
+            f"shrinkage is not used: its error on held-out counts is {ratio:.2f} of that without",
+            EdxdenoiseWarning,
+            stacklevel=2,
+        )
+        return add_history(result, "shrink refused")
+    if not smooth_totals:
+        totals, noise = noisy.counts, noisy.scale * noisy.counts
+    every = np.full(ds[COMPONENT_MAP.name].shape, np.nan, np.float32)
+    scale = np.divide(totals, g, out=np.zeros_like(g), where=filled)
+    every[kept[0]] = maps[0] * np.divide(totals, noisy.counts, out=scale * 0, where=filled)
+    every[kept[1:]] = np.moveaxis(shrunk.values @ noisy.back, -1, 0) * scale
+    share = lost_share(noisy, shrunk, area)
+    effective = noisy.counts / np.where(share > 0, share, 1)
+    signal = np.full(len(every), np.nan)
+    signal[kept] = signal_kept(noisy, shrunk)
+    result = result.assign(
+        {
+            COMPONENT_MAP_SHRUNK.name: COMPONENT_MAP_SHRUNK.array(every),
+            EFFECTIVE_COUNTS.name: EFFECTIVE_COUNTS.array(effective.astype(np.float32)),
+            TOTAL_STDDEV.name: TOTAL_STDDEV.array(np.sqrt(noise).astype(np.float32)),
+            COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(signal),
+        }
+    )
+    return add_history(result, f"shrink totals={smooth_totals}")
+
+
+def signal_kept(noisy: Profiles, shrunk: Shrunk) -> np.ndarray:
+    """Share of the signal's energy that is left in every component, 1 for the first.
+
+    <c^, c> less the noise that both share, over <c, c> less all noise: for a linear smoother of
+    signal s that is <S s, s> / <s, s> on average (Stein's degrees of freedom).
+
+    Returns
+    -------
+    array, shape (1 + k,)
+        NaN where no signal is seen.
+    """
+    weights = noisy.counts[..., None].astype(float)
+    raw, smooth = noisy.values @ noisy.back, shrunk.values @ noisy.back
+    # Rotated profiles have independent noise.
+    variance = noisy.variance @ noisy.back**2
+    centre = (weights * raw).sum(axis=(0, 1)) / weights.sum()
+    raw, smooth = raw - centre, smooth - centre
+    both = (weights * (raw * smooth - shrunk.own[..., None] * variance)).sum(axis=(0, 1))
+    all_of_it = (weights * (raw**2 - variance)).sum(axis=(0, 1))
+    share = np.divide(both, all_of_it, out=np.full_like(both, np.nan), where=all_of_it > 0)
+    return np.concatenate([[1.0], np.clip(share, 0, 1)])
+
+
+def shrink_report(ds: xr.Dataset) -> dict[str, Any] | None:
+    """Figures behind the decisions of `shrink`; None where it was not asked."""
+    return json.loads(ds.attrs[SHRINKAGE]) if SHRINKAGE in ds.attrs else None
