@@ -19,6 +19,7 @@ LAYERS = [
     {"io", "preprocess"},
     {"decompose"},
     {"score_noise"},
+    {"spatial"},
     {"classifier"},
     {"selection", "reconstruction", "quantification"},
     {"training"},
