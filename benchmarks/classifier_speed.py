@@ -2,10 +2,10 @@
 
     python benchmarks/classifier_speed.py
 
-100 components of a solar-cell phantom of 330 x 500 pixels. "network" is all that `--select cnn` does
-for its probabilities: the noise of the scores, the network's inputs and the ensemble on both signs,
-with the spatial evidence there already; "spatial" is that evidence, "select" both and the choice, as
-`denoise` does it. Best of some repeats, after one that loads what is loaded once.
+100 components of a solar-cell phantom of 330 x 500 pixels. "network" is all that `--select cnn`
+does for its probabilities: the noise of the scores, the network's inputs and the ensemble on both
+signs, with the spatial evidence there already; "spatial" is that evidence, "select" both and the
+choice, as `denoise` does it. Best of some repeats, after one that loads what is loaded once.
 """
 
 from __future__ import annotations

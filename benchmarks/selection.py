@@ -13,8 +13,8 @@ kept and not judged. Sensitivity is the share of the signal called signal, speci
 noise called noise, with 95 % intervals (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209). AUC is
 the chance that a signal scores higher than a noise; its interval is from images drawn anew with
 replacement. "told the true maps" is a bound: it knows where every phase lies, and asks only whether
-the map shows any of them. "grey AUC" compares r of 0.08 to 0.15 with noise. "uneven" noise has a variance that
-varies over the map by more than 0.3 of its mean.
+the map shows any of them. "grey AUC" compares r of 0.08 to 0.15 with noise. "uneven" noise has a
+variance that varies over the map by more than 0.3 of its mean.
 """
 
 # This file must not be called selectors.py: it would hide Python's own module from all benchmarks.

@@ -5,9 +5,10 @@
 The dacite of the shared data was measured at 22 and at 122 counts per pixel, aligned to the pixel.
 The first is denoised with the components that each selector keeps; its net line maps, scaled to the
 dose of the second row by row (both measurements stopped within a sweep: some rows have more), are
-compared with those of the second as it was measured, pixel by pixel. The second has noise of its own, whose known variance is taken off the mean squared difference: what is
-left is the error of the denoised map. "better than elbow" is the mean difference of the squared
-errors of both, in its standard errors (pixels taken as independent); above 2 it is no chance.
+compared with those of the second as it was measured, pixel by pixel. The second has noise of its
+own, whose known variance is taken off the mean squared difference: what is left is the error of the
+denoised map. "better than elbow" is the mean difference of the squared errors of both, in its
+standard errors (pixels taken as independent); above 2 it is no chance.
 
 With --figures, the components that the network keeps of real files are drawn into FOLDER.
 """

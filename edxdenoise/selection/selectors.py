@@ -25,7 +25,6 @@ from edxdenoise.selection.split import split_probability
 from edxdenoise.spatial import evidence_of
 
 
-
 @dataclass(frozen=True)
 class Verdict:
     """What a selector says of every component.
@@ -117,4 +116,3 @@ SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
     "second-elbow": select_second_elbow,
     "all": select_all,
 }
-
