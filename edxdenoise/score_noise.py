@@ -165,19 +165,16 @@ def noise_scale(score: np.ndarray, variance: np.ndarray) -> float:
     >>> round(noise_scale(score, np.ones((100, 100))), 1)
     4.0
     """
-    deviation = np.sqrt(np.where(variance > 0, variance, np.inf))
-    z = score / deviation
     valid = variance > 0
-    steps = []
+    z = score / np.sqrt(np.where(valid, variance, np.inf))
+    total, number = 0.0, 0
     for first, second in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
         both = valid[first] & valid[second]
-        steps.append((z[first] - z[second])[both])
-    step = np.concatenate(steps)
-    if step.size == 0:
-        return 1.0
+        step = (z[first] - z[second]) * both
+        total += float(np.vdot(step, step))
+        number += int(np.count_nonzero(both))
     # Not a median: the noise of few counts is spiky, and its variance lies in the spikes.
-    seen = np.mean(step**2, dtype=float) / 2
-    return float(seen) if seen > 0 else 1.0
+    return total / (2 * number) if total > 0 else 1.0
 
 
 def neighbour_statistic(e: np.ndarray, variance: np.ndarray) -> float:

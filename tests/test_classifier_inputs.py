@@ -20,6 +20,7 @@ from edxdenoise.classifier.inputs import (
 )
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.score_noise import score_noise
+from edxdenoise.spatial import spatial_evidence
 
 INSIDE = 8  # channel of the share of pixels with counts
 
@@ -45,6 +46,7 @@ def test_blocks_hold_the_whole_map(shape, blocks):
     side = -(-max(shape) // BLOCKS)
     assert stack[..., INSIDE].sum() * side**2 == pytest.approx(score.size)
     assert stack[..., 9] == pytest.approx(np.log(score.size))
+    assert (stack[..., 10:] == 0).all()
 
 
 @pytest.mark.parametrize("uneven", [False, True])
@@ -137,7 +139,7 @@ def test_correlated_noise_is_centred_on_the_later_components():
     smooth = gaussian_filter(ds.counts.values.astype(np.float32), (0.7, 0.7, 0))
     smoothed = decomposed(ds.assign(counts=(ds.counts.dims, smooth)))
     raw = decomposed(ds)
-    assert empirical_null(score_noise(raw)) is None
+    assert not spatial_evidence(raw).correlated and spatial_evidence(smoothed).correlated
     mean, deviation = empirical_null(score_noise(smoothed))
     assert mean[1] > 1 and (deviation >= 1).all()
     for each in (raw, smoothed):
@@ -159,6 +161,15 @@ def test_a_picture_goes_from_black_to_pale_yellow():
     first, last = (np.array(colormaps["magma"](v)[:3]) * 255 for v in (0.0, 1.0))
     assert np.abs(found[:, 0] - first).max() <= 2 and np.abs(found[:, -1] - last).max() <= 2
     assert np.ptp(picture(np.full((20, 30), 4.0))) <= 4
+
+
+def test_the_last_channels_say_what_the_spatial_statistic_says():
+    ds = cell()
+    found, evidence = network_input(ds, components=[0, 3]), spatial_evidence(ds)
+    statistic, effect = evidence.statistic[[0, 3]], evidence.effect_size[[0, 3]]
+    assert np.ptp(found[..., 10:], axis=(1, 2)).max() == 0
+    np.testing.assert_allclose(np.expm1(found[:, 0, 0, 10]), statistic, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(found[:, 5, 7, 11]), effect + 0.02, rtol=1e-4)
 
 
 def test_an_unknown_kind_is_refused():

@@ -8,6 +8,7 @@ from helpers import solar_cell
 
 import edxdenoise
 from edxdenoise.classifier import Classifier
+from edxdenoise.classifier.inputs import CHANNELS
 from edxdenoise.classifier.model import MODELS
 from edxdenoise.classifier.networks import build, network_config
 from edxdenoise.errors import FormatError
@@ -22,7 +23,7 @@ def cell(counts=1000.0):
 
 
 def untrained(network="default", seed=0):
-    channels = {"default": 10, "article": 3}[network]
+    channels = {"default": CHANNELS, "article": 3}[network]
     config = network_config(network, (1.0,) * channels, (2.0,) * channels)
     return build(config, seed)
 

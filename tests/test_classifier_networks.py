@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edxdenoise.classifier import device_names
+from edxdenoise.classifier.inputs import CHANNELS
 from edxdenoise.classifier.networks import (
     NetworkConfig,
     build,
@@ -22,7 +23,7 @@ from edxdenoise.errors import FormatError, ParameterError
 
 
 def config(network="default"):
-    channels = {"default": 10, "article": 3}[network]
+    channels = {"default": CHANNELS, "article": 3}[network]
     return network_config(
         network, tuple(0.5 + np.arange(channels)), tuple(1.0 + np.arange(channels))
     )
@@ -32,7 +33,7 @@ def some_input(network, number=3):
     rng = np.random.default_rng(0)
     if network == "article":
         return rng.integers(0, 256, (number, 100, 100, 3), np.uint8)
-    return rng.normal(size=(number, 64, 64, 10)).astype(np.float32)
+    return rng.normal(size=(number, 64, 64, CHANNELS)).astype(np.float32)
 
 
 def test_the_articles_network_to_the_letter():
@@ -90,8 +91,8 @@ def test_the_default_network_is_small():
 
 
 def test_the_standardisation_is_part_of_the_network():
-    shifted = network_config("default", (3.0,) * 10, (4.0,) * 10)
-    plain = network_config("default", (0.0,) * 10, (1.0,) * 10)
+    shifted = network_config("default", (3.0,) * CHANNELS, (4.0,) * CHANNELS)
+    plain = network_config("default", (0.0,) * CHANNELS, (1.0,) * CHANNELS)
     x = some_input("default")
     first = np.asarray(build(plain, 1)(x, training=False))
     second = np.asarray(build(shifted, 1)(2 * x + 3, training=False))
@@ -101,7 +102,7 @@ def test_the_standardisation_is_part_of_the_network():
 def test_code_in_a_file_is_refused(tmp_path):
     k = keras()
     model = k.Sequential(
-        [k.layers.Input((64, 64, 10)), k.layers.Lambda(lambda x: x), k.layers.Dense(2)],
+        [k.layers.Input((64, 64, CHANNELS)), k.layers.Lambda(lambda x: x), k.layers.Dense(2)],
         name="default",
     )
     model.save(tmp_path / "lambda.keras")
@@ -160,8 +161,8 @@ def test_other_files_and_models_are_refused(tmp_path):
 def test_impossible_configurations_are_refused():
     with pytest.raises(ParameterError, match="network 'other' must be one of article, default"):
         NetworkConfig("other", (3,), 4, 0.0, (0.0,), (1.0,))
-    with pytest.raises(ParameterError, match="mean has 1 numbers, must have 10"):
-        network_config("default", (0.0,), (1.0,) * 10)
+    with pytest.raises(ParameterError, match=f"mean has 1 numbers, must have {CHANNELS}"):
+        network_config("default", (0.0,), (1.0,) * CHANNELS)
     with pytest.raises(ParameterError, match="key 'width' is missing or unknown"):
         NetworkConfig.from_dict({**config().to_dict(), "width": 3})
 
@@ -169,7 +170,7 @@ def test_impossible_configurations_are_refused():
 def test_nothing_is_written_to_the_terminal():
     code = (
         "from edxdenoise.classifier.networks import *;"
-        "m = build(network_config('default', (0.,) * 10, (1.,) * 10));"
+        f"m = build(network_config('default', (0.,) * {CHANNELS}, (1.,) * {CHANNELS}));"
         "print(len(device_names()) > 0)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}

@@ -19,6 +19,7 @@ LAYERS = [
     {"io", "preprocess"},
     {"decompose"},
     {"score_noise"},
+    {"spatial"},
     {"classifier", "shrinkage"},
     {"selection", "reconstruction", "quantification"},
     {"training"},

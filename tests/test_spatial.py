@@ -10,7 +10,7 @@ from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.preprocess import weight
 from edxdenoise.selection import select, spatial_evidence
-from edxdenoise.selection.spatial import spatial_sums
+from edxdenoise.spatial import spatial_sums
 
 
 def kernel_matrix(shape, s):

@@ -260,3 +260,10 @@ def test_figures_agree_with_scikit_learn():
     assert seen[filled] == pytest.approx(theirs[0], abs=0.05)
     assert number.sum() == 500 and said_mean[filled] == pytest.approx(theirs[1], abs=0.02)
     assert np.isnan(auc(np.ones(3, bool), np.ones(3)))
+
+
+def test_reliability_of_soft_labels_is_their_mean():
+    label, said = np.array([0.0, 0.4, 1.0, 0.5]), np.array([0.1, 0.3, 0.9, 0.7])
+    mean, seen, number = reliability(label, said, bins=2)
+    assert mean == pytest.approx([0.2, 0.8]) and seen == pytest.approx([0.2, 0.75])
+    assert number.tolist() == [2, 2]

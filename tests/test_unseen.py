@@ -190,3 +190,12 @@ def test_benchmark_prints_its_tables(selection):
     assert len(titles) == len(selection.BINS) + 2
     names = {line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line}
     assert {"lag-1", "elbow", "second-elbow", "edge", "split", "spatial"} <= names
+
+
+def test_who_is_told_the_true_maps_knows_signal_from_noise(unseen, selection):
+    _, ds, truth = small(unseen, dose=(200, 600))
+    ds = pca(weight(ds), components=30).compute()
+    r = unseen.true_r(ds, truth)
+    score, keep = selection.told(truth, ds)
+    assert keep[r > 0.2].all() and not keep[r < 0.04].any()
+    assert np.abs(score[r > 0.3] - r[r > 0.3]).max() < 0.1

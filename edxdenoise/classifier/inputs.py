@@ -1,10 +1,9 @@
 """What the networks see of a score map: the `default` stack in units of its noise, or a picture.
 
 The `default` stack has 64 x 64 blocks of b x b pixels, b the longest side over 64 rounded up, and
-10 channels. t is a score map
-without its mean, u the variance of its noise over its mean, e = t in units of the
-root of that mean, z = t over its own standard deviation, K0 a Gaussian without its centre, n the
-pixels with counts in a block:
+12 channels. t is a score map without its mean, u the variance of its noise over its mean, e = t in
+units of the root of that mean, z = t over its own standard deviation, K0 a Gaussian without its
+centre, n the pixels with counts in a block:
 
 0       sum of z over a block / sqrt(n): structure of the size of the map
 1-3     sum of e (K0 e) at scales of 1, 2 and 4 pixels / sqrt(2 sum of u (K0^2 u)): neighbours that
@@ -15,9 +14,11 @@ pixels with counts in a block:
 7       sum of e / sqrt(n)
 8       share of the block's pixels that have counts
 9       logarithm of the number of pixels of the map
+10      spatial statistic of the whole map (`edxdenoise.spatial`), which sums over all scales
+11      logarithm of .02 + its effect size: whether what is significant is of use
 
 z alone misleads where noise is uneven: components leak a little of the mean into quiet layers.
-All but the last four are compressed to sign(x) log(1 + |x|), as is channel 7.
+Channels 0 to 5, 7 and 10 are compressed to sign(x) log(1 + |x|).
 """
 
 from __future__ import annotations
@@ -28,22 +29,25 @@ from functools import cache
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
+from edxdenoise.classifier.smoothing import kernel_sums, smoothed
 from edxdenoise.compute import default_workers
 from edxdenoise.errors import ParameterError
 from edxdenoise.schema import COMPONENT_MAP, validate
-from edxdenoise.score_noise import ScoreNoise, neighbour_statistic, noise_correlated, score_noise
+from edxdenoise.score_noise import ScoreNoise, score_noise
+from edxdenoise.spatial import evidence_of
 
 KINDS = ("default", "article")
 BLOCKS = 64
-CHANNELS = 10
+CHANNELS = 12
 PICTURE = 100
 # Channels that change sign with the map.
 SIGNED = (0, 4, 7)
 
 _SCALES = (1, 2, 4)
 _COMPRESSED = (0, 1, 2, 3, 4, 5, 7)
-_TRUNCATE = 3.0
+_LEAST_EFFECT = 0.02
 _REFERENCE = 12  # later components that tell what noise alone looks like
 
 
@@ -68,7 +72,7 @@ def network_input(
     Returns
     -------
     array
-        Float32, shape (component, 64, 64, 10), for ``default``; uint8, shape (component, 100, 100,
+        Float32, shape (component, 64, 64, 12), for ``default``; uint8, shape (component, 100, 100,
         3), for ``article``. Scaling the counts changes neither; the signed channels of ``default``
         change sign with the map.
 
@@ -86,10 +90,15 @@ def network_input(
         raise ParameterError(f"input kind '{kind}' must be one of {', '.join(KINDS)}")
     known = score_noise(ds) if noise is None else noise
     chosen = range(len(known.maps)) if components is None else components
-    null = empirical_null(known)
+    evidence = evidence_of(ds, known)
+    null = empirical_null(known) if evidence.correlated else None
+    statistic = _log(evidence.statistic)
+    effect = np.log(_LEAST_EFFECT + evidence.effect_size)
 
     def one(k: int) -> np.ndarray:
-        return compressed(whitened_stack(known.maps[k], known.variance(k)), null)
+        stack = compressed(whitened_stack(known.maps[k], known.variance(k)), null)
+        stack[..., 10], stack[..., 11] = statistic[k], effect[k]
+        return stack
 
     return _threaded(one, chosen, (BLOCKS, BLOCKS, CHANNELS), np.float32)
 
@@ -106,14 +115,15 @@ def _threaded(
     def put(position: int) -> None:
         result[position] = one(int(chosen[position]))
 
-    with ThreadPoolExecutor(default_workers()) as pool:
+    # One BLAS thread each: two layers of threads would fight for the processors.
+    with threadpool_limits(1), ThreadPoolExecutor(default_workers()) as pool:
         for _ in pool.map(put, range(len(chosen))):
             pass
     return result
 
 
 def whitened_stack(score: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """The channels of the module before they are compressed.
+    """The channels of the module before they are compressed; the last two are left at 0.
 
     Parameters
     ----------
@@ -122,10 +132,8 @@ def whitened_stack(score: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    array of float32, shape (64, 64, 10)
+    array of float32, shape (64, 64, 12)
     """
-    from scipy.ndimage import gaussian_filter
-
     stack = np.zeros((BLOCKS, BLOCKS, CHANNELS), np.float32)
     filled = variance > 0
     pixels = int(np.count_nonzero(filled))
@@ -135,25 +143,23 @@ def whitened_stack(score: np.ndarray, variance: np.ndarray) -> np.ndarray:
     mean = variance.sum(dtype=float) / pixels
     u = variance * np.float32(1 / mean)
     level = score[filled].mean(dtype=float)
-    e = np.where(filled, (score - level) * np.float32(mean**-0.5), np.float32(0))
-    z = e / np.sqrt(np.where(filled, u, np.float32(1)))
+    e = (score - np.float32(level)) * np.float32(mean**-0.5)
+    e *= filled
+    z = e / np.sqrt(u + ~filled)
 
     inside = _blocks(filled.astype(np.float32), side)
     count = np.maximum(inside, 1)
     root = np.sqrt(count)
     values = [_blocks(z, side) / root]
+    own = _blocks(e * e, side)
     for scale in _SCALES:
-        centre, square = _kernel(scale)
-        near = gaussian_filter(e, scale, mode="constant", truncate=_TRUNCATE)
-        near -= np.float32(centre) * e
+        centre, square = kernel_sums(scale)
+        near = _blocks(e * smoothed(e, scale), side) - np.float32(centre) * own
         # The square of a Gaussian is a narrower one.
-        null = gaussian_filter(u, scale / np.sqrt(2), mode="constant", truncate=_TRUNCATE)
-        null *= u
-        below = 2 * square * _blocks(null, side)
-        values.append(_blocks(e * near, side) / np.sqrt(np.where(below > 0, below, np.inf)))
-    smooth = gaussian_filter(z, 1, mode="constant", truncate=_TRUNCATE)
-    centre, square = _kernel(1)
-    smooth *= np.float32((square + centre**2) ** -0.5)
+        below = 2 * square * _blocks(u * smoothed(u, scale / np.sqrt(2)), side)
+        values.append(near / np.sqrt(np.where(below > 0, below, np.inf)))
+    centre, square = kernel_sums(1)
+    smooth = smoothed(z, 1) * np.float32((square + centre**2) ** -0.5)
     high, low = _blocks(smooth, side, np.maximum), _blocks(smooth, side, np.minimum)
     values.append(np.where(high >= -low, high, low))
     values.append((_blocks(z * z, side) - inside) / (np.sqrt(2) * root))
@@ -164,25 +170,9 @@ def whitened_stack(score: np.ndarray, variance: np.ndarray) -> np.ndarray:
     values.append(np.full_like(inside, np.log(pixels)))
     rows, columns = inside.shape
     y, x = (BLOCKS - rows) // 2, (BLOCKS - columns) // 2
-    stack[y : y + rows, x : x + columns] = np.stack(values, axis=-1)
+    stack[y : y + rows, x : x + columns, : len(values)] = np.stack(values, axis=-1)
     stack[..., 9] = np.log(pixels)
     return stack
-
-
-def _kernel(scale: float) -> tuple[float, float]:
-    """Centre weight of a 2D Gaussian of sum 1, and the sum of the squares of all others.
-
-    Examples
-    --------
-    >>> centre, square = _kernel(4)
-    >>> abs(centre - 1 / (2 * np.pi * 16)) < 1e-3, abs(square + centre**2 - centre / 2) < 1e-3
-    (True, True)
-    """
-    radius = int(_TRUNCATE * scale + 0.5)
-    line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / scale) ** 2)
-    line /= line.sum()
-    centre = line[radius] ** 2
-    return float(centre), float((line**2).sum() ** 2 - centre**2)
 
 
 def _blocks(image: np.ndarray, side: int, combine: np.ufunc = np.add) -> np.ndarray:
@@ -200,7 +190,7 @@ def compressed(stack: np.ndarray, null: tuple[np.ndarray, np.ndarray] | None = N
 
     Parameters
     ----------
-    stack : array, shape (64, 64, 10)
+    stack : array, shape (64, 64, 12)
         From `whitened_stack`.
     null : (mean, deviation), each of shape (7,), optional
         Of the compressed channels, from `empirical_null`.
@@ -211,23 +201,21 @@ def compressed(stack: np.ndarray, null: tuple[np.ndarray, np.ndarray] | None = N
     if null is not None:
         inside = (stack[..., 8] > 0)[..., np.newaxis]
         values = np.where(inside, (values - null[0]) / null[1], 0)
-    result[..., channels] = np.sign(values) * np.log1p(np.abs(values))
+    result[..., channels] = _log(values)
     return result
 
 
-def empirical_null(noise: ScoreNoise) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and deviation of the compressed channels over later components; None if not needed.
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.log1p(np.abs(values))
 
-    Independent noise needs none: its null is known. Channels that change sign have a mean of 0.
+
+def empirical_null(noise: ScoreNoise) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the compressed channels over later components.
+
+    Needed where noise is correlated; that of independent noise is known. Channels that change sign
+    have a mean of 0.
     """
     count = len(noise.maps)
-    statistics = np.zeros(count)
-    for k in range(count // 2, count):
-        score, filled = noise.maps[k], noise.filled
-        level = score[filled].mean() if filled.any() else 0
-        statistics[k] = neighbour_statistic(np.where(filled, score - level, 0), noise.variance(k))
-    if not noise_correlated(statistics):
-        return None
     channels = list(_COMPRESSED)
     values = []
     for k in np.unique(np.linspace(count // 2, count - 1, min(_REFERENCE, count)).astype(int)):

@@ -19,7 +19,7 @@ from edxdenoise.score_noise import ScoreNoise
 MODELS = Path(__file__).parent / "models"
 
 # Components put through a network at once; more only takes memory.
-_BATCH = 16
+_BATCH = 32
 
 
 class Classifier:

@@ -75,4 +75,4 @@ def evaluate(
     print_table("", ["", "value"], rows)
     click.echo()
     table = [[f"{said:.2f}", f"{seen:.2f}", str(number)] for said, seen, number in filled]
-    print_table("", ["probability said", "signal seen", "components"], table)
+    print_table("", ["probability said", "label seen", "components"], table)

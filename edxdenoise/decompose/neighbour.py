@@ -52,8 +52,8 @@ _TRUNCATE = 3.0
 _REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
 # By how much an eigenvalue must exceed the null: a tenth, or 4 standard deviations of the
 # difference of two largest eigenvalues of noise. Those measured on 64 x 64 to 200 x 200 pixels and
-# 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994) 151): one has
-# 1.1 channels^(-2/3) of its value.
+# 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994)
+# 151): one has 1.1 channels^(-2/3) of its value.
 _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
 # Values of a tile and its surroundings: 32 MB as float32, of which a worker holds a few copies.
 TILE_VALUES = 8_000_000

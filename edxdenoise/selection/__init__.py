@@ -32,13 +32,16 @@ from edxdenoise.schema import (
 from edxdenoise.selection.edge import noise_edge, weighted_noise_edge
 from edxdenoise.selection.elbow import elbow_position, elbows
 from edxdenoise.selection.selectors import (
-    NOISE_CORRELATED,
     SELECTORS,
     Verdict,
-    evidence_of,
     network_verdict,
 )
-from edxdenoise.selection.spatial import SpatialEvidence, spatial_evidence
+from edxdenoise.spatial import (
+    NOISE_CORRELATED,
+    SpatialEvidence,
+    evidence_of,
+    spatial_evidence,
+)
 
 __all__ = [
     "SELECTORS",

@@ -13,8 +13,6 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.schema import (
-    COMPONENT_EFFECT_SIZE,
-    COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_VARIANCE,
     COMPONENT_VARIANCE_RATIO,
     DIM_COMPONENT,
@@ -23,11 +21,8 @@ from edxdenoise.schema import (
 )
 from edxdenoise.selection.edge import weighted_noise_edge
 from edxdenoise.selection.elbow import elbows
-from edxdenoise.selection.spatial import SpatialEvidence, spatial_evidence
 from edxdenoise.selection.split import split_probability
-
-# Attribute of the statistic: 1 where neighbouring pixels share their noise.
-NOISE_CORRELATED = "noise_correlated"
+from edxdenoise.spatial import evidence_of
 
 
 @dataclass(frozen=True)
@@ -121,15 +116,3 @@ SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
     "second-elbow": select_second_elbow,
     "all": select_all,
 }
-
-
-def evidence_of(ds: xr.Dataset) -> SpatialEvidence:
-    """The spatial evidence in a Dataset, or what is found where it has none."""
-    if COMPONENT_SPATIAL_STATISTIC.name not in ds:
-        return spatial_evidence(ds)
-    statistic = ds[COMPONENT_SPATIAL_STATISTIC.name]
-    return SpatialEvidence(
-        statistic.values,
-        ds[COMPONENT_EFFECT_SIZE.name].values,
-        bool(statistic.attrs[NOISE_CORRELATED]),
-    )

@@ -3,7 +3,7 @@
 `default`: half of every batch is signal and weak signal is drawn twice as often, because phantoms
 make both rare; maps are flipped, transposed and change their sign.
 
-`article`: every picture of the minority comes 14 times, brighter or darker, grey, flipped and
+`article`: pictures of the minority come up to 14 times, brighter or darker, grey, flipped and
 turned by up to 45 degrees (of which the largest square within is kept), as the article has it; all
 are cropped at random. The network cuts out the middle 80 x 80 pixels, so that a random crop is a
 random shift.

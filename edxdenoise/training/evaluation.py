@@ -140,13 +140,14 @@ def roc(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def reliability(
-    truth: np.ndarray, probability: np.ndarray, bins: int = 10
+    label: np.ndarray, probability: np.ndarray, bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whether probabilities mean what they say: the reliability diagram.
 
     Parameters
     ----------
-    truth : array of bool, shape (component,)
+    label : array, shape (component,)
+        0 for noise, 1 for signal, or between: what a probability should be on average.
     probability : array, shape (component,)
     bins : int
         Of equal width from 0 to 1.
@@ -154,7 +155,7 @@ def reliability(
     Returns
     -------
     said, seen : array, shape (bin,)
-        Mean probability and share of signal; NaN in an empty bin.
+        Mean probability and mean label; NaN in an empty bin.
     number : array of int, shape (bin,)
         Components in each.
 
@@ -166,17 +167,17 @@ def reliability(
     """
     if bins < 1:
         raise ParameterError(f"bins is {bins}, must be at least 1")
-    truth, probability = _checked(truth, probability)
+    label, probability = _checked(label, probability, float)
     place = np.clip((probability * bins).astype(int), 0, bins - 1)
     number = np.bincount(place, minlength=bins)
     below = np.where(number > 0, number, np.nan)
     said = np.bincount(place, probability, minlength=bins) / below
-    return said, np.bincount(place, truth, minlength=bins) / below, number
+    return said, np.bincount(place, label, minlength=bins) / below, number
 
 
-def calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
+def calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
     """Mean distance of what is said from what is seen, over components (0 is best)."""
-    said, seen, number = reliability(truth, probability, bins)
+    said, seen, number = reliability(label, probability, bins)
     return float(np.nansum(number * np.abs(said - seen)) / max(int(number.sum()), 1))
 
 
@@ -184,8 +185,10 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-def _checked(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    truth, probability = np.asarray(truth, bool), np.asarray(probability, float)
+def _checked(
+    truth: np.ndarray, probability: np.ndarray, dtype: type = bool
+) -> tuple[np.ndarray, np.ndarray]:
+    truth, probability = np.asarray(truth, dtype), np.asarray(probability, float)
     if truth.shape != probability.shape or truth.ndim != 1:
         raise ParameterError(
             f"truth has shape {truth.shape} and probability {probability.shape}; both must have "

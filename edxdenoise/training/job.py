@@ -120,7 +120,7 @@ class Evaluation:
     scores : Scores
         Of those that are clearly signal or noise (label 1 or 0).
     said, seen : array, shape (bin,)
-        Reliability diagram: mean probability, and share of signal with soft labels cut at 0.5.
+        Reliability diagram: mean probability, and mean label.
     number : array of int, shape (bin,)
         Components in each bin.
     """
@@ -166,4 +166,4 @@ def evaluate_networks(
     seconds = time.perf_counter() - start
     clear = (data.label == 0) | (data.label == 1)
     scores = score(data.label[clear] == 1, probability[clear], seconds=seconds)
-    return Evaluation(scores, *reliability(data.label >= 0.5, probability))
+    return Evaluation(scores, *reliability(data.label, probability))

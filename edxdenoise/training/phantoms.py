@@ -24,7 +24,7 @@ from edxdenoise.simulation.geometry import smooth_field, split_rows
 from edxdenoise.simulation.materials import MATERIALS, Material
 from edxdenoise.simulation.spectrum import line_spectrum, material_spectra
 
-_DOSES = (20.0, 20_000.0)
+_DOSES = (5.0, 20_000.0)
 _SIDES = (32, 256)  # pixels of the longer side
 _LARGE_SIDES = (256, 1024)
 _CHANNELS = (100, 2000)
@@ -34,7 +34,9 @@ _MOST_COUNTS, _MOST_PRODUCTS = 2e7, 2e10
 _FAINT = (0.7, 30.0)
 _FAINT_ELEMENTS = ("F", "Na", "Mg", "Al", "P", "S", "Cl", "K", "Ti", "Cr", "Mn", "Ni", "Zn", "Zr")
 _MISHAPS = ("none", "scaled", "flicker", "dead", "smoothed", "shifted")
-_MISHAP_ODDS = (0.76, 0.06, 0.05, 0.05, 0.04, 0.04)
+_MISHAP_ODDS = (0.68, 0.06, 0.05, 0.05, 0.08, 0.08)
+# Thin places, holes in them: share of the specimens that have some, and how little is there.
+_THIN_ODDS, _THIN = 0.3, (0.002, 0.3)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def random_specimen(preset: str, rng: np.random.Generator) -> Specimen:
         amounts = amounts * (1 + 0.1 * rng.standard_normal((amounts.shape[1], 1))).clip(0.5)
     if specimen.mishap == "dead":
         amounts = amounts * (rng.random(amounts.shape[1:]) > rng.uniform(0.001, 0.02))
+    if rng.random() < _THIN_ODDS:
+        amounts = amounts * thin_places(amounts.shape[1:], rng)
     dose = np.exp(rng.uniform(*np.log(_DOSES)))
     specimen = replace(specimen, amounts=amounts.astype(np.float32))
     specimen = replace(specimen, spectra=specimen.spectra * np.float32(dose / specimen.dose))
@@ -113,13 +117,14 @@ def measure(specimen: Specimen, rng: np.random.Generator) -> tuple[Specimen, xr.
     elif specimen.mishap == "shifted":
         # Drift correction by half a pixel, with linear interpolation.
         counts = counts.astype(np.float32)
-        counts = (counts + np.roll(counts, 1, axis=0)) / 2
-        amounts = (amounts + np.roll(amounts, 1, axis=1)) / 2
+        for axis in range(rng.integers(1, 3)):
+            counts = (counts + np.roll(counts, 1, axis=axis)) / 2
+            amounts = (amounts + np.roll(amounts, 1, axis=axis + 1)) / 2
     return replace(specimen, amounts=amounts), make_cube(counts, energy=specimen.energy)
 
 
 def random_pattern(areas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where something faint may lie: grains, a gradient, a line, an area, a cloud.
+    """Where something faint may lie: grains, single pixels, a gradient, a line, an area, a cloud.
 
     Parameters
     ----------
@@ -134,8 +139,13 @@ def random_pattern(areas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     shape = areas.shape
     y, x = np.mgrid[: shape[0], : shape[1]]
     kind = rng.choice(
-        ["grains", "gradient", "line", "area", "cloud"], p=[0.35, 0.15, 0.2, 0.2, 0.1]
+        ["grains", "specks", "gradient", "line", "area", "cloud"],
+        p=[0.25, 0.15, 0.15, 0.15, 0.2, 0.1],
     )
+    if kind == "specks":
+        pattern = np.zeros(areas.size)
+        pattern[rng.integers(0, areas.size, rng.integers(3, 60))] = 1
+        return pattern.reshape(shape)
     if kind == "grains":
         pattern = np.zeros(shape)
         for _ in range(rng.integers(1, 7)):
@@ -162,6 +172,13 @@ def random_pattern(areas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return (along > rng.uniform(0.3, 0.7)).astype(float)
     field = smooth_field(rng, shape, np.exp(rng.uniform(np.log(1.5), np.log(max(shape) / 6))))
     return np.clip(field, 0, None) / max(field.max(), 1e-9)
+
+
+def thin_places(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Relative thickness of a specimen that is thin or missing in places, shape (y, x)."""
+    field = smooth_field(rng, shape, np.exp(rng.uniform(np.log(2), np.log(max(shape) / 4))))
+    limit = np.quantile(field, rng.uniform(0.1, 0.7))
+    return np.where(field > limit, 1, np.exp(rng.uniform(*np.log(_THIN))))
 
 
 def _cut_out(preset: str, rng: np.random.Generator) -> Specimen:

@@ -32,10 +32,14 @@ import numpy as np
 import xarray as xr
 from scipy import fft
 from scipy.special import expit, ndtr
+from threadpoolctl import threadpool_limits
 
 from edxdenoise.compute import default_workers
+from edxdenoise.schema import COMPONENT_EFFECT_SIZE, COMPONENT_SPATIAL_STATISTIC
 from edxdenoise.score_noise import ScoreNoise, neighbour_statistic, noise_correlated, score_noise
 
+# Attribute of the statistic in a Dataset: 1 where neighbouring pixels share their noise.
+NOISE_CORRELATED = "noise_correlated"
 SCALES = (0.6, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # Wider kernels see the border more than the map, and average gradients away.
 _EFFECT_SCALES = 8.0
@@ -96,7 +100,8 @@ def spatial_evidence(ds: xr.Dataset, *, noise: ScoreNoise | None = None) -> Spat
     noise = score_noise(ds) if noise is None else noise
     count = len(noise.maps)
     scales = [s for s in SCALES if s <= max(_WIDEST * min(noise.filled.shape), SCALES[0])]
-    with ThreadPoolExecutor(default_workers()) as pool:
+    # One BLAS thread each: two layers of threads would fight for the processors.
+    with threadpool_limits(1), ThreadPoolExecutor(default_workers()) as pool:
         rows = list(
             pool.map(
                 lambda k: spatial_sums(noise.maps[k], noise.variance(k), noise.filled, scales),
@@ -115,6 +120,18 @@ def spatial_evidence(ds: xr.Dataset, *, noise: ScoreNoise | None = None) -> Spat
     narrow = [i for i, s in enumerate(scales) if s <= _EFFECT_SCALES]
     effect = np.sqrt(np.clip(shares[:, narrow].max(axis=1), 0, 1))
     return SpatialEvidence(heights.max(axis=1), effect, correlated)
+
+
+def evidence_of(ds: xr.Dataset, noise: ScoreNoise | None = None) -> SpatialEvidence:
+    """The spatial evidence that `edxdenoise.select` wrote, or what is found where it has not."""
+    if COMPONENT_SPATIAL_STATISTIC.name not in ds:
+        return spatial_evidence(ds, noise=noise)
+    statistic = ds[COMPONENT_SPATIAL_STATISTIC.name]
+    return SpatialEvidence(
+        statistic.values,
+        ds[COMPONENT_EFFECT_SIZE.name].values,
+        bool(statistic.attrs[NOISE_CORRELATED]),
+    )
 
 
 def _null(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
