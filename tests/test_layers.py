@@ -21,7 +21,7 @@ LAYERS = [
     {"score_noise"},
     {"classifier"},
     {"selection", "reconstruction", "quantification"},
-    {"training"},
+    {"training", "audit"},
     {"report"},
     {"recipe_values"},
     {"recipe", "survey", "summary"},
