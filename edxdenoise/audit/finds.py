@@ -14,7 +14,7 @@ import xarray as xr
 from edxdenoise.audit.scan import (
     BLOCK,
     CELL,
-    FIND,
+    EXTENT,
     SHOWN,
     SMALL_TILES,
     Cells,
@@ -147,7 +147,7 @@ def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.Data
     >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
     >>> poor = denoise(phantom.compute(), Denoise(keep="1"))
     >>> residual_audit(poor).lines[0]
-    'Cu_Ka'
+    'In_La'
     """
     return audit(ds, false_alarm_rate=false_alarm_rate).table
 
@@ -280,7 +280,7 @@ def _table(
 ) -> pd.DataFrame:
     """Finds with what pixels and channels are in units and lines."""
     start, width = energy_axis(ds)
-    table = pd.DataFrame({name: finds[name] for name in FIND.names[:5]})
+    table = pd.DataFrame({name: finds[name] for name in ("size", *EXTENT[2:])})
     for dim in (DIM_Y, DIM_X):
         positions = ds[dim].values
         step = (positions[-1] - positions[0]) / max(len(positions) - 1, 1) or 1.0
@@ -311,7 +311,7 @@ def _line_names(ds: xr.Dataset, energies: Iterable[float], resolution: float) ->
             for name, position, share in listed
             if abs(position - energy) < reach and share > _LINE_SHARE
         )
-        own = list(dict.fromkeys(name.rstrip("0123456789") for _, name in near))
+        own = list(dict.fromkeys(name.rstrip("0123456789,") for _, name in near))
         others = [f"{name}?" for name in lines_at(energy, reach / 2, limits, beam)]
         names[energy] = " ".join((own or others)[:_NAMES])
     return names

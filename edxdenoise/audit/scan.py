@@ -40,7 +40,7 @@ FIND = np.dtype(
         ("p", "f8"),
     ]
 )
-_EXTENT = ("first", "last", "y_start", "y_stop", "x_start", "x_stop")
+EXTENT = ("first", "last", "y_start", "y_stop", "x_start", "x_stop")
 
 
 def scan_windows(energy: np.ndarray, resolution: float) -> np.ndarray:
@@ -272,7 +272,7 @@ def _scan(
 def merged(finds: np.ndarray, most: int) -> np.ndarray:
     """Indices of the `most` strongest finds that overlap no stronger one in place and energy."""
     order = np.argsort(-np.abs(finds["z"]), kind="stable")[:_MOST_COMPARED]
-    first, last, *bounds = (finds[name][order] for name in _EXTENT)
+    first, last, *bounds = (finds[name][order] for name in EXTENT)
     free = np.ones(len(order), bool)
     chosen: list[int] = []
     while len(chosen) < most and free.any():
