@@ -58,8 +58,9 @@ def audit_figure(ds: xr.Dataset, found: Audit) -> Figure:
         figure,
         _MARGIN,
         0.3,
-        f"{found.tests:,} tests of counts − expected, in tiles of 1 to {max(frame_size(ds))} pixels "
-        f"and windows of one FWHM; chance alone gives any find in {100 * found.rate:g} % of maps.",
+        f"{found.tests:,} tests of counts − expected, in tiles of 1 to {max(frame_size(ds))} "
+        "pixels and windows of one FWHM; chance alone gives any find in "
+        f"{100 * found.rate:g} % of maps.",
         fontsize=SMALL,
         color=DARK,
     )
