@@ -1,4 +1,5 @@
 from ._version import __version__
+from .audit import residual_audit
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import neighbours, pca
@@ -42,6 +43,7 @@ __all__ = [
     "read_cube",
     "rebin",
     "reconstruct",
+    "residual_audit",
     "run_recipe",
     "save_dataset",
     "scheduler",

@@ -22,7 +22,7 @@ LAYERS = [
     {"spatial"},
     {"classifier", "shrinkage"},
     {"selection", "reconstruction", "quantification"},
-    {"training"},
+    {"training", "audit"},
     {"report"},
     {"recipe_values"},
     {"recipe", "survey", "summary"},

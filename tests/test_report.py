@@ -12,7 +12,7 @@ import xarray as xr
 
 from edxdenoise.cube import make_cube
 from edxdenoise.decompose import pca
-from edxdenoise.errors import FormatError, SchemaError
+from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.preprocess import stack, weight
 from edxdenoise.reconstruction import reconstruct
@@ -31,7 +31,7 @@ from edxdenoise.xray import channel_response, line_energy
 
 CHANNELS, WIDTH = 200, 0.05
 ENERGY = (np.arange(CHANNELS) + 0.5) * WIDTH
-PICTURES = {"scree.png", "components_01.png", "spectra.png", "maps.png"}
+PICTURES = {"scree.png", "components_01.png", "spectra.png", "maps.png", "audit.png"}
 
 
 def phantom(shape: tuple[int, int] = (18, 24), mean: float = 4.0) -> xr.Dataset:
@@ -110,6 +110,23 @@ def test_pixel_spectra_are_those_of_the_two_cubes(result):
     np.testing.assert_allclose(rebuilt, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_structure_dropped_is_warned_of_and_listed(tmp_path):
+    ds = denoised(phantom(mean=20.0), keep="1")
+    with pytest.warns(EdxdenoiseWarning, match="the model misses structure"):
+        write_report(ds, tmp_path / "report")
+    rows = (tmp_path / "report" / "audit.csv").read_text(encoding="utf-8").splitlines()
+    assert "Fe_Ka" in "".join(rows) and len(rows) > 1
+
+
+def test_a_report_of_counts_that_are_not_whole_has_no_audit(tmp_path):
+    ds = phantom()
+    ds = denoised(ds.assign(counts=ds.counts * 1.2))
+    with pytest.warns(EdxdenoiseWarning, match="no residual audit"):
+        write_report(ds, tmp_path / "report")
+    assert names(tmp_path / "report") >= PICTURES - {"audit.png"}
+    assert not (tmp_path / "report" / "audit.png").exists()
+
+
 def test_counts_are_read_block_by_block_and_once(tmp_path, monkeypatch):
     small = denoised(phantom())
     alive, most, read = set(), [0], []
@@ -128,6 +145,8 @@ def test_counts_are_read_block_by_block_and_once(tmp_path, monkeypatch):
     lazy = da.map_blocks(block, chunks=chunks, dtype=values.dtype, meta=np.empty((0, 0, 0), "u1"))
     ds = small.assign(counts=small.counts.copy(data=lazy))
     monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    # The audit joins blocks to its own; it reads each once more.
+    monkeypatch.setattr(write, "_audited", lambda ds, kept: (None, ""))
     gc.collect()
     with dask.config.set(scheduler="synchronous"):
         write_report(ds, tmp_path / "report")
@@ -426,6 +445,8 @@ def test_report_leaves_its_input_and_matplotlib_as_they_were(tmp_path, monkeypat
         ((3, 2), "none", 6, {"selector": "all"}),
     ],
 )
+# So few components of so small a map leave much, and the audit says so.
+@pytest.mark.filterwarnings("ignore:the model misses")
 def test_small_and_narrow_maps_draw(tmp_path, shape, weighting, components, kwargs):
     ds = denoised(phantom(shape, mean=20.0), weighting, components, **kwargs)
     write_report(ds, tmp_path / "report")
@@ -438,7 +459,7 @@ def test_two_channels_and_hardly_any_counts_draw(tmp_path):
     with pytest.warns(match="fewer than 10 counts"):
         ds = denoised(make_cube(counts, energy=np.array([1.0, 2.0])), components=2, selector="all")
     write_report(ds, tmp_path / "report")
-    assert names(tmp_path / "report") == PICTURES
+    assert names(tmp_path / "report") == PICTURES | {"audit.csv"}
 
 
 def test_existing_report_is_replaced_only_when_asked(tmp_path, monkeypatch, result):

@@ -90,7 +90,7 @@ def unexplained_peaks(ds: xr.Dataset, elements: Iterable[str]) -> list[Unexplain
             weights = np.maximum(net[near], 0)
             centre = float(np.average(energy[near], weights=weights))
             reach = 0.4 * width[top]
-            candidates = _lines_at(centre, reach, energy_range(ds), beam)
+            candidates = lines_at(centre, reach, energy_range(ds), beam)
             # The element suggested for a larger peak, as Cu Kb follows Cu Ka, needs no other.
             others = strong_lines(suggested, energy_range(ds), beam_energy=beam)
             if not any(abs(position - centre) < reach for _, position, _ in others):
@@ -140,9 +140,10 @@ def _all_lines(limits: Window, beam_energy: float | None) -> list[tuple[str, flo
     return strong_lines(SYMBOLS, limits, beam_energy=beam_energy)
 
 
-def _lines_at(
+def lines_at(
     energy: float, reach: float, limits: Window, beam_energy: float | None
 ) -> tuple[str, ...]:
+    """Strongest lines of any element within `reach` keV of an energy, nearest first."""
     near = sorted(
         (abs(position - energy), name)
         for name, position, _ in _all_lines(limits, beam_energy)

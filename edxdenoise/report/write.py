@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import load
-from edxdenoise.io import atomic_output
+from edxdenoise.audit import BLOCK, Audit, audit
+from edxdenoise.compute import as_blocks, load
+from edxdenoise.cube import is_lazy
+from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.io import atomic_output, write_table
+from edxdenoise.reconstruction import reconstruct
+from edxdenoise.report.audit import audit_figure
 from edxdenoise.report.maps import component_figures, maps_figure
 from edxdenoise.report.peaks import lines_of, resolution_of, sum_peaks
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
-from edxdenoise.report.text import kept_numbers, uncertain_numbers
+from edxdenoise.report.text import doubts_of, kept_numbers, uncertain_numbers
 from edxdenoise.report.windows import Window, choose_windows
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
@@ -63,13 +69,14 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
 
     ``scree.png``: variances, elbows and noise edge. ``components_01.png`` ...: map, spectrum and
     verdict of each of the first components, up to the last one kept, 12 at least and 24 at most.
-    ``spectra.png`` and ``maps.png``: raw against denoised.
+    ``spectra.png`` and ``maps.png``: raw against denoised. ``audit.png`` and ``audit.csv``: what
+    `edxdenoise.residual_audit` finds, in one more pass over the counts.
 
     Parameters
     ----------
     ds : Dataset
-        As `edxdenoise.select` or `edxdenoise.reconstruct` gives it. Lazy counts are summed in one
-        pass, block by block; ``counts_denoised`` is not looked at.
+        As `edxdenoise.select` or `edxdenoise.reconstruct` gives it. Lazy counts are summed and
+        audited in one pass each, block by block; ``counts_denoised`` is not looked at.
     folder : str or Path
         Folder to make.
     overwrite : bool
@@ -81,6 +88,11 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
         If the Dataset holds no components and no decision on them.
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If the audit finds structure that the kept components miss, or cannot be made.
     """
     validate(ds, *_NEEDED)
     with atomic_output(folder, overwrite, folder_marker=REPORT_MARKER) as partial, style():
@@ -100,6 +112,10 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     # The other maps, most of a hundred, are left where they are.
     pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
     kept = pictured.sel({DIM_COMPONENT: kept_list})
+    found, doubt = _audited(ds, kept)
+    if doubt:
+        warnings.warn(doubt, EdxdenoiseWarning, stacklevel=3)
+        ds = ds.assign_attrs(warnings=[*doubts_of(ds), doubt])
 
     lines, resolution = lines_of(ds), resolution_of(ds)
     energy = ds[DIM_ENERGY].values
@@ -121,6 +137,24 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     spectra = pixel_spectra(ds, kept, *pixel)
     _save(spectra_figure(ds, raw, denoised, peaks, pixel, spectra), folder / "spectra.png")
     _save(maps_figure(ds, windows, raw, denoised), folder / "maps.png")
+    if found is not None:
+        _save(audit_figure(ds, found), folder / "audit.png")
+        write_table(folder / "audit.csv", found.table)
+
+
+def _audited(ds: xr.Dataset, kept: xr.Dataset) -> tuple[Audit | None, str]:
+    """What the audit finds in the kept components, and the doubt it leaves; rebuilt by blocks."""
+    if not is_lazy(ds):
+        blocks = as_blocks(ds[COUNTS.name].values, (BLOCK, BLOCK, -1))
+    else:
+        blocks = ds[COUNTS.name].data.rechunk((BLOCK, BLOCK, -1))
+    # In the blocks of the audit, so that each is rebuilt where it is scanned.
+    ds = kept.assign({COUNTS.name: ds[COUNTS.name].copy(data=blocks)})
+    try:
+        found = audit(reconstruct(ds))
+    except DataError as error:
+        return None, f"no residual audit: {error}"
+    return found, "" if found.table.empty else found.summary()
 
 
 def _typical_pixel(totals: np.ndarray) -> tuple[int, int]:

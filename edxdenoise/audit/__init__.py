@@ -1,0 +1,6 @@
+"""What a model leaves of the counts: a scan of the residuals for structure that it dropped."""
+
+from edxdenoise.audit.finds import Audit, audit, residual_audit
+from edxdenoise.audit.scan import BLOCK
+
+__all__ = ["BLOCK", "Audit", "audit", "residual_audit"]

@@ -1,0 +1,150 @@
+"""The residual audit as a picture: where the model drops structure, and at which energies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from edxdenoise.audit import Audit
+from edxdenoise.report.frame import draw_map, fit_map, frame_of, label_width
+from edxdenoise.report.style import (
+    BLUE,
+    DARK,
+    GREY,
+    PAGE_WIDTH,
+    SMALL,
+    VERMILION,
+    add_axes,
+    add_text,
+    add_title,
+    new_figure,
+)
+from edxdenoise.report.text import line_label
+from edxdenoise.schema import DIM_X, DIM_Y
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Inches.
+_MARGIN, _TOP, _BAR = 0.12, 0.62, 0.75
+_MAP_WIDTH, _MAP_HEIGHT, _ROW = 2.9, 2.6, 0.15
+_LISTED = 12
+# Colours end at the largest z, or here.
+_LEAST_Z, _MOST_Z = 8.0, 30.0
+_COLUMNS = (0.0, 0.75, 2.2, 3.2, 4.35, 5.05, 5.75, 6.3)
+
+
+def audit_figure(ds: xr.Dataset, found: Audit) -> Figure:
+    """Map of what stands out, spectrum of the strongest find, and the first rows of the table.
+
+    Parameters
+    ----------
+    ds : Dataset
+        That was audited.
+    found : Audit
+        What `edxdenoise.audit.audit` gives.
+    """
+    frame = frame_of(ds)
+    listed = found.table.head(_LISTED)
+    left = _MARGIN + label_width(frame)
+    width, height = fit_map(frame, _MAP_WIDTH, _MAP_HEIGHT)
+    table_top = _TOP + max(height, 1.4) + 0.55
+    figure = new_figure(PAGE_WIDTH, table_top + _ROW * (len(listed) + 2) + 0.1)
+    add_title(figure, _title(found))
+    add_text(
+        figure,
+        _MARGIN,
+        0.3,
+        f"{found.tests:,} tests of counts − expected, in tiles of 1 to {max(frame_size(ds))} "
+        "pixels and windows of one FWHM; chance alone gives any find in "
+        f"{100 * found.rate:g} % of maps.",
+        fontsize=SMALL,
+        color=DARK,
+    )
+    # A pixel of the picture is a cell of 4 x 4; shown on the pixels, it ends where the map does.
+    rows, columns = frame_size(ds)
+    peaks = found.peaks.repeat(4, axis=0)[:rows].repeat(4, axis=1)[:, :columns]
+    limit = float(np.clip(np.abs(peaks).max(), _LEAST_Z, _MOST_Z))
+    box = (left, _TOP, width, height)
+    draw_map(figure, peaks, frame, box, ("RdBu_r", -limit, limit), bar_label="z-score (σ)")
+    add_text(figure, left, _TOP - 0.14, "largest z beyond the limit", fontsize=SMALL, color=DARK)
+    if len(listed):
+        spectrum_left = left + width + _BAR + 0.3
+        box = (spectrum_left, _TOP, PAGE_WIDTH - _MARGIN - spectrum_left, max(height, 1.4))
+        _draw_spectrum(figure, found, box)
+        _write_table(figure, listed, len(found.table), table_top)
+    return figure
+
+
+def frame_size(ds: xr.Dataset) -> tuple[int, int]:
+    """Pixels (y, x) of the map."""
+    return ds.sizes[DIM_Y], ds.sizes[DIM_X]
+
+
+def _title(found: Audit) -> str:
+    if found.table.empty:
+        return "Residual audit: nothing found beyond counting noise"
+    count = len(found.table)
+    return f"Residual audit: structure that the model drops, {count} find{'s' * (count > 1)}"
+
+
+def _draw_spectrum(figure: Figure, found: Audit, box: tuple[float, float, float, float]) -> None:
+    """Residual of the strongest find's tile in standard deviations, window by window."""
+    counts, expected, variance = found.profile
+    first = found.table.iloc[0]
+    left, top, width, height = box
+    axes = add_axes(figure, left, top, width, height)
+    noise = np.sqrt(np.maximum(np.maximum(expected, variance), 1))
+    residual = (counts - expected) / noise
+    axes.axhspan(-3, 3, color="0.93", linewidth=0)
+    axes.axvspan(first.energy_low, first.energy_high, color=VERMILION, alpha=0.25, linewidth=0)
+    axes.plot(found.energies, residual, color=BLUE, linewidth=0.7)
+    axes.axhline(0, color=GREY, linewidth=0.4)
+    axes.set_xlim(found.energies[0], found.energies[-1])
+    axes.set_xlabel("energy (keV)", labelpad=1)
+    axes.set_ylabel("(counts − expected) / σ", labelpad=1)
+    add_text(
+        figure,
+        left,
+        top - 0.14,
+        f"strongest find: rows {first.y_start + 1}–{first.y_stop}, columns "
+        f"{first.x_start + 1}–{first.x_stop}",
+        fontsize=SMALL,
+        color=DARK,
+    )
+
+
+def _write_table(figure: Figure, listed: pd.DataFrame, count: int, top: float) -> None:
+    heads = ("size", "rows", "columns", "energy (keV)", "lines", "counts", "expected", "z")
+    lines = [heads]
+    for find in listed.itertuples():
+        names = [line_label(name) for name in str(find.lines).split()[:2]]
+        lines.append(
+            (
+                f"{find.size} px",
+                f"{find.y_start + 1}–{find.y_stop}",
+                f"{find.x_start + 1}–{find.x_stop}",
+                f"{find.energy_low:.2f}–{find.energy_high:.2f}",
+                ", ".join(names) or "–",
+                f"{find.counts:,.0f}",
+                f"{find.expected:,.0f}".replace("-", "−"),
+                f"{find.z:.1f}".replace("-", "−"),
+            )
+        )
+    for row, words in enumerate(lines):
+        for place, word in zip(_COLUMNS, words):
+            add_text(
+                figure,
+                _MARGIN + place,
+                top + _ROW * row,
+                word,
+                fontsize=SMALL,
+                color=DARK,
+                fontweight="normal" if row else "bold",
+            )
+    if count > len(listed):
+        rest = f"and {count - len(listed)} more in audit.csv"
+        add_text(figure, _MARGIN, top + _ROW * len(lines), rest, fontsize=SMALL, color=DARK)
