@@ -1,7 +1,7 @@
 from ._version import __version__
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
-from .decompose import pca
+from .decompose import nmf, pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import list_signals, open_dataset, read_cube, save_dataset
 from .jobs import convert_file, quantify_file, run_recipe
@@ -32,6 +32,7 @@ __all__ = [
     "line_intensity",
     "list_signals",
     "make_cube",
+    "nmf",
     "open_dataset",
     "pca",
     "prepare",

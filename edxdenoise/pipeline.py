@@ -10,7 +10,9 @@ import xarray as xr
 
 from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, is_lazy
-from edxdenoise.decompose import pca
+from edxdenoise.decompose import nmf, pca
+from edxdenoise.decompose.nmf import DEFAULT_COMPONENTS as NMF_COMPONENTS
+from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decompose.pca import check_components
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import crop, rebin, stack, weight
@@ -107,7 +109,7 @@ def denoise(
     True
     """
     recipe = recipe or Denoise()
-    check_denoise(ds, recipe)
+    components = check_denoise(ds, recipe)
     if found is None:
         with progress("reading"):
             found = survey(ds)
@@ -125,9 +127,11 @@ def denoise(
             if recipe.weighting == "poisson":
                 check_weights(ds)
     with progress("components"):
-        ds = _load_small(
-            pca(ds, components=recipe.components, solver=recipe.solver, seed=recipe.seed)
-        )
+        if recipe.decomposition == "nmf":
+            ds = nmf(ds, components=components, count=getattr(progress, "count", unwatched))
+        else:
+            ds = pca(ds, components=components, solver=recipe.solver, seed=recipe.seed)
+        ds = _load_small(ds)
     with progress("selection"):
         ds = select(
             ds,
@@ -235,7 +239,10 @@ def check_quantify(
 def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     """Number of components, after all checks that need no pass over the counts."""
     check_cube(ds)
-    components = check_components(recipe.components, ds[COUNTS.name].shape)
+    components = recipe.components
+    if components is None and recipe.decomposition == "nmf":
+        components = NMF_COMPONENTS
+    components = check_components(components, ds[COUNTS.name].shape)
     if recipe.keep is not None:
         parse_keep(recipe.keep, components)
     check_models(recipe.model, recipe.select, recipe.keep)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from edxdenoise.errors import ParameterError, RecipeError
-from edxdenoise.methods import SELECTORS
+from edxdenoise.methods import DEFAULT_SELECTORS
 from edxdenoise.quantification import LineSpec, check_lines
 from edxdenoise.recipe_values import Pixels, Section, Window, checked
 
@@ -43,10 +43,21 @@ class Denoise(Section):
     decomposition: str = "pca"
     components: int | None = None
     solver: str = "auto"
-    select: str = SELECTORS[0]
+    select: str = "auto"
     keep: str | None = None
     model: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.select == "auto":
+            # A recipe says what was done, whatever the default becomes later.
+            object.__setattr__(self, "select", DEFAULT_SELECTORS[self.decomposition])
+        if self.decomposition == "nmf" and self.select != "all":
+            raise RecipeError(
+                f"recipe: 'denoise.select' is {self.select!r}, which judges principal components; "
+                "with nmf it must be 'all': ask for fewer components, or name those to keep"
+            )
 
 
 @dataclass(frozen=True)

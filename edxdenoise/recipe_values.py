@@ -21,7 +21,7 @@ _ALLOWED = {
     "weighting": WEIGHTINGS,
     "decomposition": DECOMPOSITIONS,
     "solver": SOLVERS,
-    "select": SELECTORS,
+    "select": ("auto", *SELECTORS),
     "source": SOURCES,
     "intensities": INTENSITIES,
     "k_factor_unit": K_FACTOR_UNITS,

@@ -62,15 +62,15 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, WEIGHTINGS
     "--components",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Components to compute.  [default: 100]",
+    help="Components to compute.  [default: 100 for pca, 4 for nmf]",
 )
 @click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True)
 @click.option(
     "--select",
-    type=click.Choice(SELECTORS),
-    default=SELECTORS[0],
+    type=click.Choice(("auto", *SELECTORS)),
+    default="auto",
     show_default=True,
-    help="How signal components are told from noise.",
+    help="How signal components are told from noise; auto is cnn for pca and all for nmf.",
 )
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
 @model_option

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import xarray as xr
 
+from edxdenoise.decompose import is_nmf
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
@@ -45,10 +46,11 @@ def uncertain_numbers(ds: xr.Dataset) -> np.ndarray:
 def keeps_totals(ds: xr.Dataset) -> bool:
     """Whether the kept components hold every pixel and channel total, whatever the counts are.
 
-    The first component of Poisson-weighted counts does; it is the product of both totals.
+    The first principal component of Poisson-weighted counts does: it is the product of both
+    totals.
     """
     weighted = any((ds[spec.name] != 1).any() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY))
-    return weighted and 1 in kept_numbers(ds)
+    return weighted and not is_nmf(ds) and 1 in kept_numbers(ds)
 
 
 def component_list(numbers: np.ndarray) -> str:
