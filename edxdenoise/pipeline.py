@@ -10,10 +10,8 @@ import xarray as xr
 
 from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, is_lazy
-from edxdenoise.decompose import nmf, pca
-from edxdenoise.decompose.nmf import DEFAULT_COMPONENTS as NMF_COMPONENTS
 from edxdenoise.decompose.nmf import unwatched
-from edxdenoise.decompose.pca import check_components
+from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
@@ -109,7 +107,7 @@ def denoise(
     True
     """
     recipe = recipe or Denoise()
-    components = check_denoise(ds, recipe)
+    check_denoise(ds, recipe)
     if found is None:
         with progress("reading"):
             found = survey(ds)
@@ -127,15 +125,12 @@ def denoise(
             if recipe.weighting == "poisson":
                 check_weights(ds)
     with progress("components"):
-        if recipe.decomposition == "nmf":
-            ds = nmf(ds, components=components, count=getattr(progress, "count", unwatched))
-        else:
-            ds = pca(ds, components=components, solver=recipe.solver, seed=recipe.seed)
+        ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)
     with progress("selection"):
         ds = select(
             ds,
-            selector=recipe.select,
+            selector="all" if recipe.decomposition == "nmf" else recipe.select,
             keep=recipe.keep,
             models=recipe.model,
             seed=recipe.seed,
@@ -237,16 +232,13 @@ def check_quantify(
 
 
 def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
-    """Number of components, after all checks that need no pass over the counts."""
+    """Maps that will be held at a time, after all checks that need no pass over the counts."""
     check_cube(ds)
-    components = recipe.components
-    if components is None and recipe.decomposition == "nmf":
-        components = NMF_COMPONENTS
-    components = check_components(components, ds[COUNTS.name].shape)
+    components, maps = check_decomposition(ds, recipe)
     if recipe.keep is not None:
-        parse_keep(recipe.keep, components)
+        parse_keep(recipe.keep, components or maps)
     check_models(recipe.model, recipe.select, recipe.keep)
-    return components
+    return maps
 
 
 def _load_small(ds: xr.Dataset) -> xr.Dataset:

@@ -25,6 +25,7 @@ LAYERS = [
     {"report"},
     {"recipe_values"},
     {"recipe", "survey", "summary"},
+    {"decomposition"},
     {"pipeline"},
     {"jobs"},
     {"cli"},

@@ -57,6 +57,7 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
 
     columns: dict[str, list[Any]] = {
         "component": ds["component"].values.tolist(),
+        "name": _names(ds),
         "variance": column("component_variance"),
         "variance_ratio": column("component_variance_ratio"),
         "signal_probability": column("component_signal_probability"),
@@ -68,6 +69,13 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
+def _names(ds: xr.Dataset) -> list[str | None]:
+    """Names of the components where they have any; those that were held say so."""
+    from edxdenoise.report.text import component_name
+
+    return [component_name(ds, number) for number in ds["component"].values]
+
+
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     """The components as a table, at least up to the last one kept."""
     rows = component_rows(ds)
@@ -75,6 +83,7 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     shown = rows if most is None else rows[: max(most, *kept)]
     formats = {
         "component": "{}",
+        "name": "{}",
         "variance": "{:.4g}",
         "variance_ratio": "{:.3%}",
         "signal_probability": "{:.2f}",
@@ -87,8 +96,20 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
         + ["kept" if row["keep"] else ""]
         for row in shown
     ]
-    heads = ["component", "variance", "of total", "probability", "statistic", "effect", "outcome"]
-    print_table("", [*heads, "keep"], table)
+    heads = [
+        "component",
+        "name",
+        "variance",
+        "of total",
+        "probability",
+        "statistic",
+        "effect",
+        "outcome",
+    ]
+    used = [i for i, head in enumerate(heads) if head != "name" or rows[0]["name"] is not None]
+    used.append(len(heads))
+    heads.append("keep")
+    print_table("", [heads[i] for i in used], [[row[i] for i in used] for row in table])
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]

@@ -1,116 +1,129 @@
 """Where NMF starts: from principal components, or at random; then a fit of compressed data.
 
-The principal components of the weighted data D ~ T P, a few more than NMF has, hold nearly all that
-NMF can find. D H' = T (P H') and W' D = (W' T) P cost channels / components times less on them, so
-that most iterations are done there, and the data themselves are read a few times only.
+The principal components of the weighted data D ~ T P, some more than NMF has, hold nearly all that
+NMF can find. D H' = T (P H') and W'D = (W'T) P cost many times less on them, so that most
+iterations are done there, and the data themselves are read a few times only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edxdenoise.compute import default_workers
 from edxdenoise.decompose.nmf_blocks import descend
+from edxdenoise.decompose.nmf_fit import Settled, frobenius
 
 # Pixels worked on at a time: their abundances stay in the cache of a processor.
 _PIXELS = 4096
 
-# Called with the objective after each iteration; whether to stop.
-Settled = Callable[[float], bool]
 
-
-def nndsvda(scores: np.ndarray, loadings: np.ndarray, components: int) -> tuple[np.ndarray, ...]:
-    """Start of W and H from principal components; the same for the same data.
-
-    Of each singular pair the positive or the negative part, whichever is larger (C. Boutsidis and
-    E. Gallopoulos, Pattern Recogn. 41 (2008) 1350, algorithm 1), with the mean of the data in
-    place of zeros, which no multiplicative step would leave.
+@dataclass(frozen=True)
+class Compressed:
+    """The weighted data in a few numbers per pixel, and NMF's sizes.
 
     Parameters
     ----------
     scores : array, shape (n, pixel)
         T, largest first.
-    loadings : array, shape (n, channel)
+    loadings : array, shape (n, energy)
         P, of norm 1.
+    total : float
+        |D|^2.
+    """
+
+    scores: np.ndarray
+    loadings: np.ndarray
+    total: float
+
+    @property
+    def mean(self) -> float:
+        """Of D, next to nothing of which is lost."""
+        means = self.scores.mean(axis=1, dtype=np.float64) @ self.loadings.mean(axis=1)
+        return max(float(means), 0.0)
+
+
+def nndsvda(data: Compressed, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start of W' and H from principal components; the same for the same data.
+
+    Of each singular pair the positive or the negative part, whichever is larger (C. Boutsidis and
+    E. Gallopoulos, Pattern Recogn. 41 (2008) 1350), with the mean of the data in place of zeros,
+    which no multiplicative step would leave.
+
+    Parameters
+    ----------
+    data : Compressed
     components : int
-        No more than n.
+        No more than principal components.
 
     Returns
     -------
     maps : array, shape (component, pixel)
-    spectra : array, shape (component, channel)
+    spectra : array, shape (component, energy)
     """
-    maps = np.empty((components, scores.shape[1]), scores.dtype)
-    spectra = np.empty((components, loadings.shape[1]))
+    maps = np.empty((components, data.scores.shape[1]), data.scores.dtype)
+    spectra = np.empty((components, data.loadings.shape[1]))
     for k in range(components):
-        pairs = [(scores[k], loadings[k]), (-scores[k], -loadings[k])]
-        parts = [(np.maximum(u, 0), np.maximum(v, 0)) for u, v in pairs]
-        norms = [(np.linalg.norm(u), np.linalg.norm(v)) for u, v in parts]
-        best = int(np.prod(norms[1]) > np.prod(norms[0]))
-        (u, v), (norm_u, norm_v) = parts[best], norms[best]
-        # |T_k| is the singular value, so that the product of the norms is s |u| |v| with |u| of
-        # the singular vector.
-        size = np.sqrt(norm_u * norm_v)
-        maps[k] = u * (size / norm_u if norm_u > 0 else 0)
-        spectra[k] = v * (size / norm_v if norm_v > 0 else 0)
-    mean = max(float(scores.mean(axis=1, dtype=np.float64) @ loadings.mean(axis=1)), 0.0)
-    maps[maps == 0] = mean
-    spectra[spectra == 0] = mean
+        u, v = data.scores[k], data.loadings[k]
+        parts = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
+        sizes = [(float(np.linalg.norm(a)), float(np.linalg.norm(b))) for a, b in parts]
+        best = int(np.prod(sizes[1]) > np.prod(sizes[0]))
+        # A score map has the norm of its singular value, so that the product of both is theirs.
+        size = np.sqrt(np.prod(sizes[best]))
+        for row, part, norm in zip((maps[k], spectra[k]), parts[best], sizes[best]):
+            row[:] = part * (size / norm if norm > 0 else 0)
+    maps[maps == 0] = data.mean
+    spectra[spectra == 0] = data.mean
     return maps, spectra
 
 
+def random_start(data: Compressed, components: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start of W' and H from random numbers whose product has about the mean of the data."""
+    rng = np.random.default_rng(seed)
+    size = np.sqrt(data.mean / components)
+    shapes = [(components, data.scores.shape[1]), (components, data.loadings.shape[1])]
+    maps, spectra = (size * np.abs(rng.standard_normal(shape)) for shape in shapes)
+    return maps.astype(data.scores.dtype), spectra
+
+
 def fit_compressed(
-    scores: np.ndarray,
-    loadings: np.ndarray,
-    maps: np.ndarray,
-    spectra: np.ndarray,
-    *,
-    free: int,
-    total: float,
-    sweeps: int,
-    settled: Settled,
-) -> None:
-    """Lower |T P - W H|^2 in place, as `nmf` does with the data.
+    data: Compressed, maps: np.ndarray, spectra: np.ndarray, free: int, settled: Settled
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower |T P - W H|^2 until it is settled; closure waits for the data.
 
     Parameters
     ----------
-    scores, loadings : array, shape (n, pixel) and (n, channel)
-        T and P.
-    maps, spectra : array, shape (component, pixel) and (component, channel)
-        W and H, changed.
+    data : Compressed
+    maps, spectra : array, shape (component, pixel) and (component, energy)
+        W' and H.
     free : int
         So many of the spectra, the first, are fitted.
-    total : float
-        |D|^2, for the objective.
-    sweeps : int
-        Of each factor per iteration.
-    settled : callable
-        Called with the objective after each iteration, until it says yes.
+    settled : Settled
+
+    Returns
+    -------
+    maps, spectra
     """
+    maps, spectra = maps.copy(), spectra.copy()
     parts = [slice(start, start + _PIXELS) for start in range(0, maps.shape[1], _PIXELS)]
     going = True
     with threadpool_limits(1), ThreadPoolExecutor(default_workers()) as pool:
         while going:
-            across = (spectra @ loadings.T).astype(maps.dtype)
+            across = (spectra @ data.loadings.T).astype(maps.dtype)
             gram = (spectra @ spectra.T).astype(maps.dtype)
 
             def work(part: slice) -> tuple[np.ndarray, np.ndarray]:
-                factor = maps[:, part].copy()
-                descend(factor, across @ scores[:, part], gram, sweeps)
+                scores, factor = data.scores[:, part], maps[:, part].copy()
+                descend(factor, across @ scores, gram, 1)
                 maps[:, part] = factor
-                return (factor @ scores[:, part].T).astype(float), (factor @ factor.T).astype(float)
+                return (factor @ scores.T).astype(float), (factor @ factor.T).astype(float)
 
             sums = list(pool.map(work, parts))
             cross, inner = (np.sum(each, axis=0) for each in zip(*sums))
-            cross = cross @ loadings
-            descend(spectra, cross[:free], inner, sweeps)
-            going = not settled(frobenius(total, cross, inner, spectra))
-
-
-def frobenius(total: float, cross: np.ndarray, inner: np.ndarray, spectra: np.ndarray) -> float:
-    """|D - W H|^2 from |D|^2, W'D and W'W."""
-    return total - 2 * float(np.vdot(cross, spectra)) + float(np.vdot(inner, spectra @ spectra.T))
+            cross = cross @ data.loadings
+            descend(spectra, cross[:free], inner, 1)
+            going = not settled(frobenius(data.total, cross, inner, spectra))
+    return maps, spectra
