@@ -54,6 +54,7 @@ _DECOMPOSITION, HELD = "decomposition", "held"
 SPARE = 26
 # Iterations on compressed data cost little: there the tolerance is this many times smaller.
 _FINER = 100
+_SPAN = 10
 # Up to this many numbers the products are in 64 bits, as those of `gram` are where they are few.
 _SMALL = 3e7
 # Multiplicative steps never leave 0: they start with no less than this share of the mean.
@@ -163,7 +164,7 @@ def nmf(
     else:
         maps, spectra = nndsvda(data, components)
     spectra = np.vstack([spectra[:free], held / h])
-    settled = Settled("start", tolerance / _FINER, max_iterations, progress)
+    settled = Settled("start", tolerance / _FINER, max_iterations, progress, _SPAN)
     # Spectra that were given are not to be lost to another loss.
     maps, spectra = fit_compressed(
         data, maps.astype(kind), spectra, 0 if len(begun) else free, settled

@@ -68,10 +68,15 @@ class Settled:
         Iterations at most.
     count : callable
         ``count(label, done, most)`` after each; the label has the objective.
+    span : int
+        Iterations that the fall is a mean of: that of one may be lost in rounding.
     """
 
-    def __init__(self, stage: str, tolerance: float, most: int, count: Count) -> None:
+    def __init__(
+        self, stage: str, tolerance: float, most: int, count: Count, span: int = 1
+    ) -> None:
         self._stage, self._tolerance, self._most, self._count = stage, tolerance, most, count
+        self._span = span
         self.objectives: list[float] = []
 
     def __call__(self, objective: float) -> bool:
@@ -82,11 +87,11 @@ class Settled:
 
     @property
     def fall(self) -> float:
-        """By which share of itself the objective fell in the last iteration."""
-        if len(self.objectives) < 2:
+        """By which share of itself the objective fell in one of the last iterations."""
+        if len(self.objectives) <= self._span:
             return np.inf
-        before, now = self.objectives[-2:]
-        return (before - now) / abs(before) if before else 0.0
+        before, now = self.objectives[-1 - self._span], self.objectives[-1]
+        return (before - now) / abs(before) / self._span if before else 0.0
 
 
 def frobenius(total: float, cross: np.ndarray, inner: np.ndarray, spectra: np.ndarray) -> float:
