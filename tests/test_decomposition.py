@@ -91,15 +91,14 @@ def test_refused_files(phantom, files, tmp_path):
         read_spectra(tmp_path / "no.msa", energy)
 
 
-def test_intensities_of_held_spectra_have_the_errors_of_least_squares(phantom):
-    """Pulls of repeated counts: what the projection says is what is seen."""
+def test_errors_are_those_of_least_squares(phantom):
+    """The projection is one: it keeps what the spectra hold, and so does a second one."""
     names = {"Cu_Ka": LineSpec(1.7), "Pb_La": LineSpec(4.374)}
     recipe = Denoise(decomposition="nmf", components=4)
     model = denoise(phantom, recipe)
     estimators = np.zeros((1, phantom.sizes["energy"]))
     estimators[0, 95:106] = 1
     rows = behind_projection(model, estimators)
-    # The projection gives back what the spectra hold, and the same when it is repeated.
     spectra = model.component_spectrum.values * model.weight_energy.values
     np.testing.assert_allclose(spectra @ rows[0], spectra @ estimators[0], rtol=1e-8)
     np.testing.assert_allclose(behind_projection(model, rows), rows, atol=1e-10)
