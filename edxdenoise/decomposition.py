@@ -138,11 +138,13 @@ def _joined(labels: Sequence[str]) -> str:
 
     Examples
     --------
-    >>> _joined(["Cu Kα", "Cu Kβ", "Pb Mα / S Kα", "I Lα", "Si Kα"])
-    'Cu Kα, Pb Mα / S Kα, I Lα'
+    >>> _joined(["I Lα", "Pb Mα / S Kα", "I Lβ", "N Kα", "Cu Kα"])
+    'I Lα, Pb Mα / S Kα, N Kα'
     """
-    chosen = {label.split()[0]: label for label in reversed(labels)}
-    return ", ".join(list(chosen.values())[::-1][:_NAMED_LINES]) or "no lines"
+    chosen: dict[str, str] = {}
+    for label in labels:
+        chosen.setdefault(label.split()[0], label)
+    return ", ".join(list(chosen.values())[:_NAMED_LINES]) or "no lines"
 
 
 def _number(recipe: Denoise) -> int | None:

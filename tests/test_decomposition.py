@@ -91,6 +91,7 @@ def test_refused_files(phantom, files, tmp_path):
         read_spectra(tmp_path / "no.msa", energy)
 
 
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_errors_are_those_of_least_squares(phantom):
     """The projection is one: it keeps what the spectra hold, and so does a second one."""
     names = {"Cu_Ka": LineSpec(1.7), "Pb_La": LineSpec(4.374)}
