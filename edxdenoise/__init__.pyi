@@ -2,7 +2,7 @@ from ._version import __version__
 from .audit import residual_audit
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
-from .decompose import neighbours, pca
+from .decompose import neighbours, nmf, pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import list_signals, open_dataset, read_cube, save_dataset
 from .jobs import convert_file, quantify_file, run_recipe
@@ -35,6 +35,7 @@ __all__ = [
     "list_signals",
     "make_cube",
     "neighbours",
+    "nmf",
     "open_dataset",
     "pca",
     "prepare",

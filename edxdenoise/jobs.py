@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -95,8 +95,12 @@ def run_recipe(
         Of the kind that fits; no output is left behind.
     """
     files, output, report = _paths(recipe, folder, overwrite, REPORT_MARKER)
-    models = tuple(str(Path(folder, name)) for name in recipe.denoise.model)
-    chosen = replace(recipe.denoise, model=models)
+    chosen = replace(
+        recipe.denoise,
+        model=_below(folder, recipe.denoise.model),
+        start=_below(folder, recipe.denoise.start),
+        fix_spectrum=_below(folder, recipe.denoise.fix_spectrum),
+    )
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
     with _recorded() as doubts, naming(files):
@@ -237,6 +241,10 @@ def _paths(
     if report is not None:
         check_output(report, overwrite, folder_marker=marker)
     return files, output, report
+
+
+def _below(folder: str | Path, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(Path(folder, name)) for name in names)
 
 
 def _signed(ds: xr.Dataset, recipe: Recipe, doubts: list[str]) -> xr.Dataset:

@@ -4,8 +4,12 @@ The command line, the recipe and the functions themselves check against these.
 """
 
 WEIGHTINGS = ("poisson", "none")
-DECOMPOSITIONS = ("pca",)
+DECOMPOSITIONS = ("pca", "nmf")
+# What is kept unless somebody says otherwise, and what else may be asked for.
+DEFAULT_SELECTORS = {"pca": "cnn", "nmf": "all"}
 SUBSPACES = ("union", "neighbour", "pixel")
+LOSSES = ("frobenius", "poisson")
+INITS = ("nndsvda", "random")
 SOLVERS = ("auto", "covariance", "incremental", "randomized", "full")
 SELECTORS = ("cnn", "spatial", "split", "edge", "elbow", "second-elbow", "all")
 PRESETS = ("solar-cell", "nanoparticles", "core-shell", "layers-gradient", "mineral")

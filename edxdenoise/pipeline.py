@@ -10,8 +10,9 @@ import xarray as xr
 
 from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, is_lazy
-from edxdenoise.decompose import neighbours, pca
-from edxdenoise.decompose.pca import check_components
+from edxdenoise.decompose import neighbours
+from edxdenoise.decompose.nmf import unwatched
+from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
@@ -127,22 +128,23 @@ def denoise(
             if recipe.weighting == "poisson":
                 check_weights(ds)
     with progress("components"):
-        ds = _load_small(
-            pca(ds, components=recipe.components, solver=recipe.solver, seed=recipe.seed)
-        )
-    if recipe.subspace != "pixel":
+        ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
+        ds = _load_small(ds)
+    is_pca = recipe.decomposition == "pca"
+    if is_pca and recipe.subspace != "pixel":
         with progress("neighbours"):
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
         ds = select(
             ds,
-            selector=recipe.select,
+            selector="all" if recipe.decomposition == "nmf" else recipe.select,
             keep=recipe.keep,
             models=recipe.model,
             seed=recipe.seed,
         )
     # Without weights or the total there are no profiles to average.
-    if recipe.shrink and recipe.weighting == "poisson" and ds[COMPONENT_KEEP.name].values[0]:
+    weighted = recipe.weighting == "poisson"
+    if recipe.shrink and is_pca and weighted and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
             ds = shrink(ds, seed=recipe.seed)
     return reconstruct(ds)
@@ -242,13 +244,13 @@ def check_quantify(
 
 
 def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
-    """Number of components, after all checks that need no pass over the counts."""
+    """Maps that will be held at a time, after all checks that need no pass over the counts."""
     check_cube(ds)
-    components = check_components(recipe.components, ds[COUNTS.name].shape)
+    components, maps = check_decomposition(ds, recipe)
     if recipe.keep is not None:
-        parse_keep(recipe.keep, components)
+        parse_keep(recipe.keep, components or maps)
     check_models(recipe.model, recipe.select, recipe.keep)
-    return components
+    return maps
 
 
 def _load_small(ds: xr.Dataset) -> xr.Dataset:

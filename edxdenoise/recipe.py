@@ -10,9 +10,21 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from edxdenoise.errors import ParameterError, RecipeError
-from edxdenoise.methods import SELECTORS, SUBSPACES
+from edxdenoise.methods import DEFAULT_SELECTORS, SUBSPACES
 from edxdenoise.quantification import LineSpec, check_lines
 from edxdenoise.recipe_values import Pixels, Section, Window, checked
+
+_PCA_KEYS = ("solver", "subspace", "model", "shrink")
+_NMF_KEYS = (
+    "loss",
+    "init",
+    "start",
+    "fix_spectrum",
+    "fix_element",
+    "closure",
+    "tolerance",
+    "max_iterations",
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +53,64 @@ class Denoise(Section):
 
     weighting: str = "poisson"
     decomposition: str = "pca"
-    components: int | None = None
+    components: int | str | None = None
     solver: str = "auto"
     subspace: str = SUBSPACES[0]
-    select: str = SELECTORS[0]
+    select: str = "auto"
     keep: str | None = None
     model: tuple[str, ...] = ()
     shrink: bool = True
     seed: int = 0
+    loss: str = "frobenius"
+    init: str = "nndsvda"
+    start: tuple[str, ...] = ()
+    fix_spectrum: tuple[str, ...] = ()
+    fix_element: tuple[str, ...] = ()
+    closure: bool = False
+    tolerance: float = 1e-6
+    max_iterations: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counted = self.decomposition == "nmf" and self.components == "auto"
+        if self.select == "auto":
+            # A recipe says what was done, whatever the default becomes later.
+            chosen = "elbow" if counted else DEFAULT_SELECTORS[self.decomposition]
+            object.__setattr__(self, "select", chosen)
+        self._check_unused()
+        if self.decomposition == "pca":
+            if self.components == "auto":
+                raise RecipeError(
+                    "recipe: 'denoise.components' is 'auto', which is for nmf; with pca it must be "
+                    "a whole number"
+                )
+            return
+        if counted == (self.select == "all"):
+            raise RecipeError(
+                f"recipe: 'denoise.select' is {self.select!r}, which "
+                + (
+                    "counts no components; with components 'auto' name another selector"
+                    if counted
+                    else "judges principal components; with nmf it must be 'all', or components "
+                    "'auto' for as many as it selects"
+                )
+            )
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys that the other decomposition alone takes."""
+        return _PCA_KEYS if self.decomposition == "nmf" else _NMF_KEYS
+
+    def _check_unused(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for key in self.unused:
+            value = getattr(self, key)
+            if value != defaults[key]:
+                shown = _listed(value)
+                raise RecipeError(
+                    f"recipe: 'denoise.{key}' is {shown!r}, which {self.decomposition} has no use "
+                    "for; leave it out"
+                )
 
 
 @dataclass(frozen=True)
@@ -85,7 +147,8 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, subspace, select, keep, model, shrink, seed
+decomposition, components, solver, subspace, select, keep, model, shrink, seed, loss, init, \
+start, fix_spectrum, fix_element, closure, tolerance, max_iterations
     """
 
     input: Input = field(default_factory=Input)
@@ -161,6 +224,8 @@ decomposition, components, solver, subspace, select, keep, model, shrink, seed
 def _table(section: Any) -> dict[str, Any]:
     """What a table of the recipe says, as TOML has it."""
     values = dataclasses.asdict(section)
+    if isinstance(section, Denoise):
+        values = {key: value for key, value in values.items() if key not in section.unused}
     return {key: _listed(value) for key, value in values.items() if value is not None}
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from edxdenoise.errors import RecipeError
 from edxdenoise.methods import (
     DECOMPOSITIONS,
+    INITS,
     INTENSITIES,
     K_FACTOR_UNITS,
+    LOSSES,
     SELECTORS,
     SOLVERS,
     SOURCES,
@@ -23,7 +26,9 @@ _ALLOWED = {
     "decomposition": DECOMPOSITIONS,
     "solver": SOLVERS,
     "subspace": SUBSPACES,
-    "select": SELECTORS,
+    "loss": LOSSES,
+    "init": INITS,
+    "select": ("auto", *SELECTORS),
     "source": SOURCES,
     "intensities": INTENSITIES,
     "k_factor_unit": K_FACTOR_UNITS,
@@ -52,6 +57,7 @@ _TYPE_NAMES = {
     float: "a number",
     int | float: "a whole number or inf",
     str: "text in quotes",
+    int | str: "a whole number or text in quotes",
 }
 
 
@@ -61,7 +67,11 @@ def checked(value: Any, hint: Any, key: str) -> Any:
     if type(None) in kinds:
         if value is None:
             return None
-        hint = kinds[0]
+        hint = int | str if str in kinds and int in kinds else kinds[0]
+    if isinstance(hint, UnionType):
+        if not _is(value, hint):
+            raise RecipeError(f"recipe: '{key}' is {value!r}, must be {_TYPE_NAMES[hint]}")
+        return value
     items = get_args(hint)
     if not items:
         if not _is(value, hint):
@@ -95,8 +105,12 @@ def _check_possible(key: str, value: Any, full: str) -> None:
     allowed = ""
     if key in _ALLOWED and value not in _ALLOWED[key]:
         allowed = f"one of {', '.join(_ALLOWED[key])}"
-    elif key in ("rebin_energy", "rebin_xy", "components") and value < 1:
+    elif key in ("rebin_energy", "rebin_xy", "max_iterations") and value < 1:
         allowed = "1 or more"
+    elif key == "components" and value != "auto" and (isinstance(value, str) or value < 1):
+        allowed = "1 or more, or 'auto'"
+    elif key == "tolerance" and not 0 <= value < 1:
+        allowed = "from 0 to below 1"
     elif key == "seed" and value < 0:
         allowed = "0 or more"
     elif key == "keep" and not _KEEP.fullmatch(value):

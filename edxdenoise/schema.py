@@ -26,6 +26,7 @@ DIM_PHASE = "phase"
 DIM_LINE_OTHER = "line_other"
 
 COORD_AREA = "area"
+COORD_COMPONENT_NAME = "component_name"
 
 _KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "floating point"}
 

@@ -26,6 +26,7 @@ LAYERS = [
     {"report"},
     {"recipe_values"},
     {"recipe", "survey", "summary"},
+    {"decomposition"},
     {"pipeline"},
     {"jobs"},
     {"cli"},

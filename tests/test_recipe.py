@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edxdenoise.errors import RecipeError
-from edxdenoise.methods import SELECTORS, SOLVERS, WEIGHTINGS
+from edxdenoise.methods import LOSSES, SELECTORS, SOLVERS, WEIGHTINGS
 from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -39,13 +39,38 @@ RECIPES = st.builds(
         weighting=st.sampled_from(WEIGHTINGS),
         components=st.none() | WHOLE,
         solver=st.sampled_from(SOLVERS),
-        select=st.sampled_from(SELECTORS),
+        select=st.sampled_from(("auto", *SELECTORS)),
         keep=st.none()
         | st.from_regex(r"[1-9][0-9]{0,3}(-[1-9][0-9]{0,3})?(,[1-9]){0,3}", fullmatch=True),
         seed=st.integers(0, 2**63 - 1),
     ),
     output=st.builds(Output, file=st.none() | TEXT, report=st.none() | TEXT),
 )
+
+
+NMF = st.builds(
+    Denoise,
+    decomposition=st.just("nmf"),
+    components=st.none() | WHOLE,
+    loss=st.sampled_from(LOSSES),
+    start=st.lists(TEXT).map(tuple),
+    fix_spectrum=st.lists(TEXT).map(tuple),
+    closure=st.booleans(),
+    tolerance=st.floats(0, 1, exclude_max=True),
+    max_iterations=WHOLE,
+)
+
+
+@given(st.builds(Recipe, denoise=NMF))
+def test_round_trip_of_nmf(recipe):
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_selector_by_decomposition():
+    assert Denoise().select == "cnn"
+    assert Denoise(decomposition="nmf").select == "all"
+    assert Denoise(decomposition="nmf", components="auto").select == "elbow"
+    assert "loss" not in Recipe(denoise=Denoise()).to_toml()
 
 
 @given(RECIPES)
@@ -95,7 +120,19 @@ REFUSED = [
     ("denoise = 3", "'denoise' is 3, must be a table"),
     ("[denoise]\ncomponents = true", "'denoise.components' is True, must be a whole number"),
     ("[denoise]\ncomponents = 10.0", "'denoise.components' is 10.0, must be a whole number"),
-    ("[denoise]\ncomponents = '9'", "'denoise.components' is '9', must be a whole number"),
+    ("[denoise]\ncomponents = 'auto'", "'denoise.components' is 'auto', which is for nmf"),
+    ("[denoise]\nloss = 'poisson'", "'denoise.loss' is 'poisson', which pca has no use for"),
+    ("[denoise]\ndecomposition = 'nmf'\nselect = 'cnn'", "'denoise.select' is 'cnn', which judges"),
+    ("[denoise]\ndecomposition = 'nmf'\nsolver = 'full'", "'denoise.solver' is 'full', which nmf"),
+    (
+        "[denoise]\ndecomposition = 'nmf'\ncomponents = 'auto'\nselect = 'all'",
+        "'denoise.select' is 'all', which counts no components",
+    ),
+    (
+        "[denoise]\ndecomposition = 'nmf'\ntolerance = 1",
+        "'denoise.tolerance' is 1.0, must be from 0",
+    ),
+    ("[denoise]\ncomponents = '9'", "'denoise.components' is '9', must be 1 or more, or 'auto'"),
     ("[denoise]\ncomponents = 0", "'denoise.components' is 0, must be 1 or more"),
     ("[denoise]\nseed = -1", "'denoise.seed' is -1, must be 0 or more"),
     ("[denoise]\nseed = false", "'denoise.seed' is False, must be a whole number"),

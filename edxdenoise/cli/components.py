@@ -57,6 +57,7 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
 
     columns: dict[str, list[Any]] = {
         "component": ds["component"].values.tolist(),
+        **({"name": _names(ds)} if "component_name" in ds.coords else {}),
         "variance": column("component_variance"),
         "variance_ratio": column("component_variance_ratio"),
         "signal_probability": column("component_signal_probability"),
@@ -68,27 +69,35 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
+def _names(ds: xr.Dataset) -> list[str | None]:
+    """Names of the components; those that were held say so."""
+    from edxdenoise.report.text import component_name
+
+    return [component_name(ds, number) for number in ds["component"].values]
+
+
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     """The components as a table, at least up to the last one kept."""
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
     shown = rows if most is None else rows[: max(most, *kept)]
-    formats = {
-        "component": "{}",
-        "variance": "{:.4g}",
-        "variance_ratio": "{:.3%}",
-        "signal_probability": "{:.2f}",
-        "spatial_statistic": "{:.1f}",
-        "effect_size": "{:.2f}",
-        "outcome": "{}",
+    columns = {
+        "component": ("component", "{}"),
+        "name": ("name", "{}"),
+        "variance": ("variance", "{:.4g}"),
+        "variance_ratio": ("of total", "{:.3%}"),
+        "signal_probability": ("probability", "{:.2f}"),
+        "spatial_statistic": ("statistic", "{:.1f}"),
+        "effect_size": ("effect", "{:.2f}"),
+        "outcome": ("outcome", "{}"),
     }
+    formats = {key: form for key, (_, form) in columns.items() if key in rows[0]}
     table = [
-        ["" if row[name] is None else form.format(row[name]) for name, form in formats.items()]
+        ["" if row[key] is None else form.format(row[key]) for key, form in formats.items()]
         + ["kept" if row["keep"] else ""]
         for row in shown
     ]
-    heads = ["component", "variance", "of total", "probability", "statistic", "effect", "outcome"]
-    print_table("", [*heads, "keep"], table)
+    print_table("", [*(columns[key][0] for key in formats), "keep"], table)
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]

@@ -9,11 +9,13 @@ import click
 
 from edxdenoise.cli.helpers import Verbosity, computing, say
 from edxdenoise.cli.options import (
+    Number,
     Numbers,
     PathType,
     Range,
     compute_options,
     model_option,
+    nmf_options,
     overwrite_option,
     print_recipe_option,
     seed_option,
@@ -60,9 +62,9 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 )
 @click.option(
     "--components",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Components to compute.  [default: 100]",
+    type=Number(),
+    help="Components to compute; auto, for nmf, as many as --select selects of pca.  "
+    "[default: 100 for pca, 4 for nmf]",
 )
 @click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True)
 @click.option(
@@ -74,10 +76,10 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 )
 @click.option(
     "--select",
-    type=click.Choice(SELECTORS),
-    default=SELECTORS[0],
+    type=click.Choice(("auto", *SELECTORS)),
+    default="auto",
     show_default=True,
-    help="How signal components are told from noise.",
+    help="How signal is told from noise; auto is cnn for pca, all for nmf.",
 )
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
 @model_option
@@ -87,6 +89,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
     show_default=True,
     help="Average the kept maps over pixels that are alike within their noise.",
 )
+@nmf_options
 @seed_option
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
 @print_recipe_option
@@ -110,6 +113,7 @@ def denoise(
     \b
     edxdenoise denoise map.bcf -o map.zarr --report report
     edxdenoise denoise a.emi b.emi -o ab.nc --energy 0:13 --rebin-energy 4
+    edxdenoise denoise map.bcf -o phases.zarr --decomposition nmf --components 4
     """
     from dataclasses import fields
 

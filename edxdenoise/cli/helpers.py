@@ -199,7 +199,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
         table.add_column(
-            name, justify="left" if name in ("", "title", "outcome", "keep") else "right"
+            name, justify="left" if name in ("", "title", "name", "outcome", "keep") else "right"
         )
     for row in rows:
         table.add_row(*row)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edxdenoise.methods import PRESETS
+from edxdenoise.methods import INITS, LOSSES, PRESETS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +94,23 @@ class KFactor(click.ParamType):
             self.fail(f"'{value}' must be written {self.name}, such as Pb_La=4.374", param, ctx)
 
 
+class Number(click.ParamType):
+    """A whole number from 1 up, or ``auto``."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, int) or value == "auto":
+            return value
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"'{value}' must be a whole number from 1 up, or auto", param, ctx)
+        return number
+
+
 class Memory(click.ParamType):
     """``4GB`` or ``500MiB`` as bytes."""
 
@@ -170,6 +187,63 @@ def model_option(function: F) -> F:
         metavar="FILE.keras",
         help="Network to ask in place of ours; several are averaged.",
     )(function)
+
+
+def nmf_options(function: F) -> F:
+    """What only ``--decomposition nmf`` takes."""
+    return _apply(
+        function,
+        click.option(
+            "--loss",
+            type=click.Choice(LOSSES),
+            default=LOSSES[0],
+            show_default=True,
+            help="What nmf lowers: squares of weighted data, or Poisson deviance of counts.",
+        ),
+        click.option(
+            "--init",
+            type=click.Choice(INITS),
+            default=INITS[0],
+            show_default=True,
+            help="Where nmf starts.",
+        ),
+        click.option(
+            "--start",
+            multiple=True,
+            metavar="FILE",
+            help="Start nmf from these spectra: an earlier result, a phantom, or .msa files.",
+        ),
+        click.option(
+            "--fix-spectrum",
+            multiple=True,
+            metavar="FILE.msa",
+            help="Hold this spectrum as one of the components of nmf; may be repeated.",
+        ),
+        click.option(
+            "--fix-element",
+            multiple=True,
+            metavar="SYMBOL",
+            help="Hold the lines of this element as one of the components of nmf.",
+        ),
+        click.option(
+            "--closure", is_flag=True, help="Let the shares of nmf add up to one in every pixel."
+        ),
+        click.option(
+            "--tolerance",
+            type=click.FloatRange(min=0, max=1, max_open=True),
+            default=1e-6,
+            show_default=True,
+            help="End of nmf: an iteration lowers the objective by less than this share.",
+        ),
+        click.option(
+            "--max-iterations",
+            type=click.IntRange(min=1),
+            default=500,
+            show_default=True,
+            metavar="N",
+            help="End of nmf in any case; go on with --start.",
+        ),
+    )
 
 
 def preset_option(function: F) -> F:

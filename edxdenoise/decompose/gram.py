@@ -22,7 +22,7 @@ _SPARSE_DENSITY = 0.03
 _SMALL = 2e10
 
 
-def _rows(
+def weighted_rows(
     counts: np.ndarray, weight_pixel: np.ndarray, dtype: type = np.float32
 ) -> np.ndarray | sparse.csr_array:
     """Rows X / g of a block: dense, or sparse float64 where nearly all counts are 0."""
@@ -44,7 +44,7 @@ def gram_block(
     counts: np.ndarray, weight_pixel: np.ndarray, product: type = np.float32
 ) -> np.ndarray:
     """(X/g)'(X/g) of one block, shape (1, 1, channel, channel), to be summed over blocks."""
-    rows = _rows(counts, weight_pixel, product)
+    rows = weighted_rows(counts, weight_pixel, product)
     matrix = rows.T @ rows
     if sparse.issparse(matrix):
         matrix = matrix.toarray()
@@ -53,7 +53,7 @@ def gram_block(
 
 def project_block(counts: np.ndarray, weight_pixel: np.ndarray, loadings: np.ndarray) -> np.ndarray:
     """Scores (X/g) L' of one block, shape (component, y, x), for loadings L over h."""
-    rows = _rows(counts, weight_pixel)
+    rows = weighted_rows(counts, weight_pixel)
     if sparse.issparse(rows):
         scores = np.ascontiguousarray((rows @ loadings.T).T, dtype=np.float32)
     else:
@@ -65,7 +65,7 @@ def gram_apply_block(
     counts: np.ndarray, weight_pixel: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     """(X/g)'(X/g) V of one block, shape (1, 1, channel, n), without the Gram matrix itself."""
-    rows = _rows(counts, weight_pixel)
+    rows = weighted_rows(counts, weight_pixel)
     product = rows.T @ (rows @ vectors.astype(rows.dtype))
     return product.astype(np.float64)[np.newaxis, np.newaxis]
 

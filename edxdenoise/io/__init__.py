@@ -15,6 +15,7 @@ from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.save import check_save, save_dataset
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
+from edxdenoise.io.spectra import read_spectra
 
 __all__ = [
     "PixelSize",
@@ -31,6 +32,7 @@ __all__ = [
     "pick_signal",
     "pixel_size",
     "read_cube",
+    "read_spectra",
     "save_dataset",
     "write_msa",
     "write_table",

@@ -10,6 +10,7 @@ import xarray as xr
 
 from edxdenoise.compute import compute
 from edxdenoise.cube import energy_axis, kept_maps
+from edxdenoise.decompose import is_nmf
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification.families import DEFAULT_BEAM_ENERGY, Window, element_of, families
 from edxdenoise.quantification.fit import (
@@ -140,8 +141,12 @@ def line_weights(
 def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     """b of the module: what each channel of the raw counts weighs in denoised intensities."""
     h = ds[WEIGHT_ENERGY.name].values
-    kept = ds[COMPONENT_SPECTRUM.name].values[ds[COMPONENT_KEEP.name].values == 1]
-    return (estimators * h) @ kept.T @ kept / h
+    spectra = ds[COMPONENT_SPECTRUM.name].values
+    kept = ds[COMPONENT_KEEP.name].values == 1
+    # Rows that give the map of each component by least squares: principal components are
+    # orthonormal and are their own, the spectra of NMF are not.
+    dual = np.linalg.pinv(spectra).T if is_nmf(ds) else spectra
+    return (estimators * h) @ spectra[kept].T @ dual[kept] / h
 
 
 def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edxdenoise.errors import ParameterError
 from edxdenoise.xray import (
+    DEFAULT_BEAM_ENERGY,
     Detector,
     Line,
     efficiency,
@@ -24,8 +25,6 @@ LOWEST_ENERGY = 0.1
 
 # Lines weaker than this share of their element's strongest are neither listed nor kept clear of.
 _LEAST_SHARE = 0.02
-
-DEFAULT_BEAM_ENERGY = 200.0
 
 Window = tuple[float, float]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise.decompose import is_nmf
 from edxdenoise.errors import DataError
 from edxdenoise.report.style import (
     BLUE,
@@ -99,7 +100,6 @@ def _draw_scree(axes: Axes, ds: xr.Dataset, end: int) -> None:
     kept = ds[COMPONENT_KEEP.name].values[:end] == 1
     number = ds[DIM_COMPONENT].values[:end]
     visible = 100 * np.where(ratio > ratio[0] * _ROUNDING, ratio, np.nan)[:end]
-    first, second = elbows(ratio)
     axes.semilogy(number, visible, color=GREY, linewidth=0.5, zorder=1)
     all_kept = len(kept_numbers(ds))
     for chosen, face, edge, label in (
@@ -116,6 +116,23 @@ def _draw_scree(axes: Axes, ds: xr.Dataset, end: int) -> None:
             zorder=3,
             label=label,
         )
+    if not is_nmf(ds):
+        _draw_guides(axes, ds)
+    title = f"first {end}" if end < len(ratio) else f"all {end} components"
+    axes.set_title(title, loc="left", color=DARK)
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if end <= _FIRST_COMPONENTS:
+        axes.set_xticks(number, minor=True)
+        axes.set_xticks([1, *range(5, end + 1, 5)] if end > 5 else number)
+
+
+def _draw_guides(axes: Axes, ds: xr.Dataset) -> None:
+    """Both elbows and the noise edge, which are those of principal components."""
+    ratio = ds[COMPONENT_VARIANCE_RATIO.name].values
+    first, second = elbows(ratio)
     axes.axvline(
         first + 0.5, color=VERMILION, linestyle="--", label=f"elbow: {first} components before it"
     )
@@ -130,15 +147,6 @@ def _draw_scree(axes: Axes, ds: xr.Dataset, end: int) -> None:
             linestyle="-.",
             label=f"noise edge of random matrices: {np.count_nonzero(ratio > edge_ratio)} above",
         )
-    title = f"first {end}" if end < len(ratio) else f"all {end} components"
-    axes.set_title(title, loc="left", color=DARK)
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    if end <= _FIRST_COMPONENTS:
-        axes.set_xticks(number, minor=True)
-        axes.set_xticks([1, *range(5, end + 1, 5)] if end > 5 else number)
 
 
 def noise_edge_ratio(ds: xr.Dataset) -> float | None:

@@ -7,12 +7,16 @@ import re
 import numpy as np
 import xarray as xr
 
+from edxdenoise.decompose import is_nmf
+from edxdenoise.decompose.nmf import HELD
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE_RATIO,
+    COORD_COMPONENT_NAME,
     DIM_COMPONENT,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
@@ -45,10 +49,11 @@ def uncertain_numbers(ds: xr.Dataset) -> np.ndarray:
 def keeps_totals(ds: xr.Dataset) -> bool:
     """Whether the kept components hold every pixel and channel total, whatever the counts are.
 
-    The first component of Poisson-weighted counts does; it is the product of both totals.
+    The first principal component of Poisson-weighted counts does: it is the product of both
+    totals.
     """
     weighted = any((ds[spec.name] != 1).any() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY))
-    return weighted and 1 in kept_numbers(ds)
+    return weighted and not is_nmf(ds) and 1 in kept_numbers(ds)
 
 
 def component_list(numbers: np.ndarray) -> str:
@@ -90,6 +95,9 @@ def verdict(ds: xr.Dataset, number: int) -> str:
     kept = bool(component[COMPONENT_KEEP.name] == 1)
     probability = float(component[COMPONENT_SIGNAL_PROBABILITY.name])
     words = ["kept" if kept else "dropped"]
+    name = component_name(ds, number)
+    if name is not None:
+        words.insert(0, name)
     if number in uncertain_numbers(ds):
         words.append("UNCERTAIN")
     if kept and number == 1 and probability < 0.5:
@@ -103,6 +111,15 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         words.append(f"spatial statistic {number_words(statistic)}, effect size {effect:.2f}")
     words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
     return ", ".join(words)
+
+
+def component_name(ds: xr.Dataset, number: int) -> str | None:
+    """Name of a component that has one, and whether it was held."""
+    if COORD_COMPONENT_NAME not in ds.coords:
+        return None
+    name = str(ds[COORD_COMPONENT_NAME].sel({DIM_COMPONENT: number}).values)
+    held = number in np.atleast_1d(ds[COMPONENT_SPECTRUM.name].attrs.get(HELD, []))
+    return f"{name} (held)" if held else name
 
 
 def doubts_of(ds: xr.Dataset) -> list[str]:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from edxdenoise.compute import load
 from edxdenoise.cube import add_history
+from edxdenoise.decompose import is_nmf
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
@@ -111,15 +112,21 @@ def select(
     if keep is None and selector not in SELECTORS:
         raise ParameterError(f"selector '{selector}' must be one of {', '.join(SELECTORS)}")
     check_models(models, selector, keep)
+    factors = is_nmf(ds)
+    if factors and keep is None and selector != "all":
+        raise ParameterError(
+            f"selector '{selector}' judges principal components; of NMF keep all, or name those to "
+            "keep"
+        )
     looks = keep is None and selector in _LOOK_AT_MAPS
-    if looks or not isinstance(ds[COMPONENT_MAP.name].data, da.Array):
+    if not factors and (looks or not isinstance(ds[COMPONENT_MAP.name].data, da.Array)):
         ds = _with_evidence(ds)
     if keep is not None:
         chosen = np.zeros(count, bool)
         chosen[np.array(parse_keep(keep, count)) - 1] = True
         verdict = Verdict(chosen)
         how = f"keep={keep}"
-        if not chosen[0]:
+        if not (chosen[0] or factors):
             warnings.warn(
                 "component 1 is not kept: it carries the total of every pixel and channel, and "
                 "without it the denoised counts are not counts",

@@ -1,6 +1,7 @@
 """What is known of X-rays and detectors: line energies, how bright they are, how wide they look."""
 
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
+from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY, element_spectrum
 from edxdenoise.xray.lines import (
     SYMBOLS,
     Line,
@@ -12,6 +13,7 @@ from edxdenoise.xray.lines import (
 )
 
 __all__ = [
+    "DEFAULT_BEAM_ENERGY",
     "Detector",
     "Line",
     "SYMBOLS",
@@ -20,6 +22,7 @@ __all__ = [
     "channel_response",
     "efficiency",
     "element_lines",
+    "element_spectrum",
     "emission",
     "fwhm",
     "line_energy",
