@@ -1,4 +1,5 @@
 from ._version import __version__
+from .comparison import compare
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import nmf, pca
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "cliff_lorimer",
+    "compare",
     "convert_file",
     "crop",
     "denoise",

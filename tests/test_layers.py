@@ -28,6 +28,7 @@ LAYERS = [
     {"decomposition"},
     {"pipeline"},
     {"jobs"},
+    {"comparison"},
     {"cli"},
     {"__main__"},
 ]

@@ -76,7 +76,7 @@ def judge(
     sums : dict of arrays
         See `heldout_sums`, `true_sums`, `quantity_sums` and `true_quantity_sums`.
     values : array, shape (2, model, quantity, y, x), optional
-        Quantities and their divisors, where there are any.
+        Quantities and their divisors, where there are any; with a truth, its own come last.
     """
     blocks = models[0]
     others = [
@@ -156,6 +156,8 @@ def _judge_block(
             _add(sums, quantity_sums(part, own, value, quantities, folds, both))
         if truth is not None:
             _add(sums, true_quantity_sums(truth, value, quantities, both))
+            own_values = quantities.values(truth[np.newaxis])
+            value, divisor = (np.concatenate(pair) for pair in zip((value, divisor), own_values))
         values.append(np.stack([value, divisor]).astype(np.float32))
     if not values:
         return sums, None

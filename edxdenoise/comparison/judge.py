@@ -27,7 +27,7 @@ from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.preprocess import hold_out
 from edxdenoise.preprocess.folds import check_folds
 from edxdenoise.preprocess.thin import check_whole
-from edxdenoise.quantification import LineSpec, area_regions, kmeans_regions
+from edxdenoise.quantification import LineSpec, area_regions, check_lines, kmeans_regions
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.schema import COUNTS, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
@@ -100,13 +100,9 @@ def compare(
     >>> bool(deviance.sel(model="PCA 4") < deviance.sel(model="PCA 1"))
     True
     """
-    chosen = parse_models(models)
-    check_folds(folds)
+    chosen = check_compare(models, lines or {}, quantify, folds)
     check_cube(ds)
     recipe, quantify, lines = denoise or Denoise(), quantify or Quantify(), dict(lines or {})
-    has_factors = bool(lines) and all(spec.k_factor is not None for spec in lines.values())
-    if has_factors:
-        check_quantify(lines, quantify)
     with progress("reading"):
         ds, keep = _prepared(ds, chosen, recipe, memory_limit)
     expected = ds[EXPECTED_COUNTS.name].data if EXPECTED_COUNTS.name in ds else None
@@ -114,14 +110,16 @@ def compare(
 
     with progress("all counts"):
         fitted = fit_models(bare, chosen, recipe)
-        windows, quantities = _functionals(fitted[0], lines, quantify, has_factors)
+        windows, quantities = _functionals(fitted[0], lines, quantify)
         regions = area_regions(ds) | kmeans_regions(_most_telling(fitted, chosen), seed=recipe.seed)
         cubes = [each["counts_denoised"].data for each in fitted]
         whole = Judged(
             np.stack(list(regions.values())),
             windows,
             quantities,
-            np.ones((0 if quantities is None else len(quantities.names), *cubes[0].shape[:2]), bool),
+            np.ones(
+                (0 if quantities is None else len(quantities.names), *cubes[0].shape[:2]), bool
+            ),
         )
         if quantities is not None:
             _, maps = judge(cubes, whole, scale=_scale(bare))
@@ -161,6 +159,26 @@ def compare(
     )
 
 
+def check_compare(
+    models: Sequence[str],
+    lines: Mapping[str, LineSpec],
+    quantify: Quantify | None,
+    folds: int,
+) -> list[Model]:
+    """The models, after all checks that need no counts."""
+    chosen = parse_models(models)
+    check_folds(folds)
+    if lines:
+        check_lines(lines)
+    if _has_factors(lines):
+        check_quantify(lines, quantify or Quantify())
+    return chosen
+
+
+def _has_factors(lines: Mapping[str, LineSpec]) -> bool:
+    return bool(lines) and all(spec.k_factor is not None for spec in lines.values())
+
+
 def _prepared(
     ds: xr.Dataset, models: Sequence[Model], recipe: Denoise, memory_limit: int | None
 ) -> tuple[xr.Dataset, bool]:
@@ -192,7 +210,7 @@ def _scale(ds: xr.Dataset, factor: float = 1.0) -> Scale:
 
 
 def _functionals(
-    ds: xr.Dataset, lines: Mapping[str, LineSpec], quantify: Quantify, has_factors: bool
+    ds: xr.Dataset, lines: Mapping[str, LineSpec], quantify: Quantify
 ) -> tuple[LineWindows, Quantities | None]:
     """What each channel counts for in lines and quantities."""
     energy = ds[DIM_ENERGY].values
@@ -203,13 +221,12 @@ def _functionals(
     resolution = float(ds.attrs.get("detector_resolution", 130.0))
     near = np.stack(
         [
-            np.abs(energy - line_energy(name))
-            <= float(fwhm(line_energy(name), resolution)) / 1000
+            np.abs(energy - line_energy(name)) <= float(fwhm(line_energy(name), resolution)) / 1000
             for name in lines
         ]
     ).astype(float)
     quantities = None
-    if has_factors:
+    if _has_factors(lines):
         quantities = quantities_of(
             lines, net, k_factor_unit=quantify.k_factor_unit, ratios=quantify.ratios
         )
@@ -228,7 +245,10 @@ def _with_divisors(judged: Judged, quantities: Quantities, maps: np.ndarray) -> 
     divisors = maps[1].mean(axis=0)
     floor = quantities.least[:, np.newaxis, np.newaxis]
     numerators = (maps[0] * np.maximum(maps[1], floor)).mean(axis=0)
-    large = [part > _LEAST_SHARE * part.mean(axis=(1, 2), keepdims=True) for part in (divisors, numerators)]
+    large = [
+        part > _LEAST_SHARE * part.mean(axis=(1, 2), keepdims=True)
+        for part in (divisors, numerators)
+    ]
     least = _LEAST_SHARE / 2 * divisors.mean(axis=(1, 2))
     return replace(
         judged, quantities=replace(quantities, least=least), meaningful=large[0] & large[1]

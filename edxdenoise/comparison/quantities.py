@@ -30,7 +30,6 @@ from edxdenoise.comparison.heldout import Sums
 from edxdenoise.quantification import LineSpec, element_of, parse_ratio
 from edxdenoise.quantification.composition import factor_arrays
 
-
 # Divisor, in counts by k over atomic weight, that a pixel of vacuum may have.
 _LITTLE = 1e-6
 
@@ -79,7 +78,7 @@ def quantities_of(
         As `cliff_lorimer` takes them.
     """
     elements = [element_of(name) for name in lines]
-    (factors, _) = factor_arrays(lines, k_factor_unit)[1]
+    factors, _ = factor_arrays(lines, k_factor_unit)[1]
     amounts = net * factors[:, np.newaxis]
     whole = np.broadcast_to(amounts.sum(axis=0), amounts.shape)
     pairs = np.array([parse_ratio(text, elements) for text in ratios], int).reshape(-1, 2)
@@ -121,9 +120,7 @@ def quantity_sums(
     above, below = quantities.above, quantities.below
     rows = np.stack([above, below, above**2, above * below, below**2])
     n, d, *products = np.einsum("ne,sqe->snq", held_out, rows, optimize=True)
-    n2, nd, d2 = (
-        folds**2 * (whole - own) for whole, own in zip((n * n, n * d, d * d), products)
-    )
+    n2, nd, d2 = (folds**2 * (whole - own) for whole, own in zip((n * n, n * d, d * d), products))
     spread = []
     for own, prediction in zip(values, predictions):
         # What the model expects: counts held out would make the variance a random number too.

@@ -47,7 +47,7 @@ def assemble(
     full : dict of arrays
         Of models fitted to all counts.
     values : array, shape (model, quantity, y, x), optional
-        Quantities by these.
+        Quantities by these; those of the truth come last, where it is known.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def assemble(
 
         For a phantom ``true_deviance``, the excess over what the truth itself would have,
         ``true_error``, ``true_quantity_error``, ``true_quantity_noise``,
-        ``true_quantity_contrast`` of the same models; with ``_full``, those of models fitted to
+        ``true_quantity_contrast`` of the same models and ``true_quantity_map``; with ``_full``, those of models fitted to
         all counts. Attribute ``folds``: every model was fitted to all counts but one part in so
         many.
     """
@@ -108,10 +108,11 @@ def assemble(
         assert values is not None
         coords[DIM_QUANTITY] = list(judged.quantities.names)
         data |= _of_quantities(parts, sums, full)
-        data["quantity_map"] = (
-            (DIM_MODEL, DIM_QUANTITY, DIM_Y, DIM_X),
-            np.where(judged.meaningful, values, np.float32(np.nan)),
-        )
+        shown = np.where(judged.meaningful, values, np.float32(np.nan))
+        maps = (DIM_QUANTITY, DIM_Y, DIM_X)
+        data["quantity_map"] = (DIM_MODEL, *maps), shown[: len(names)]
+        if len(shown) > len(names):
+            data["true_quantity_map"] = maps, shown[-1]
     shared = {name: ds.coords[name] for name in (DIM_Y, DIM_X, "area") if name in ds.coords}
     attrs = {name: value for name, value in ds.attrs.items() if name in ("source", "title")}
     result = xr.Dataset(data, {**shared, **coords}, {**attrs, "folds": folds})
