@@ -92,7 +92,7 @@ def compare(
 
     \b
     edxdenoise compare map.bcf --energy 0.1:13 --report compared
-    edxdenoise compare map.zarr --recipe solar-cell.toml --model pca:4 --model pca:1-4,8 --model nmf:4
+    edxdenoise compare map.zarr --recipe cell.toml --model pca:4 --model pca:1-4,8 --model nmf:4
     """
     from edxdenoise.comparison import DEFAULT_MODELS, compare_file
     from edxdenoise.recipe import Recipe

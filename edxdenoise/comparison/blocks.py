@@ -27,20 +27,15 @@ class Judged:
     regions : array of bool, shape (region, y, x)
     lines : LineWindows
     quantities : Quantities, optional
-    meaningful : array of bool, shape (quantity, y, x)
-        Where the divisor of a quantity is large enough to divide by.
     """
 
     regions: np.ndarray
     lines: LineWindows
     quantities: Quantities | None
-    meaningful: np.ndarray
 
     def part(self, place: tuple[slice, slice]) -> Judged:
         """The same for one block."""
-        return Judged(
-            self.regions[:, *place], self.lines, self.quantities, self.meaningful[:, *place]
-        )
+        return Judged(self.regions[:, *place], self.lines, self.quantities)
 
 
 def judge(
@@ -75,8 +70,9 @@ def judge(
     -------
     sums : dict of arrays
         See `heldout_sums`, `true_sums`, `quantity_sums` and `true_quantity_sums`.
-    values : array, shape (2, model, quantity, y, x), optional
-        Quantities and their divisors, where there are any; with a truth, its own come last.
+    values : array, shape (model, quantity, y, x), optional
+        Quantities, where there are any; with a truth, its own come last. NaN where they mean
+        nothing.
     """
     blocks = models[0]
     others = [
@@ -105,8 +101,8 @@ def judge(
         _add(sums, part)
         if part_values is not None:
             if values is None:
-                values = np.empty((*part_values.shape[:3], *blocks.shape[:2]), np.float32)
-            values[:, :, :, *place] = part_values
+                values = np.empty((*part_values.shape[:2], *blocks.shape[:2]), np.float32)
+            values[:, :, *place] = part_values
     return sums, values
 
 
@@ -132,7 +128,6 @@ def _judge_block(
     rows, columns, channels = predictions[0].shape
     flat = [part.reshape(-1, channels) for part in predictions]
     regions = judged.regions.reshape(len(judged.regions), -1)
-    meaningful = judged.meaningful.reshape(len(judged.meaningful), -1)
     quantities = judged.quantities
     sums: Sums = {}
     values = []
@@ -150,16 +145,15 @@ def _judge_block(
             _add(sums, true_sums(truth, own, own_scale, inside))
         if quantities is None:
             continue
-        value, divisor = quantities.values(own)
-        both = meaningful[:, np.newaxis, piece] * inside
+        value, meaningful = quantities.values(own)
+        both = meaningful.T[:, np.newaxis] * inside
         if part is not None:
             _add(sums, quantity_sums(part, own, value, quantities, folds, both))
         if truth is not None:
             _add(sums, true_quantity_sums(truth, value, quantities, both))
-            own_values = quantities.values(truth[np.newaxis])
-            value, divisor = (np.concatenate(pair) for pair in zip((value, divisor), own_values))
-        values.append(np.stack([value, divisor]).astype(np.float32))
+            value = np.concatenate([value, quantities.values(truth[np.newaxis])[0]])
+        values.append(np.where(meaningful, value, np.nan).astype(np.float32))
     if not values:
         return sums, None
-    maps = np.moveaxis(np.concatenate(values, axis=2), 3, 2)
-    return sums, maps.reshape(*maps.shape[:3], rows, columns)
+    maps = np.moveaxis(np.concatenate(values, axis=1), 2, 1)
+    return sums, maps.reshape(*maps.shape[:2], rows, columns)

@@ -108,7 +108,7 @@ def heldout_sums(
         ``line_deviance`` (model, line) and ``line_deviance_pair`` (model, model, line);
         ``residual``, net counts held out less those predicted, shape (model, line, region), and
         ``residual_variance`` (line, region); ``below_floor`` (model, region), how many predictions
-        are.
+        are; ``pixels`` (region).
     """
     positive = floored(predictions, scale)
     pixel, channel = np.nonzero(held_out)
@@ -159,6 +159,7 @@ def heldout_sums(
         "line_deviance_pair": line_deviance_pair,
         "residual": np.stack([part.T @ regions.T for part in missed_lines]),
         "residual_variance": (held_out @ (lines.net**2).T).T @ regions.T,
+        "pixels": regions.sum(axis=1),
         "below_floor": (predictions < positive).sum(axis=2) @ regions.T,
     }
 
@@ -171,7 +172,8 @@ def true_sums(
     Returns
     -------
     dict of arrays, shape (model, region)
-        ``true_deviance``, the excess over what the truth itself would have, and ``true_error``.
+        ``true_deviance``, the excess over what the truth itself would have, and ``true_error``;
+        ``true_pixels`` (region).
     """
     positive = floored(predictions, scale)
     excess, error = [], []
@@ -181,6 +183,7 @@ def true_sums(
         squares = np.square(raw - expected) @ (1 / scale.energy).astype(raw.dtype)
         error.append(squares / scale.pixel)
     return {
+        "true_pixels": regions.sum(axis=1),
         "true_deviance": np.stack(excess) @ regions.T,
         "true_error": np.stack(error) @ regions.T,
     }

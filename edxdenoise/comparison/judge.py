@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.comparison.blocks import Judged, judge
+from edxdenoise.comparison.clusters import Clusters
 from edxdenoise.comparison.heldout import LineWindows, Scale, Sums
 from edxdenoise.comparison.models import (
     DEFAULT_MODELS,
@@ -27,17 +28,13 @@ from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.preprocess import hold_out
 from edxdenoise.preprocess.folds import check_folds
 from edxdenoise.preprocess.thin import check_whole
-from edxdenoise.quantification import LineSpec, area_regions, check_lines, kmeans_regions
-from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification import LineSpec, area_regions, check_lines
+from edxdenoise.quantification.estimators import line_weights, sum_spectrum
 from edxdenoise.recipe import Denoise, Quantify
-from edxdenoise.schema import COUNTS, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
+from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import check_survey, shrink, survey
 from edxdenoise.xray import fwhm, line_energy
-
-# A quantity means something where numerator and divisor are at least this share of their means over
-# the map; the divisor of a model is not let fall below half of that.
-_LEAST_SHARE = 0.1
 
 
 def compare(
@@ -110,21 +107,12 @@ def compare(
 
     with progress("all counts"):
         fitted = fit_models(bare, chosen, recipe)
-        windows, quantities = _functionals(fitted[0], lines, quantify)
-        regions = area_regions(ds) | kmeans_regions(_most_telling(fitted, chosen), seed=recipe.seed)
-        cubes = [each["counts_denoised"].data for each in fitted]
-        whole = Judged(
-            np.stack(list(regions.values())),
-            windows,
-            quantities,
-            np.ones(
-                (0 if quantities is None else len(quantities.names), *cubes[0].shape[:2]), bool
-            ),
-        )
-        if quantities is not None:
-            _, maps = judge(cubes, whole, scale=_scale(bare))
-            whole = _with_divisors(whole, quantities, maps)
-        full, maps = judge(cubes, whole, scale=_scale(bare), expected=expected)
+        windows, quantities = _functionals(bare, lines, quantify)
+        clusters = Clusters(_most_telling(fitted, chosen), seed=recipe.seed)
+        areas = area_regions(bare)
+        judged = Judged(_regions(areas, clusters, bare), windows, quantities)
+        cubes = [each[COUNTS_DENOISED.name].data for each in fitted]
+        full, maps = judge(cubes, judged, scale=_scale(bare), expected=expected)
     kept = [[int(number) for number in each[DIM_COMPONENT].values] for each in fitted]
     del fitted, cubes
 
@@ -137,8 +125,8 @@ def compare(
             if keep:
                 rest = rest.assign({COUNTS.name: rest[COUNTS.name].persist()})
             part, _ = judge(
-                [each["counts_denoised"].data for each in fit_models(rest, chosen, recipe)],
-                whole,
+                [each[COUNTS_DENOISED.name].data for each in fit_models(rest, chosen, recipe)],
+                replace(judged, regions=_regions(areas, clusters, rest)),
                 factor=folds / (folds - 1),
                 scale=_scale(rest, folds / (folds - 1)),
                 held_out=held_out[COUNTS.name].data,
@@ -151,11 +139,11 @@ def compare(
         names=[model.name for model in chosen],
         kept=kept,
         lines=list(lines),
-        regions=regions,
-        judged=whole,
+        regions=[*areas, *clusters.names],
+        judged=judged,
         parts=parts,
         full=full,
-        values=None if maps is None else maps[0],
+        values=maps,
     )
 
 
@@ -200,6 +188,11 @@ def _prepared(
     return ds, need.in_memory + need.cube <= limit
 
 
+def _regions(areas: Mapping[str, np.ndarray], clusters: Clusters, ds: xr.Dataset) -> np.ndarray:
+    """Areas, and clusters by the counts of `ds`: shape (region, y, x)."""
+    return np.concatenate([np.stack(list(areas.values())), clusters.masks(ds)])
+
+
 def _scale(ds: xr.Dataset, factor: float = 1.0) -> Scale:
     """What totals alone let one expect, in units of all counts; empty ones count as one."""
     counts = ds[COUNTS.name].data
@@ -228,7 +221,11 @@ def _functionals(
     quantities = None
     if _has_factors(lines):
         quantities = quantities_of(
-            lines, net, k_factor_unit=quantify.k_factor_unit, ratios=quantify.ratios
+            lines,
+            net,
+            sum_spectrum(ds) / (ds.sizes[DIM_Y] * ds.sizes[DIM_X]),
+            k_factor_unit=quantify.k_factor_unit,
+            ratios=quantify.ratios,
         )
     return LineWindows(net, near), quantities
 
@@ -237,19 +234,3 @@ def _most_telling(fitted: Sequence[xr.Dataset], models: Sequence[Model]) -> xr.D
     """The model whose components make the regions: a selector's, else the first."""
     chosen = [each for each, model in zip(fitted, models) if model.components is None]
     return (chosen or list(fitted))[0]
-
-
-def _with_divisors(judged: Judged, quantities: Quantities, maps: np.ndarray) -> Judged:
-    """With the pixels where quantities mean something, from maps of values and divisors."""
-    # The mean of all models: the noisiest alone must not choose.
-    divisors = maps[1].mean(axis=0)
-    floor = quantities.least[:, np.newaxis, np.newaxis]
-    numerators = (maps[0] * np.maximum(maps[1], floor)).mean(axis=0)
-    large = [
-        part > _LEAST_SHARE * part.mean(axis=(1, 2), keepdims=True)
-        for part in (divisors, numerators)
-    ]
-    least = _LEAST_SHARE / 2 * divisors.mean(axis=(1, 2))
-    return replace(
-        judged, quantities=replace(quantities, least=least), meaningful=large[0] & large[1]
-    )

@@ -51,8 +51,8 @@ class Model:
 def parse_model(text: str) -> Model:
     """A model from its short name.
 
-    ``pca:4`` keeps components 1 to 4; ``pca:1-4,8`` or ``pca:8,`` those listed; ``pca:elbow`` what a
-    selector chooses; ``nmf:4`` has four components.
+    ``pca:4`` keeps components 1 to 4; ``pca:1-4,8`` or ``pca:8,`` those listed; ``pca:elbow`` what
+    a selector chooses; ``nmf:4`` has four components.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """How true and how noisy at% and ratios of models are, told by held-out counts.
 
 A quantity is v = n / d of two weighted sums of channels: an atomic fraction is k I over the sum of
-all k I, a ratio is k I over another k I. Let u be what a model fitted to the rest of the counts says
-of v. Of the part held out (T of `heldout`), with n, d now sums over K T and over pixels,
+all k I, a ratio is k I over another k I. Let u be what a model fitted to the rest of the counts
+says of v. Of the part held out (T of `heldout`), with n, d now sums over K T and over pixels,
 
     sum d^2 - K^2 sum_j d_j^2 T_j,   sum n d - K^2 sum_j n_j d_j T_j   and likewise n^2
 
@@ -30,8 +30,10 @@ from edxdenoise.comparison.heldout import Sums
 from edxdenoise.quantification import LineSpec, element_of, parse_ratio
 from edxdenoise.quantification.composition import factor_arrays
 
-# Divisor, in counts by k over atomic weight, that a pixel of vacuum may have.
-_LITTLE = 1e-6
+# A quantity means something in a pixel where numerator and divisor, as the mean of all models has
+# them, are at least this share of their means over the map. The divisor of a single model is not
+# let fall below half of that.
+_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,39 @@ class Quantities:
 
     Parameters
     ----------
-    names, units : tuple of str
+    names : tuple of str
         ``"Pb at%"`` or ``"I/Pb"``.
     above, below : array, shape (quantity, energy)
-        What each channel counts for in them; `below` is NaN for net counts.
-    least : array, shape (quantity,)
-        Predicted divisors are no less.
+        What each channel counts for in them.
+    mean_above, mean_below : array, shape (quantity,)
+        Means over the map.
     """
 
     names: tuple[str, ...]
     above: np.ndarray
     below: np.ndarray
-    least: np.ndarray
+    mean_above: np.ndarray
+    mean_below: np.ndarray
 
     def values(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Value and divisor, shape (model, n, quantity), of predictions (model, n, energy)."""
-        below = predictions @ self.below.T
-        return predictions @ self.above.T / np.maximum(below, self.least), below
+        """What counts, shape (model, n, energy), say of them.
+
+        Returns
+        -------
+        values : array, shape (model, n, quantity)
+        meaningful : array of bool, shape (n, quantity)
+        """
+        above, below = predictions @ self.above.T, predictions @ self.below.T
+        meaningful = (above.mean(axis=0) > _LEAST_SHARE * self.mean_above) & (
+            below.mean(axis=0) > _LEAST_SHARE * self.mean_below
+        )
+        return above / np.maximum(below, _LEAST_SHARE / 2 * self.mean_below), meaningful
 
 
 def quantities_of(
     lines: Mapping[str, LineSpec],
     net: np.ndarray,
+    mean_spectrum: np.ndarray,
     *,
     k_factor_unit: str = "weight",
     ratios: Sequence[str] = (),
@@ -74,6 +87,8 @@ def quantities_of(
         With a k-factor each.
     net : array, shape (line, energy)
         What each channel counts for in the net counts of a line.
+    mean_spectrum : array, shape (energy,)
+        Of all pixels.
     k_factor_unit, ratios
         As `cliff_lorimer` takes them.
     """
@@ -83,12 +98,11 @@ def quantities_of(
     whole = np.broadcast_to(amounts.sum(axis=0), amounts.shape)
     pairs = np.array([parse_ratio(text, elements) for text in ratios], int).reshape(-1, 2)
     names = (*(f"{element} at%" for element in elements), *ratios)
-    return Quantities(
-        names,
-        np.vstack([100 * amounts, amounts[pairs[:, 0]]]),
-        np.vstack([whole, amounts[pairs[:, 1]]]),
-        np.full(len(names), _LITTLE),
-    )
+    above = np.vstack([100 * amounts, amounts[pairs[:, 0]]])
+    below = np.vstack([whole, amounts[pairs[:, 1]]])
+    # Nothing divides by 0 where the map holds no divisor at all.
+    means = [np.maximum(rows @ mean_spectrum, np.finfo(np.float32).tiny) for rows in (above, below)]
+    return Quantities(names, above, below, *means)
 
 
 def quantity_sums(
@@ -135,7 +149,7 @@ def quantity_sums(
 def true_quantity_sums(
     expected: np.ndarray, values: np.ndarray, quantities: Quantities, regions: np.ndarray
 ) -> Sums:
-    """The same of the expected counts of a phantom, shape (n, energy), under names with ``true_``."""
+    """The same of the expected counts of a phantom, shape (n, energy); names start ``true_``."""
     n, d = expected @ quantities.above.T, expected @ quantities.below.T
     sums = _moments(values, n * n, n * d, d * d, regions)
     return {f"true_{name}": value for name, value in sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,9 @@ _BY_PAIR = (DIM_MODEL, DIM_OTHER, DIM_REGION)
 _QUALITIES = ("error", "noise", "contrast")
 _BY_QUANTITY = (DIM_MODEL, DIM_QUANTITY, DIM_REGION)
 
+# Dims and values by name.
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]
+
 
 def assemble(
     ds: xr.Dataset,
@@ -26,7 +29,7 @@ def assemble(
     names: Sequence[str],
     kept: Sequence[Sequence[int]],
     lines: Sequence[str],
-    regions: Mapping[str, np.ndarray],
+    regions: Sequence[str],
     judged: Judged,
     parts: Sequence[Sums],
     full: Sums,
@@ -38,9 +41,8 @@ def assemble(
     ----------
     ds : Dataset
         The spectrum image.
-    names, kept, lines
-        Of models, the components they keep, and of lines.
-    regions : mapping of str to array of bool, shape (y, x)
+    names, kept, lines, regions
+        Of models, the components they keep, and of lines and regions.
     judged : Judged
     parts : sequence of dict of arrays
         Of every held-out part.
@@ -69,14 +71,15 @@ def assemble(
 
         For a phantom ``true_deviance``, the excess over what the truth itself would have,
         ``true_error``, ``true_quantity_error``, ``true_quantity_noise``,
-        ``true_quantity_contrast`` of the same models and ``true_quantity_map``; with ``_full``, those of models fitted to
-        all counts. Attribute ``folds``: every model was fitted to all counts but one part in so
-        many.
+        ``true_quantity_contrast`` of the same models and ``true_quantity_map``; with ``_full``,
+        those of models fitted to all counts. Attribute ``folds``: every model was fitted to all
+        counts but one part in so many.
     """
-    folds = len(parts)
-    sums = {name: sum(part[name] for part in parts) for name in parts[0]}
-    cells = np.array([mask.sum() for mask in regions.values()]) * ds.sizes[DIM_ENERGY]
-    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+    folds, channels = len(parts), ds.sizes[DIM_ENERGY]
+    sums = _total(parts)
+    # All held-out parts together are one measurement, each but a part of one.
+    cells = sums["pixels"] / folds * channels
+    data: Variables = {
         "deviance": (_BY_MODEL, sums["deviance"] / cells),
         "deviance_stddev": (_BY_PAIR, np.sqrt(sums["deviance_pair"]) / cells),
         "error": (_BY_MODEL, sums["error"] / folds / cells),
@@ -86,16 +89,17 @@ def assemble(
     }
     if lines:
         near = judged.lines.near.sum(axis=1) * ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-        by_line = (DIM_MODEL, DIM_LINE)
-        data["line_deviance"] = by_line, sums["line_deviance"] / near
-        by_line = (DIM_MODEL, DIM_OTHER, DIM_LINE)
-        data["line_deviance_stddev"] = by_line, np.sqrt(sums["line_deviance_pair"]) / near
+        data["line_deviance"] = (DIM_MODEL, DIM_LINE), sums["line_deviance"] / near
+        data["line_deviance_stddev"] = (
+            (DIM_MODEL, DIM_OTHER, DIM_LINE),
+            np.sqrt(sums["line_deviance_pair"]) / near,
+        )
         deviations = np.sqrt(sums["residual_variance"])
         data["residual"] = (DIM_MODEL, DIM_LINE, DIM_REGION), sums["residual"] / deviations
     if "true_error" in sums:
         for name in ("true_deviance", "true_error"):
             data[name] = _BY_MODEL, sums[name] / folds / cells
-            data[f"{name}_full"] = _BY_MODEL, full[name] / cells
+            data[f"{name}_full"] = _BY_MODEL, full[name] / (full["true_pixels"] * channels)
     coords = {
         DIM_MODEL: list(names),
         DIM_OTHER: list(names),
@@ -108,11 +112,10 @@ def assemble(
         assert values is not None
         coords[DIM_QUANTITY] = list(judged.quantities.names)
         data |= _of_quantities(parts, sums, full)
-        shown = np.where(judged.meaningful, values, np.float32(np.nan))
         maps = (DIM_QUANTITY, DIM_Y, DIM_X)
-        data["quantity_map"] = (DIM_MODEL, *maps), shown[: len(names)]
-        if len(shown) > len(names):
-            data["true_quantity_map"] = maps, shown[-1]
+        data["quantity_map"] = (DIM_MODEL, *maps), values[: len(names)]
+        if len(values) > len(names):
+            data["true_quantity_map"] = maps, values[-1]
     shared = {name: ds.coords[name] for name in (DIM_Y, DIM_X, "area") if name in ds.coords}
     attrs = {name: value for name, value in ds.attrs.items() if name in ("source", "title")}
     result = xr.Dataset(data, {**shared, **coords}, {**attrs, "folds": folds})
@@ -122,13 +125,15 @@ def assemble(
     )
 
 
-def _of_quantities(
-    parts: Sequence[Sums], sums: Sums, full: Sums
-) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+def _total(parts: Sequence[Sums]) -> Sums:
+    return {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+
+
+def _of_quantities(parts: Sequence[Sums], sums: Sums, full: Sums) -> Variables:
     found = quality(sums)
     slopes = np.stack([quality(part)["contrast"] for part in _without_each(parts, sums)])
     scatter = np.sqrt((len(parts) - 1) * slopes.var(axis=0))
-    made = {f"quantity_{name}": (_BY_QUANTITY, found[name]) for name in _QUALITIES}
+    made: Variables = {f"quantity_{name}": (_BY_QUANTITY, found[name]) for name in _QUALITIES}
     made["quantity_error_stddev"] = _BY_QUANTITY, _root(sums["u_variance"]) / np.abs(sums["d2"])
     made["quantity_contrast_stddev"] = _BY_QUANTITY, scatter
     made["quantity_spread"] = (DIM_QUANTITY, DIM_REGION), found["spread"]

@@ -25,7 +25,7 @@ _BY_REGION = (
 
 
 def model_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
-    """A row for each model: deviance above that of the best, squared error, with the truth beside."""
+    """A row for each model: deviance above the best, squared error, and the truth where known."""
     own = compared.sel(region="all")
     names = [str(name) for name in compared["model"].values]
     best = names.index(supported(compared)[0])
@@ -75,9 +75,12 @@ def quantity_table(compared: xr.Dataset, region: str = "all") -> tuple[list[str]
 
 
 def _quality(part: xr.Dataset, prefix: str) -> str:
-    contrast = float(part[f"{prefix}_contrast"])
+    contrast = 100 * float(part[f"{prefix}_contrast"])
     noise = float(root(part[f"{prefix}_noise"].values))
-    return f"{100 * contrast:.0f} / {noise:.2g}" if np.isfinite(contrast) else f"- / {noise:.2g}"
+    if not np.isfinite(contrast):
+        return f"- / {noise:.2g}"
+    stddev = "" if "true" in prefix else f"±{100 * float(part[f'{prefix}_contrast_stddev']):.0f}"
+    return f"{contrast:.0f}{stddev} / {noise:.2g}"
 
 
 def shortened(numbers: str) -> str:

@@ -38,14 +38,14 @@ def verdict(compared: xr.Dataset) -> list[str]:
         sentences += _contrasts(compared)
     folds = compared.attrs["folds"]
     sentences.append(
-        f"Every model was fitted to {folds - 1}/{folds} of the counts, {folds} times, and holds for "
-        "that dose: more counts favour more components."
+        f"Every model was fitted {folds} times, to {folds - 1}/{folds} of the counts: this holds "
+        "for that dose, and more counts favour more components."
     )
     return sentences
 
 
 def supported(compared: xr.Dataset, region: str = "all") -> list[str]:
-    """Models by held-out deviance, the lowest first: the first, and those not told apart from it."""
+    """The model of lowest held-out deviance, and then those not told apart from it."""
     own = compared.sel(region=region)
     order = np.argsort(own["deviance"].values, kind="stable")
     excess = own["deviance"].values - own["deviance"].values[order[0]]
@@ -122,10 +122,9 @@ def _contrasts(compared: xr.Dataset) -> list[str]:
         if not lost.all():
             noise = np.where(lost, np.inf, root(part["quantity_noise"].values))
             least = int(np.argmin(noise))
-            text += (
-                f"; of the others {names[least]} ({100 * kept[least]:.0f} %) has the least noise, "
-                f"{noise[least]:.2g}"
-            )
+            share = f"{100 * kept[least]:.0f} ± {100 * error[least]:.0f} %"
+            text += f"; of the others {names[least]} ({share}) has the least noise, "
+            text += f"{noise[least]:.2g}"
         sentences.append(text + ".")
     return sentences
 
@@ -142,7 +141,7 @@ def root(squared: np.ndarray) -> np.ndarray:
 
 
 def _with_error(value: float, error: float) -> str:
-    digits = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 3
+    digits = max(0, -int(np.floor(np.log10(error)))) if error > 0 else 3
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 

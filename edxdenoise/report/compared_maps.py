@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9")
 # Colours run between these percentiles of all maps together.
-_ENDS = (1.0, 99.0)
-_TAILS = (0.5, 99.5)
+_ENDS = (2.0, 98.0)
+# The peaks of flat maps are cut off at this multiple of the median peak.
+_HIGHEST_PEAK = 2.5
 # Bins of distributions: at% and ratio, as the perovskite article has them.
 _ELEMENT_BIN, _RATIO_BIN = 1.0, 0.05
 # Inches.
@@ -85,11 +86,11 @@ def quantity_figure(compared: xr.Dataset, quantity: str) -> Figure:
         else:
             plot.stairs(share, edges, color=colour, label=name)
     if finite.size:
-        plot.set_xlim(*np.percentile(finite, _TAILS))
+        plot.set_xlim(low, high)
         shown = [
             distribution(image, step)[1].max() for name, image in images.items() if name != "truth"
         ]
-        plot.set_ylim(0, 1.15 * max(shown))
+        plot.set_ylim(0, min(1.15 * max(shown), _HIGHEST_PEAK * np.median(shown)))
     plot.set_xlabel(quantity)
     plot.set_ylabel("% of pixels")
     plot.legend(loc="upper right", fontsize=SMALL)
@@ -98,7 +99,7 @@ def quantity_figure(compared: xr.Dataset, quantity: str) -> Figure:
         _MARGIN,
         down + _PLOT + 0.5,
         "Grey: the element or divisor is hardly there. Numbers: contrast kept and noise, from "
-        "held-out counts.",
+        "held-out counts. High peaks of distributions are cut off.",
         fontsize=SMALL,
         color=DARK,
     )

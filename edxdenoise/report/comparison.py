@@ -28,6 +28,7 @@ from edxdenoise.report.style import (
 from edxdenoise.report.text import line_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COMPARISON_MARKER = "models.png"
@@ -130,13 +131,16 @@ def models_figure(compared: xr.Dataset) -> Figure:
         if f"true_{name}" in own:
             true = own[f"true_{name}"].values
             true = true - true[best] if name == "deviance" else true
-            axes.plot(100 * true, places, "x", color=ORANGE, markersize=5, label="truth")
-            axes.legend(loc="lower right", fontsize=SMALL)
+            axes.plot(100 * true, places, "x", color=ORANGE, markersize=5)
         axes.set_yticks(places, names if i == 0 else [])
         axes.invert_yaxis()
         axes.set_title(caption, loc="left")
         axes.set_xlabel("% of the noise of raw counts")
         axes.axvline(0, color=DARK, linewidth=0.5)
+    note = "Dots: from held-out counts, with standard errors."
+    if "true_error" in own:
+        note += " Crosses: the truth of the same models."
+    add_text(figure, _MARGIN, _HEADER + 0.65 + height, note, fontsize=SMALL, color=DARK)
     return figure
 
 
@@ -194,15 +198,15 @@ def quality_figure(compared: xr.Dataset) -> Figure:
     return figure
 
 
-def _cell(axes: object, column: int, row: int, cmap: str, value: float, text: str) -> None:
+def _cell(axes: Axes, column: int, row: int, cmap: str, value: float, text: str) -> None:
     import matplotlib
     from matplotlib.patches import Rectangle
 
     finite = np.isfinite(value)
     colour = matplotlib.colormaps[cmap](value) if finite else (0.75, 0.75, 0.75, 1.0)
-    axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))  # type: ignore[attr-defined]
+    axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
     luminance = float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
-    axes.text(  # type: ignore[attr-defined]
+    axes.text(
         column + 0.5,
         row + 0.5,
         text.replace("-", "−") if finite else "–",
