@@ -119,7 +119,7 @@ def _ranks(values: xr.DataArray) -> tuple[str, ...]:
 
 def _deviance_z(compared: xr.Dataset) -> np.ndarray:
     """z-scores of the differences from the best model, against the truth."""
-    best = int(compared["deviance"].argmin())
+    best = int(np.argmin(compared["deviance"].values))
     off = compared["deviance"] - compared["true_deviance"]
     stddev = compared["deviance_stddev"][best].values
     other = stddev > 0

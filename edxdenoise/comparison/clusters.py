@@ -16,7 +16,7 @@ from edxdenoise.schema import COMPONENT_SPECTRUM, WEIGHT_ENERGY
 
 # K-means looks at no more pixels than these: enough for centres, whatever the map.
 _SAMPLE = 20_000
-_MOST = 8
+MOST_CLUSTERS = 8
 
 
 class Clusters:
@@ -38,7 +38,7 @@ class Clusters:
         self._size = np.maximum(pixels.std(axis=(0, 1)), np.finfo(float).tiny)
         pixels = (pixels / self._size).reshape(-1, len(self._rows))
         sample = np.random.default_rng(seed).permutation(len(pixels))[:_SAMPLE]
-        count = min(max(len(self._rows), 2), _MOST, len(sample))
+        count = min(max(len(self._rows), 2), MOST_CLUSTERS, len(sample))
         self._found = KMeans(count, n_init=3, random_state=seed).fit(pixels[sample])
 
     @property

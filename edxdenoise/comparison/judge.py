@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.comparison.blocks import Judged, judge
-from edxdenoise.comparison.clusters import Clusters
+from edxdenoise.comparison.clusters import MOST_CLUSTERS, Clusters
 from edxdenoise.comparison.heldout import LineWindows, Scale, Sums
 from edxdenoise.comparison.models import (
     DEFAULT_MODELS,
@@ -108,7 +108,7 @@ def compare(
     with progress("all counts"):
         fitted = fit_models(bare, chosen, recipe)
         windows, quantities = _functionals(bare, lines, quantify)
-        clusters = Clusters(_most_telling(fitted, chosen), seed=recipe.seed)
+        clusters = Clusters(_most_telling(fitted), seed=recipe.seed)
         areas = area_regions(bare)
         judged = Judged(_regions(areas, clusters, bare), windows, quantities)
         cubes = [each[COUNTS_DENOISED.name].data for each in fitted]
@@ -230,7 +230,8 @@ def _functionals(
     return LineWindows(net, near), quantities
 
 
-def _most_telling(fitted: Sequence[xr.Dataset], models: Sequence[Model]) -> xr.Dataset:
-    """The model whose components make the regions: a selector's, else the first."""
-    chosen = [each for each, model in zip(fitted, models) if model.components is None]
-    return (chosen or list(fitted))[0]
+def _most_telling(fitted: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The model whose components make the clusters: of most, but not more than there may be."""
+    sizes = [each.sizes[DIM_COMPONENT] for each in fitted]
+    few = [size for size in sizes if size <= MOST_CLUSTERS] or [min(sizes)]
+    return fitted[sizes.index(max(few))]

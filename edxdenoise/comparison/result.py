@@ -78,7 +78,7 @@ def assemble(
     folds, channels = len(parts), ds.sizes[DIM_ENERGY]
     sums = _total(parts)
     # All held-out parts together are one measurement, each but a part of one.
-    cells = sums["pixels"] / folds * channels
+    cells = _filled(sums["pixels"]) / folds * channels
     data: Variables = {
         "deviance": (_BY_MODEL, sums["deviance"] / cells),
         "deviance_stddev": (_BY_PAIR, np.sqrt(sums["deviance_pair"]) / cells),
@@ -99,7 +99,7 @@ def assemble(
     if "true_error" in sums:
         for name in ("true_deviance", "true_error"):
             data[name] = _BY_MODEL, sums[name] / folds / cells
-            data[f"{name}_full"] = _BY_MODEL, full[name] / (full["true_pixels"] * channels)
+            data[f"{name}_full"] = _BY_MODEL, full[name] / (_filled(full["true_pixels"]) * channels)
     coords = {
         DIM_MODEL: list(names),
         DIM_OTHER: list(names),
@@ -149,6 +149,11 @@ def _without_each(parts: Sequence[Sums], sums: Sums) -> Iterator[Sums]:
     """Sums of all parts but one, for a jackknife of what is a smooth function of them."""
     for part in parts:
         yield {name: sums[name] - value for name, value in part.items()}
+
+
+def _filled(pixels: np.ndarray) -> np.ndarray:
+    """Numbers of pixels, NaN where a region has none."""
+    return np.where(pixels > 0, pixels, np.nan)
 
 
 def _root(variance: np.ndarray) -> np.ndarray:

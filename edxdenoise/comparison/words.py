@@ -79,6 +79,8 @@ def _elsewhere(compared: xr.Dataset, best: str) -> list[str]:
     better: dict[str, list[str]] = {}
     for region in compared["region"].values[1:]:
         own = compared.sel(region=region)
+        if not np.isfinite(own["deviance"]).all():
+            continue
         other = supported(compared, str(region))[0]
         gain = float(own["deviance"].sel(model=best) - own["deviance"].sel(model=other))
         error = float(own["deviance_stddev"].sel(model=best, model_other=other))
@@ -93,7 +95,7 @@ def _residual(compared: xr.Dataset, best: str) -> list[str]:
     own = compared["residual"].sel(model=best)
     if not np.isfinite(own).any():
         return []
-    place = own.isel(own.fillna(0.0).__abs__().argmax(...))
+    place = own.isel(abs(own.fillna(0.0)).argmax(...))
     if abs(place) < _LARGE_RESIDUAL:
         return []
     return [
