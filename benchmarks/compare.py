@@ -82,7 +82,7 @@ def print_phantoms(
                 f"{preset}, seed {seed}",
                 f"{dose:.0f}",
                 " < ".join(ranks["deviance"]),
-                _yes(same),
+                _yes(same) if same else f"NO, by {_wrongly(compared):.1f} se",
                 _yes(same_error),
                 _yes(same_full),
                 f"{float(np.abs(z_error).max()):.1f}",
@@ -124,6 +124,15 @@ def _deviance_z(compared: xr.Dataset) -> np.ndarray:
     stddev = compared["deviance_stddev"][best].values
     other = stddev > 0
     return (off.values - off.values[best])[other] / stddev[other]
+
+
+def _wrongly(compared: xr.Dataset) -> float:
+    """Standard errors of the surest of the differences that have the wrong sign."""
+    values, true = compared["deviance"].values, compared["true_deviance"].values
+    difference = values[:, np.newaxis] - values
+    wrong = difference * (true[:, np.newaxis] - true) < 0
+    stddev = compared["deviance_stddev"].values
+    return float((np.abs(difference) / np.where(stddev > 0, stddev, np.inf))[wrong].max())
 
 
 def _yes(same: bool) -> str:

@@ -16,6 +16,11 @@ from edxdenoise.schema import DIM_ENERGY, DIM_LINE, DIM_X, DIM_Y
 DIM_MODEL, DIM_OTHER, DIM_REGION, DIM_QUANTITY = "model", "model_other", "region", "quantity"
 _BY_MODEL = (DIM_MODEL, DIM_REGION)
 _BY_PAIR = (DIM_MODEL, DIM_OTHER, DIM_REGION)
+# Models fitted to overlapping counts differ by noise they share: each two parts meet twice, once as
+# judge and once as judged. Variances of differences, added up as if parts were independent, are too
+# small by up to this factor, which is reached where models differ by noise alone.
+_OVERLAP = 2.0
+
 _QUALITIES = ("error", "noise", "contrast")
 _BY_QUANTITY = (DIM_MODEL, DIM_QUANTITY, DIM_REGION)
 
@@ -57,8 +62,9 @@ def assemble(
         Per channel of a pixel, in units of the variance that raw counts have:
         ``deviance`` (model, region), of held-out counts; its differences between models are those
         of their errors, and have the standard error ``deviance_stddev`` (model, model_other,
-        region). ``error`` (model, region), the squared error itself, estimated without bias, with
-        ``error_stddev`` and, of differences, ``error_difference_stddev``. ``line_deviance`` and
+        region), which is an upper bound where models differ by more than noise. ``error`` (model,
+        region), the squared error itself, estimated without bias, with ``error_stddev`` and, of
+        differences, ``error_difference_stddev``. ``line_deviance`` and
         ``line_deviance_stddev``: the same near each line. ``residual`` (model, line, region):
         net counts held out less those predicted, in standard deviations. ``below_floor`` (model,
         region): share of predictions that had to be raised.
@@ -81,10 +87,13 @@ def assemble(
     cells = _filled(sums["pixels"]) / folds * channels
     data: Variables = {
         "deviance": (_BY_MODEL, sums["deviance"] / cells),
-        "deviance_stddev": (_BY_PAIR, np.sqrt(sums["deviance_pair"]) / cells),
+        "deviance_stddev": (_BY_PAIR, np.sqrt(_OVERLAP * sums["deviance_pair"]) / cells),
         "error": (_BY_MODEL, sums["error"] / folds / cells),
         "error_stddev": (_BY_MODEL, _root(sums["error_variance"]) / folds / cells),
-        "error_difference_stddev": (_BY_PAIR, np.sqrt(sums["error_pair"]) / folds / cells),
+        "error_difference_stddev": (
+            _BY_PAIR,
+            np.sqrt(_OVERLAP * sums["error_pair"]) / folds / cells,
+        ),
         "below_floor": (_BY_MODEL, sums["below_floor"] / folds / cells),
     }
     if lines:
@@ -92,7 +101,7 @@ def assemble(
         data["line_deviance"] = (DIM_MODEL, DIM_LINE), sums["line_deviance"] / near
         data["line_deviance_stddev"] = (
             (DIM_MODEL, DIM_OTHER, DIM_LINE),
-            np.sqrt(sums["line_deviance_pair"]) / near,
+            np.sqrt(_OVERLAP * sums["line_deviance_pair"]) / near,
         )
         deviations = np.sqrt(sums["residual_variance"])
         data["residual"] = (DIM_MODEL, DIM_LINE, DIM_REGION), sums["residual"] / deviations
