@@ -177,18 +177,30 @@ def quality(sums: Sums, prefix: str = "") -> dict[str, np.ndarray]:
         ``error`` and ``noise`` squared, ``contrast``, shape (model, quantity, region); ``spread``,
         the variance of the quantity itself over the pixels, shape (quantity, region).
     """
+    d2 = filled(sums[prefix + "d2"])
     n2, nd, u_d2, u2_d2, u_nd = (
-        sums[prefix + name] / sums[prefix + "d2"] for name in ("n2", "nd", "u_d2", "u2_d2", "u_nd")
+        sums[prefix + name] / d2 for name in ("n2", "nd", "u_d2", "u2_d2", "u_nd")
     )
     spread, covariance = n2 - nd**2, u_nd - u_d2 * nd
     # By chance, a spread near 0 may come out as less.
-    known = np.where(spread > 0, spread, np.nan)
+    known = filled(spread)
     return {
         "error": u2_d2 - 2 * u_nd + n2,
         "contrast": covariance / known,
         "noise": u2_d2 - u_d2**2 - covariance**2 / known,
         "spread": spread,
     }
+
+
+def filled(amount: np.ndarray) -> np.ndarray:
+    """The same to divide by: NaN where there is nothing.
+
+    Examples
+    --------
+    >>> filled(np.array([2, 0]))
+    array([ 2., nan])
+    """
+    return np.where(amount > 0, amount, np.nan)
 
 
 def _by_region(pixels: np.ndarray, regions: np.ndarray) -> np.ndarray:

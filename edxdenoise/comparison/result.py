@@ -9,7 +9,7 @@ import xarray as xr
 
 from edxdenoise.comparison.blocks import Judged
 from edxdenoise.comparison.heldout import Sums
-from edxdenoise.comparison.quantities import quality
+from edxdenoise.comparison.quantities import filled, quality
 from edxdenoise.cube import add_history
 from edxdenoise.schema import DIM_ENERGY, DIM_LINE, DIM_X, DIM_Y
 
@@ -84,7 +84,7 @@ def assemble(
     folds, channels = len(parts), ds.sizes[DIM_ENERGY]
     sums = _total(parts)
     # All held-out parts together are one measurement, each but a part of one.
-    cells = _filled(sums["pixels"]) / folds * channels
+    cells = filled(sums["pixels"]) / folds * channels
     data: Variables = {
         "deviance": (_BY_MODEL, sums["deviance"] / cells),
         "deviance_stddev": (_BY_PAIR, np.sqrt(_OVERLAP * sums["deviance_pair"]) / cells),
@@ -108,7 +108,7 @@ def assemble(
     if "true_error" in sums:
         for name in ("true_deviance", "true_error"):
             data[name] = _BY_MODEL, sums[name] / folds / cells
-            data[f"{name}_full"] = _BY_MODEL, full[name] / (_filled(full["true_pixels"]) * channels)
+            data[f"{name}_full"] = _BY_MODEL, full[name] / (filled(full["true_pixels"]) * channels)
     coords = {
         DIM_MODEL: list(names),
         DIM_OTHER: list(names),
@@ -143,7 +143,7 @@ def _of_quantities(parts: Sequence[Sums], sums: Sums, full: Sums) -> Variables:
     slopes = np.stack([quality(part)["contrast"] for part in _without_each(parts, sums)])
     scatter = np.sqrt((len(parts) - 1) * slopes.var(axis=0))
     made: Variables = {f"quantity_{name}": (_BY_QUANTITY, found[name]) for name in _QUALITIES}
-    made["quantity_error_stddev"] = _BY_QUANTITY, _root(sums["u_variance"]) / np.abs(sums["d2"])
+    made["quantity_error_stddev"] = _BY_QUANTITY, _root(sums["u_variance"]) / filled(sums["d2"])
     made["quantity_contrast_stddev"] = _BY_QUANTITY, scatter
     made["quantity_spread"] = (DIM_QUANTITY, DIM_REGION), found["spread"]
     if "true_d2" in sums:
@@ -158,11 +158,6 @@ def _without_each(parts: Sequence[Sums], sums: Sums) -> Iterator[Sums]:
     """Sums of all parts but one, for a jackknife of what is a smooth function of them."""
     for part in parts:
         yield {name: sums[name] - value for name, value in part.items()}
-
-
-def _filled(pixels: np.ndarray) -> np.ndarray:
-    """Numbers of pixels, NaN where a region has none."""
-    return np.where(pixels > 0, pixels, np.nan)
 
 
 def _root(variance: np.ndarray) -> np.ndarray:
