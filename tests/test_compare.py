@@ -288,3 +288,10 @@ def test_command_with_a_recipe(file, tmp_path):
 def test_command_says_what_is_wrong(file, args, words):
     result = run(file, *args, status=1)
     assert words in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_a_recipe_for_one_decomposition_serves_both():
+    ds = phases((18, 20, 40))
+    recipe = Denoise(decomposition="nmf", components=3, loss="poisson", tolerance=1e-4)
+    compared = compare(ds, ["pca:3", "nmf:3"], denoise=recipe, folds=2)
+    assert compared["kept"].values.tolist() == ["1,2,3", "1,2,3"]

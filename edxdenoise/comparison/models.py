@@ -115,7 +115,8 @@ def computed_components(models: Sequence[Model], recipe: Denoise) -> int | None:
     fixed = [model.components for model in pca if model.components is not None]
     if len(fixed) == len(pca):
         return max(fixed, default=1)
-    return max([recipe.components or DEFAULT_COMPONENTS, *fixed])
+    asked = recipe.components if isinstance(recipe.components, int) else DEFAULT_COMPONENTS
+    return max([asked, *fixed])
 
 
 def fit_models(
@@ -151,14 +152,7 @@ def fit_models(
         components = min(components, sizes["y"] * sizes["x"], sizes["energy"])
     fitted, shared = [], None
     for model in models:
-        own = replace(
-            recipe,
-            decomposition=model.decomposition,
-            components=model.components,
-            select=model.select,
-            keep=model.keep,
-            model=_networks(model, recipe),
-        )
+        own = _own_recipe(model, recipe)
         if model.decomposition != "pca":
             fitted.append(denoise(ds, own, found=found, progress=progress))
             continue
@@ -177,6 +171,19 @@ def fit_models(
             )
         fitted.append(reconstruct(chosen))
     return [_kept(each) for each in fitted]
+
+
+def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
+    """The recipe with what makes the model, and without what only the other decomposition takes."""
+    bare = Denoise(decomposition=model.decomposition)
+    own = {
+        "decomposition": model.decomposition,
+        "components": model.components,
+        "select": model.select,
+        "keep": model.keep,
+        "model": _networks(model, recipe),
+    }
+    return replace(recipe, **{key: getattr(bare, key) for key in bare.unused} | own)
 
 
 def _networks(model: Model, recipe: Denoise) -> tuple[str, ...]:
