@@ -1,5 +1,6 @@
 from ._version import __version__
 from .audit import residual_audit
+from .comparison import compare
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import neighbours, nmf, pca
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "cliff_lorimer",
+    "compare",
     "convert_file",
     "crop",
     "denoise",

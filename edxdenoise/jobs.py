@@ -103,9 +103,9 @@ def run_recipe(
     )
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
-    with _recorded() as doubts, naming(files):
+    with recorded() as doubts, naming(files):
         with progress("reading"), reading(files):
-            maps = [_read(path, recipe.input.signal, memory_limit) for path in files]
+            maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
             if recipe.lines:
                 check_quantify(recipe.lines, recipe.quantify, ds)
@@ -150,9 +150,9 @@ def quantify_file(
     """
     files, output, report = _paths(recipe, ".", overwrite, QUANTIFICATION_MARKER)
     check_quantify(recipe.lines, recipe.quantify)
-    with _recorded() as doubts, naming(files):
+    with recorded() as doubts, naming(files):
         with progress("reading"), reading(files):
-            ds = _read(files[0], recipe.input.signal, memory_limit)
+            ds = read_file(files[0], recipe.input.signal, memory_limit)
             ds = chunk(ds, memory_limit=memory_limit, workers=workers)
         with reading(files):
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
@@ -183,7 +183,9 @@ def convert_file(
     check_save(out, overwrite=overwrite)
     files = [Path(path)]
     with progress("reading"), naming(files), reading(files):
-        ds = chunk(_read(path, signal, memory_limit), memory_limit=memory_limit, workers=workers)
+        ds = chunk(
+            read_file(path, signal, memory_limit), memory_limit=memory_limit, workers=workers
+        )
         found = survey(ds)
         check_survey(found, name=name_of(ds))
         ds = shrink_dtype(ds, found)
@@ -284,14 +286,14 @@ def _block(
     return ds
 
 
-def _read(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
+def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
     """The spectrum image of a file; one of ours that does not know its source gets it."""
     ds = read_cube(path, signal=signal, memory_limit=memory_limit)
     return ds if "source" in ds.attrs else ds.assign_attrs(source=file_source(path))
 
 
 @contextmanager
-def _recorded() -> Iterator[list[str]]:
+def recorded() -> Iterator[list[str]]:
     """Collect the doubts that are shown meanwhile: they belong to the result as well."""
     doubts: list[str] = []
     show = warnings.showwarning

@@ -81,6 +81,6 @@ def test_every_option_says_what_it_does(name):
 
 
 def test_every_computing_command_takes_the_same_options():
-    for name in ("info", "convert", "denoise", "report", "simulate", "demo"):
+    for name in ("info", "convert", "denoise", "compare", "report", "simulate", "demo"):
         command = main.get_command(click.Context(main), name)
         assert {"scheduler", "workers", "memory_limit"} <= {p.name for p in command.params}

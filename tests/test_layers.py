@@ -29,6 +29,7 @@ LAYERS = [
     {"decomposition"},
     {"pipeline"},
     {"jobs"},
+    {"comparison"},
     {"cli"},
     {"__main__"},
 ]

@@ -17,6 +17,7 @@ _COMMANDS = (
     "components",
     "classify",
     "quantify",
+    "compare",
     "run",
     "lines",
     "report",

@@ -12,11 +12,11 @@ from edxdenoise.cli.options import (
     Number,
     Numbers,
     PathType,
-    Range,
     compute_options,
     model_option,
     nmf_options,
     overwrite_option,
+    prepare_options,
     print_recipe_option,
     seed_option,
     signal_option,
@@ -28,31 +28,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PathType())
 @click.option("-o", "--output", required=True, type=PathType(), help="Result: .zarr, .nc or .hspy.")
 @signal_option
-@click.option(
-    "--energy",
-    type=Range(float, "LO:HI", "0.1:13 or 0.1:"),
-    help="Keep these energies in keV, such as 0.1:13.",
-)
-@click.option(
-    "--rebin-energy",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Sum N neighbouring channels.",
-)
-@click.option(
-    "--rebin-xy", type=click.IntRange(min=1), default=1, metavar="N", help="Sum N x N pixels."
-)
-@click.option(
-    "--crop-y",
-    type=Range(int, "A:B", "0:100 or 10:"),
-    help="Keep these rows, counted from 0, without B.",
-)
-@click.option(
-    "--crop-x",
-    type=Range(int, "A:B", "0:100 or 10:"),
-    help="Keep these columns, counted from 0, without B.",
-)
+@prepare_options
 @click.option(
     "--exposure", type=Numbers(), help="Relative exposure of each INPUT; counts are not scaled."
 )

@@ -179,6 +179,42 @@ def seed_option(function: F) -> F:
     )(function)
 
 
+def prepare_options(function: F) -> F:
+    """What is done to the counts before anything else."""
+    return _apply(
+        function,
+        click.option(
+            "--energy",
+            type=Range(float, "LO:HI", "0.1:13 or 0.1:"),
+            help="Keep these energies in keV, such as 0.1:13.",
+        ),
+        click.option(
+            "--rebin-energy",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="N",
+            help="Sum N neighbouring channels.",
+        ),
+        click.option(
+            "--rebin-xy",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="N",
+            help="Sum N x N pixels.",
+        ),
+        click.option(
+            "--crop-y",
+            type=Range(int, "A:B", "0:100 or 10:"),
+            help="Keep these rows, counted from 0, without B.",
+        ),
+        click.option(
+            "--crop-x",
+            type=Range(int, "A:B", "0:100 or 10:"),
+            help="Keep these columns, counted from 0, without B.",
+        ),
+    )
+
+
 def model_option(function: F) -> F:
     """Networks to ask in place of ours."""
     return click.option(

@@ -111,12 +111,8 @@ def thin(ds: xr.Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.Da
     validate(ds, COUNTS)
     if not 0 < fraction < 1:
         raise ParameterError(f"fraction {fraction} must lie between 0 and 1")
+    check_whole(ds)
     counts = ds[COUNTS.name].data
-    if counts.dtype.kind != "u":
-        raise DataError(
-            f"counts are {counts.dtype}; only whole counts, stored as unsigned integers, can be "
-            "thinned: smoothed or scaled counts are no longer Poisson"
-        )
     if isinstance(counts, da.Array):
         counts = counts.rechunk({1: -1, 2: -1})
         kept = da.map_blocks(
@@ -134,3 +130,18 @@ def thin(ds: xr.Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.Da
         add_history(ds.assign({COUNTS.name: COUNTS.array(kept)}), line + "A"),
         add_history(ds.assign({COUNTS.name: COUNTS.array(counts - kept)}), line + "B"),
     )
+
+
+def check_whole(ds: xr.Dataset) -> None:
+    """Check that counts are of a type that only holds whole numbers.
+
+    Raises
+    ------
+    DataError
+    """
+    dtype = ds[COUNTS.name].dtype
+    if dtype.kind != "u":
+        raise DataError(
+            f"counts are {dtype}; only whole counts, stored as unsigned integers, can be "
+            "thinned: smoothed or scaled counts are no longer Poisson"
+        )

@@ -1,0 +1,165 @@
+"""``edxdenoise compare``: several models of one input, judged by held-out counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edxdenoise.cli.helpers import computing, print_table, say
+from edxdenoise.cli.options import (
+    Elements,
+    KFactor,
+    PathType,
+    compute_options,
+    json_option,
+    overwrite_option,
+    prepare_options,
+    seed_option,
+    signal_option,
+)
+from edxdenoise.methods import INTENSITIES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from edxdenoise.recipe import Recipe
+
+
+@click.command()
+@click.argument("file", metavar="INPUT", type=PathType())
+@signal_option
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="pca:4 (components 1 to 4), pca:1-4,8, pca:elbow (or another selector) or nmf:4; twice or "
+    "more.  [default: pca:4, pca:16, pca:cnn, nmf:4, nmf:16]",
+)
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=PathType(),
+    metavar="FILE.toml",
+    help="Take all but the input from a recipe; options beat it.",
+)
+@click.option(
+    "--k-factor",
+    "k_factors",
+    type=KFactor(),
+    multiple=True,
+    help="k-factor of a line, to judge at% by; once per element.",
+)
+@click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
+@click.option(
+    "--intensities", type=click.Choice(INTENSITIES), help="How.  [default: windows-linear]"
+)
+@click.option("--elements", type=Elements(), help="Others in the specimen.  [default: the file's]")
+@prepare_options
+@click.option(
+    "--folds",
+    type=click.Choice(["2", "4", "8", "16"]),
+    default="8",
+    show_default=True,
+    help="Parts that are held out in turn: more take longer and come nearer to the full dose.",
+)
+@seed_option
+@click.option("--report", type=PathType(), metavar="DIR", help="Write a page with pictures.")
+@json_option
+@overwrite_option
+@compute_options
+def compare(
+    file: Path,
+    signal: str | None,
+    models: tuple[str, ...],
+    recipe_file: Path | None,
+    k_factors: tuple[tuple[str, float, float], ...],
+    folds: str,
+    seed: int,
+    report: Path | None,
+    as_json: bool,
+    overwrite: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+    **options: Any,
+) -> None:
+    """Fit several models to INPUT and judge them by counts that they have not seen.
+
+    \b
+    edxdenoise compare map.bcf --energy 0.1:13 --report compared
+    edxdenoise compare map.zarr --recipe cell.toml --model pca:4 --model pca:1-4,8 --model nmf:4
+    """
+    from edxdenoise.comparison import DEFAULT_MODELS, compare_file
+    from edxdenoise.recipe import Recipe
+
+    recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
+    recipe = _with_options(recipe.with_k_factors(k_factors), options, seed)
+    recipe = replace(
+        recipe,
+        input=replace(recipe.input, files=(str(file),), signal=signal, exposure=None),
+        output=replace(recipe.output, report=None if report is None else str(report)),
+    )
+    with computing(scheduler, workers, memory_limit) as progress:
+        compared = compare_file(
+            recipe,
+            models or DEFAULT_MODELS,
+            folds=int(folds),
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        from edxdenoise.comparison.tables import as_records
+
+        click.echo(json.dumps(as_records(compared), indent=1))
+    else:
+        print_comparison(compared)
+    if report is not None:
+        say(f"wrote {report}")
+
+
+def _with_options(recipe: Recipe, options: dict[str, Any], seed: int) -> Recipe:
+    """The recipe with what the command line says beside it."""
+    from dataclasses import fields
+
+    from edxdenoise.recipe import Prepare, Quantify
+
+    # A factor of 1 is what a recipe has unless told otherwise.
+    given = {name: value for name, value in options.items() if value not in (None, (), 1)}
+    prepare, quantify = (
+        {field.name: given[field.name] for field in fields(kind) if field.name in given}
+        for kind in (Prepare, Quantify)
+    )
+    return replace(
+        recipe,
+        prepare=replace(recipe.prepare, **prepare),
+        quantify=replace(recipe.quantify, **quantify),
+        denoise=replace(recipe.denoise, seed=seed or recipe.denoise.seed),
+    )
+
+
+def print_comparison(compared: xr.Dataset) -> None:
+    """Models by held-out counts, quantities by model, and the sentences."""
+    from edxdenoise.comparison.tables import (
+        MODELS_CAPTION,
+        QUANTITIES_CAPTION,
+        model_table,
+        quantity_table,
+    )
+    from edxdenoise.comparison.words import verdict
+
+    heads, rows = model_table(compared)
+    print_table(MODELS_CAPTION, ["", *heads], rows)
+    if "quantity_contrast" in compared:
+        heads, rows = quantity_table(compared)
+        click.echo()
+        print_table(QUANTITIES_CAPTION, ["", *heads], rows)
+    click.echo()
+    for sentence in verdict(compared):
+        click.echo(sentence)

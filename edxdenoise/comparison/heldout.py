@@ -1,0 +1,189 @@
+"""What held-out counts say of predictions, and how surely; plain arrays of pixels.
+
+Of all counts X, Poisson with mean m, one part in K is held out: T, Poisson with mean m / K and
+independent of the rest, on which a model of m, here called p, was fitted. Then
+
+    deviance D = 2 sum T log(T K / p) - T + p / K
+
+exceeds what m itself would have by 2 sum m log(m / p) - m + p over K on average, so that summed
+over the K parts, held out in turn, differences between models are those of their excess. That of
+two models p and q has the variance sum 4 T log(p / q)^2. Likewise
+
+    E = sum w ((p - K T)^2 - K^2 T)
+
+is sum w (p - m)^2 on average, the squared error itself, whatever p. With w = 1 / (g h)^2, the
+inverse of what the totals of pixel and channel alone let one expect, it is in units of the noise
+of raw counts: they themselves would have 1 per channel of a pixel. For a Poisson variable t of mean
+u, (t - u)^2 - t has variance 2 u^2 and is uncorrelated with t, so that E has the variance
+sum w^2 (2 K^2 m^2 + 4 K m (p - m)^2). What is unknown in it has unbiased estimates as well:
+T (T - 1) of m^2 / K^2, and T ((p - K (T - 1))^2 - K^2 (T - 1)) of m (p - m)^2 / K. The difference
+of two models has the much smaller variance sum w^2 4 K^2 T (p - q)^2.
+
+Reference: thinning of Poisson counts for cross-validation, A. Neufeld et al., J. Mach. Learn. Res.
+25 (2024) 1-35.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import rel_entr
+
+# Models of counts may dip below 0, of which no deviance can be had: predictions are no less than
+# this share of what the totals of pixel and channel alone let one expect.
+FLOOR = 0.01
+
+Sums = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LineWindows:
+    """Where lines lie.
+
+    Parameters
+    ----------
+    net : array, shape (line, energy)
+        What each channel counts for in the net counts of a line.
+    near : array, shape (line, energy)
+        1 for channels within one FWHM of a line, else 0.
+    """
+
+    net: np.ndarray
+    near: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What totals of the counts fitted let one expect: of pixel i and channel j, pixel_i energy_j.
+
+    Parameters
+    ----------
+    pixel : array, shape (n,)
+    energy : array, shape (energy,)
+        In units of all counts.
+    """
+
+    pixel: np.ndarray
+    energy: np.ndarray
+
+    @property
+    def expected(self) -> np.ndarray:
+        return self.pixel[:, np.newaxis] * self.energy
+
+
+def floored(predictions: np.ndarray, scale: Scale) -> np.ndarray:
+    """Predictions, shape (model, n, energy), none below the floor."""
+    return np.maximum(predictions, FLOOR * scale.expected)
+
+
+def heldout_sums(
+    held_out: np.ndarray,
+    predictions: np.ndarray,
+    scale: Scale,
+    folds: int,
+    regions: np.ndarray,
+    lines: LineWindows,
+) -> Sums:
+    """Deviance, squared error and residuals of models on one held-out part, summed.
+
+    Parameters
+    ----------
+    held_out : array of unsigned integers, shape (n, energy)
+        T, of n pixels.
+    predictions : array, shape (model, n, energy)
+        p, in units of all counts.
+    scale : Scale
+    folds : int
+        K.
+    regions : array, shape (region, n)
+        1 where a pixel belongs to a region, else 0.
+    lines : LineWindows
+
+    Returns
+    -------
+    dict of arrays
+        ``deviance``, ``error`` and ``error_variance``, shape (model, region); ``deviance_pair`` and
+        ``error_pair``, variances of differences, shape (model, model, region);
+        ``line_deviance`` (model, line) and ``line_deviance_pair`` (model, model, line);
+        ``residual``, net counts held out less those predicted, shape (model, line, region), and
+        ``residual_variance`` (line, region); ``below_floor`` (model, region), how many predictions
+        are; ``pixels`` (region).
+    """
+    positive = floored(predictions, scale)
+    pixel, channel = np.nonzero(held_out)
+    counts = held_out[pixel, channel].astype(np.float64)
+    predicted = predictions[:, pixel, channel].astype(np.float64)
+    logs = np.log(positive[:, pixel, channel] / folds, dtype=np.float64)
+    weight = 1 / (scale.pixel[pixel] * scale.energy[channel])
+    size, channels = held_out.shape
+
+    def by_pixel(values: np.ndarray) -> np.ndarray:
+        return np.bincount(pixel, values, minlength=size)
+
+    def by_line(values: np.ndarray) -> np.ndarray:
+        return lines.near @ np.bincount(channel, values, minlength=channels)
+
+    number = len(predictions)
+    once, twice = counts * weight, counts * (counts - 1) * weight
+    squares = np.square(predictions) @ (1 / scale.energy).astype(predictions.dtype)
+    deviance, error, spread = np.zeros((3, number, size))
+    line_deviance = np.zeros((number, len(lines.near)))
+    deviance_pair, error_pair = np.zeros((2, number, number, size))
+    line_deviance_pair = np.zeros((number, number, len(lines.near)))
+    own_terms = counts * np.log(counts) - counts
+    for i, own in enumerate(predicted):
+        terms = own_terms - counts * logs[i]
+        deviance[i] = positive[i].sum(axis=1, dtype=np.float64) / folds + by_pixel(terms)
+        totals = positive[i].sum(axis=0, dtype=np.float64) / folds
+        line_deviance[i] = lines.near @ totals + by_line(terms)
+        error[i] = squares[i] / scale.pixel
+        error[i] += by_pixel(folds**2 * twice - 2 * folds * once * own)
+        missed = (own - folds * (counts - 1)) ** 2 - folds**2 * (counts - 1)
+        spread[i] = by_pixel(weight * (2 * folds**4 * twice + 4 * folds**2 * once * missed))
+        for j in range(i):
+            between = 4 * counts * (logs[i] - logs[j]) ** 2
+            deviance_pair[i, j] = deviance_pair[j, i] = by_pixel(between)
+            line_deviance_pair[i, j] = line_deviance_pair[j, i] = by_line(between)
+            between = 4 * folds**2 * once * weight * (own - predicted[j]) ** 2
+            error_pair[i, j] = error_pair[j, i] = by_pixel(between)
+    net = held_out @ lines.net.T
+    missed_lines = [net - part / folds for part in predictions @ lines.net.T]
+    return {
+        "deviance": 2 * deviance @ regions.T,
+        "error": error @ regions.T,
+        "error_variance": spread @ regions.T,
+        "deviance_pair": deviance_pair @ regions.T,
+        "error_pair": error_pair @ regions.T,
+        "line_deviance": 2 * line_deviance,
+        "line_deviance_pair": line_deviance_pair,
+        "residual": np.stack([part.T @ regions.T for part in missed_lines]),
+        "residual_variance": (held_out @ (lines.net**2).T).T @ regions.T,
+        "pixels": regions.sum(axis=1),
+        "below_floor": (predictions < positive).sum(axis=2) @ regions.T,
+    }
+
+
+def true_sums(
+    expected: np.ndarray, predictions: np.ndarray, scale: Scale, regions: np.ndarray
+) -> Sums:
+    """The same against the expected counts of a phantom, shape (n, energy), in place of T.
+
+    Returns
+    -------
+    dict of arrays, shape (model, region)
+        ``true_deviance``, the excess over what the truth itself would have, and ``true_error``;
+        ``true_pixels`` (region).
+    """
+    positive = floored(predictions, scale)
+    excess, error = [], []
+    for raw, bounded in zip(predictions, positive):
+        terms = rel_entr(expected, bounded) - expected + bounded
+        excess.append(2 * terms.sum(axis=1, dtype=np.float64))
+        squares = np.square(raw - expected) @ (1 / scale.energy).astype(raw.dtype)
+        error.append(squares / scale.pixel)
+    return {
+        "true_pixels": regions.sum(axis=1),
+        "true_deviance": np.stack(excess) @ regions.T,
+        "true_error": np.stack(error) @ regions.T,
+    }

@@ -1,0 +1,196 @@
+"""Which models are compared: their short names on the command line, and how they are fitted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import xarray as xr
+
+from edxdenoise.decompose.pca import DEFAULT_COMPONENTS
+from edxdenoise.errors import ParameterError
+from edxdenoise.methods import DECOMPOSITIONS, SELECTORS
+from edxdenoise.pipeline import Progress, denoise, silent
+from edxdenoise.recipe import Denoise
+from edxdenoise.reconstruction import reconstruct
+from edxdenoise.schema import COMPONENT_KEEP, DIM_COMPONENT
+from edxdenoise.selection import parse_keep, select
+from edxdenoise.survey import Survey
+
+# The article's five; its PCA M, components picked by hand, by our selector.
+DEFAULT_MODELS = ("pca:4", "pca:16", f"pca:{SELECTORS[0]}", "nmf:4", "nmf:16")
+
+_NUMBERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One way to denoise.
+
+    Parameters
+    ----------
+    name : str
+        For tables: ``"PCA 4"``.
+    decomposition : str
+    components : int, optional
+        How many are computed; None for as many as a selector is to choose from.
+    select : str
+        Selector, where there is no `keep`.
+    keep : str, optional
+        Components kept.
+    """
+
+    name: str
+    decomposition: str
+    components: int | None
+    select: str = SELECTORS[0]
+    keep: str | None = None
+
+
+def parse_model(text: str) -> Model:
+    """A model from its short name.
+
+    ``pca:4`` keeps components 1 to 4; ``pca:1-4,8`` or ``pca:8,`` those listed; ``pca:elbow`` what
+    a selector chooses; ``nmf:4`` has four components.
+
+    Raises
+    ------
+    ParameterError
+        If the text is none of these.
+
+    Examples
+    --------
+    >>> parse_model("pca:16").keep, parse_model("pca:1-4, 8").name, parse_model("pca:elbow").select
+    ('1-16', 'PCA 1-4,8', 'elbow')
+    >>> parse_model("ica:4")
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: model 'ica:4' is not known; write pca:4, pca:1-4,8, \
+pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all) or nmf:4
+    """
+    method, _, rest = re.sub(r"\s", "", text).partition(":")
+    name = f"{method.upper()} {rest}"
+    # A comma at the end tells a list of one from a number of components.
+    listed = rest.removesuffix(",")
+    if method in DECOMPOSITIONS and listed.isdigit() and int(listed) > 0:
+        if method != "pca":
+            return Model(name, method, int(rest), select="all")
+        return Model(name, method, int(listed), keep=listed if "," in rest else f"1-{listed}")
+    if method == "pca" and _NUMBERS.fullmatch(rest):
+        last = max(int(number) for number in re.findall(r"\d+", rest))
+        parse_keep(rest, last)
+        return Model(name, method, last, keep=rest)
+    if method == "pca" and rest in SELECTORS:
+        return Model(name, method, None, select=rest)
+    raise ParameterError(
+        f"model '{text}' is not known; write pca:4, pca:1-4,8, pca:SELECTOR "
+        f"({', '.join(SELECTORS)}) or nmf:4"
+    )
+
+
+def parse_models(texts: Iterable[str]) -> list[Model]:
+    """Models from their short names, two at least and each once.
+
+    Raises
+    ------
+    ParameterError
+    """
+    models = [parse_model(text) for text in texts]
+    names = [model.name for model in models]
+    if len(models) < 2:
+        raise ParameterError(f"{len(models)} model to compare; name at least two")
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"model '{name}' is named twice; name every model once")
+    return models
+
+
+def computed_components(models: Sequence[Model], recipe: Denoise) -> int | None:
+    """How many principal components are computed for all of them together.
+
+    None, for the default, where a selector is to choose.
+    """
+    pca = [model for model in models if model.decomposition == "pca"]
+    fixed = [model.components for model in pca if model.components is not None]
+    if len(fixed) == len(pca):
+        return max(fixed, default=1)
+    asked = recipe.components if isinstance(recipe.components, int) else DEFAULT_COMPONENTS
+    return max([asked, *fixed])
+
+
+def fit_models(
+    ds: xr.Dataset,
+    models: Sequence[Model],
+    recipe: Denoise,
+    *,
+    found: Survey | None = None,
+    progress: Progress = silent,
+) -> list[xr.Dataset]:
+    """Every model fitted to the counts of `ds`; those by PCA share one decomposition.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``.
+    models : sequence of Model
+    recipe : Denoise
+        What the models have in common: weighting, solver, seed.
+    found : Survey, optional
+        As `denoise` takes it.
+    progress : callable, optional
+        As `denoise` takes it.
+
+    Returns
+    -------
+    list of Dataset
+        As `denoise` gives them, with kept components alone and lazy ``counts_denoised``.
+    """
+    components = computed_components(models, recipe)
+    if components is not None:
+        sizes = ds["counts"].sizes
+        components = min(components, sizes["y"] * sizes["x"], sizes["energy"])
+    fitted, shared = [], None
+    for model in models:
+        own = _own_recipe(model, recipe)
+        if model.decomposition != "pca":
+            fitted.append(denoise(ds, own, found=found, progress=progress))
+            continue
+        if shared is None:
+            own = replace(own, components=components)
+            shared = denoise(ds, own, found=found, progress=progress)
+            fitted.append(shared)
+            continue
+        with progress("selection"):
+            chosen = select(
+                shared,
+                selector=model.select,
+                keep=model.keep,
+                models=_networks(model, recipe),
+                seed=recipe.seed,
+            )
+        fitted.append(reconstruct(chosen))
+    return [_kept(each) for each in fitted]
+
+
+def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
+    """The recipe with what makes the model, and without what only the other decomposition takes."""
+    bare = Denoise(decomposition=model.decomposition)
+    own = {
+        "decomposition": model.decomposition,
+        "components": model.components,
+        "select": model.select,
+        "keep": model.keep,
+        "model": _networks(model, recipe),
+    }
+    return replace(recipe, **{key: getattr(bare, key) for key in bare.unused} | own)
+
+
+def _networks(model: Model, recipe: Denoise) -> tuple[str, ...]:
+    """Networks of the recipe, for a model that asks one."""
+    return recipe.model if model.keep is None and model.select == "cnn" else ()
+
+
+def _kept(ds: xr.Dataset) -> xr.Dataset:
+    """Without the components that were dropped: a hundred maps that nobody needs any more."""
+    return ds.isel({DIM_COMPONENT: ds[COMPONENT_KEEP.name].values == 1})

@@ -1,0 +1,139 @@
+"""Split whole counts at random into several independent measurements, to hold out each in turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.cube import add_history
+from edxdenoise.errors import ParameterError
+from edxdenoise.preprocess.thin import check_whole
+from edxdenoise.schema import COUNTS, validate
+
+# Counts up to here are told apart by random bits: as many bits per count as folds have digits.
+_BITS = 8
+FOLDS = (2, 4, 8, 16)
+
+
+def fold_rows(
+    counts: np.ndarray, rows: np.ndarray, number: int, *, folds: int, seed: int
+) -> np.ndarray:
+    """The counts that fall into fold `number` of `folds`, for rows of pixels.
+
+    Every count falls into one fold, all equally likely: the folds of a cell are multinomial.
+
+    Parameters
+    ----------
+    counts : array of unsigned integers, shape (y, x, energy)
+        Whole rows along x.
+    rows : array, shape (y,)
+        Number of each row in the map: it seeds the row, so that the result does not depend on
+        how the map is cut into blocks.
+    number : int
+        From 0 to ``folds - 1``.
+    folds : {2, 4, 8, 16}
+        A power of two, so that a few random bits tell the fold of a count.
+    seed : int
+        Seed of the map; of the same seed, the folds add up to `counts`.
+
+    Returns
+    -------
+    array, shape and dtype of `counts`
+    """
+    digits = folds.bit_length() - 1
+    fold = np.empty_like(counts)
+    for own, part, row in zip(counts, fold, rows):
+        random = np.random.default_rng([seed, int(row)])
+        mask = ((1 << np.minimum(own, _BITS)) - 1).astype(np.uint8)
+        for digit in range(digits):
+            bits = np.frombuffer(random.bytes(own.size), np.uint8).reshape(own.shape)
+            mask &= bits if number >> digit & 1 else ~bits
+        part[:] = np.bitwise_count(mask)
+        many = own > _BITS
+        if many.any():
+            drawn = random.multinomial(own[many].astype(np.int64), np.full(folds, 1 / folds))
+            part[many] = drawn[:, number]
+    return fold
+
+
+def _fold_block(
+    counts: np.ndarray, *, number: int, folds: int, seed: int, block_info: dict[int, Any]
+) -> np.ndarray:
+    # As `thin` does: row numbers as an array of their own would be one more source to read.
+    (top, end), _, _ = block_info[0]["array-location"]
+    return fold_rows(counts, np.arange(top, end), number, folds=folds, seed=seed)
+
+
+def hold_out(
+    ds: xr.Dataset, number: int, *, folds: int = 8, seed: int = 0
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Hold out one of several equal parts of the counts.
+
+    If counts X are Poisson with mean m, the part held out and the rest are independent Poisson
+    variables of mean m / folds and m (1 - 1 / folds), and the parts held out in turn are
+    independent of each other (the thinning property of the Poisson distribution).
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts`` that are whole numbers.
+    number : int
+        Which part, from 0 to ``folds - 1``.
+    folds : {2, 4, 8, 16}
+        How many parts.
+    seed : int
+        The parts of one seed add up to the counts, however these are cut into blocks.
+
+    Returns
+    -------
+    rest, held_out : Dataset
+        `ds` with part of its counts. Lazy in, lazy out.
+
+    Raises
+    ------
+    DataError
+        If the counts are not of an unsigned integer type.
+    ParameterError
+        If there cannot be so many folds, or no such part.
+    """
+    validate(ds, COUNTS)
+    check_folds(folds)
+    if not 0 <= number < folds:
+        raise ParameterError(f"part {number} must be from 0 to {folds - 1}, as there are {folds}")
+    check_whole(ds)
+    counts = ds[COUNTS.name].data
+    if isinstance(counts, da.Array):
+        counts = counts.rechunk({1: -1, 2: -1})
+        part = da.map_blocks(
+            _fold_block,
+            counts,
+            number=number,
+            folds=folds,
+            seed=seed,
+            dtype=counts.dtype,
+            meta=np.empty((0, 0, 0), counts.dtype),
+        )
+    else:
+        part = fold_rows(counts, np.arange(counts.shape[0]), number, folds=folds, seed=seed)
+    line = f"hold_out number={number} folds={folds} seed={seed} part="
+    return (
+        add_history(ds.assign({COUNTS.name: COUNTS.array(counts - part)}), line + "rest"),
+        add_history(ds.assign({COUNTS.name: COUNTS.array(part)}), line + "held_out"),
+    )
+
+
+def check_folds(folds: int) -> None:
+    """Check that counts can be split into so many folds.
+
+    Examples
+    --------
+    >>> check_folds(5)
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: folds 5 must be one of 2, 4, 8, 16
+    """
+    if folds not in FOLDS:
+        raise ParameterError(f"folds {folds} must be one of {', '.join(map(str, FOLDS))}")
