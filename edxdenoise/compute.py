@@ -32,6 +32,10 @@ _BLOCK_COPIES = 4
 
 # Maps held for the spatial statistic, and those a worker makes for one component.
 _STATISTIC_MAPS, _TRANSFORMS = 14, 8
+# Values of a tile and its surroundings where neighbours are looked at: 32 MB as float32, of which a
+# worker holds a few copies.
+TILE_VALUES = 8_000_000
+_TILE_COPIES = 6
 # What Python and the libraries take by themselves.
 _PROGRAM = 350_000_000
 
@@ -284,8 +288,11 @@ def memory_needed(
     *,
     components: int = 100,
     workers: int | None = None,
+    neighbours: bool = False,
 ) -> MemoryNeed:
     """Memory for denoising a cube of this shape (y, x, energy) and bytes per count.
+
+    With `neighbours`, components are looked for in tiles with their surroundings.
 
     Examples
     --------
@@ -300,6 +307,10 @@ def memory_needed(
     # eigensolver's copy, in 64 bits.
     maps = components + max(components, _STATISTIC_MAPS + _TRANSFORMS * workers)
     held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
+    if neighbours:
+        # Two sums for every worker, and two while they are added up.
+        tile = min(TILE_VALUES, 4 * pixels * channels)
+        held += workers * _TILE_COPIES * 4 * tile + (workers + 2) * 16 * channels**2
     per_worker = 4 * channels * _BLOCK_COPIES
     return MemoryNeed(
         cube=cube,

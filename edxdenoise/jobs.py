@@ -110,7 +110,8 @@ def run_recipe(
             if recipe.lines:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            ds = _block(ds, components, memory_limit, workers)
+            near = chosen.decomposition == "pca" and chosen.subspace != "pixel"
+            ds = _block(ds, components, memory_limit, workers, neighbours=near)
             found = survey(ds)
         ds = denoise(ds, chosen, found=found, progress=progress)
         if recipe.lines:
@@ -267,7 +268,12 @@ def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrit
 
 
 def _block(
-    ds: xr.Dataset, components: int, memory_limit: int | None, workers: int | None
+    ds: xr.Dataset,
+    components: int,
+    memory_limit: int | None,
+    workers: int | None,
+    *,
+    neighbours: bool = False,
 ) -> xr.Dataset:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
@@ -278,6 +284,7 @@ def _block(
         counts.dtype.itemsize,
         components=components,
         workers=workers,
+        neighbours=neighbours,
     )
     check_memory(need.streamed, limit, "this job")
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)

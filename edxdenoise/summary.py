@@ -45,7 +45,11 @@ def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[s
     itemsize = np.dtype(signal.dtype).itemsize
     components = min(100, rows * columns, channels)
     need = memory_needed(
-        (rows, columns, channels), itemsize, components=components, workers=workers
+        (rows, columns, channels),
+        itemsize,
+        components=components,
+        workers=workers,
+        neighbours=True,
     )
     return {"cube": need.cube, "at_least": need.streamed, "at_best": need.in_memory}
 

@@ -43,7 +43,17 @@ ONLY = {
     "keras": "classifier/",
     "click": "cli/",
 }
-HEAVY = {"tensorflow", "keras", "dask_ml", "distributed", "rsciio", "matplotlib", "sklearn", "rich"}
+HEAVY = {
+    "numba",
+    "tensorflow",
+    "keras",
+    "dask_ml",
+    "distributed",
+    "rsciio",
+    "matplotlib",
+    "sklearn",
+    "rich",
+}
 LONG = 330
 LONGER = {"quantification/intensity.py"}
 

@@ -63,6 +63,7 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
         "signal_probability": column("component_signal_probability"),
         "spatial_statistic": column("component_spatial_statistic"),
         "effect_size": column("component_effect_size"),
+        "signal_kept": column("component_signal_kept"),
         "outcome": component_outcomes(ds),
         "keep": [bool(keep) for keep in ds["component_keep"].values],
     }
@@ -78,6 +79,8 @@ def _names(ds: xr.Dataset) -> list[str | None]:
 
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     """The components as a table, at least up to the last one kept."""
+    from edxdenoise.report.text import shrinkage_words
+
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
     shown = rows if most is None else rows[: max(most, *kept)]
@@ -89,6 +92,7 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
         "signal_probability": ("probability", "{:.2f}"),
         "spatial_statistic": ("statistic", "{:.1f}"),
         "effect_size": ("effect", "{:.2f}"),
+        "signal_kept": ("left", "{:.0%}"),
         "outcome": ("outcome", "{}"),
     }
     formats = {key: form for key, (_, form) in columns.items() if key in rows[0]}
@@ -100,6 +104,8 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     print_table("", [*(columns[key][0] for key in formats), "keep"], table)
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
+    if shrunk := shrinkage_words(ds):
+        click.echo(shrunk)
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
     if unsure:
         click.echo(f"uncertain, look at their maps: {', '.join(unsure)}")

@@ -33,7 +33,7 @@ from edxdenoise.quantification.estimators import line_weights, sum_spectrum
 from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.simulation import EXPECTED_COUNTS
-from edxdenoise.survey import check_survey, shrink, survey
+from edxdenoise.survey import check_survey, shrink_dtype, survey
 from edxdenoise.xray import fwhm, line_energy
 
 
@@ -174,7 +174,7 @@ def _prepared(
     limit = default_memory_limit() if memory_limit is None else memory_limit
     found = survey(ds)
     check_survey(found, name=COUNTS.name)
-    ds = shrink(ds, found)
+    ds = shrink_dtype(ds, found)
     check_whole(ds)
     sizes = ds[COUNTS.name].sizes
     shape = sizes[DIM_Y], sizes[DIM_X], sizes[DIM_ENERGY]

@@ -183,6 +183,9 @@ def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
         "keep": model.keep,
         "model": _networks(model, recipe),
     }
+    if model.decomposition == "pca":
+        # As the article's: what neighbours add is a model of its own.
+        own |= {"subspace": "pixel", "shrink": False}
     return replace(recipe, **{key: getattr(bare, key) for key in bare.unused} | own)
 
 

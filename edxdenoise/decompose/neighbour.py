@@ -28,7 +28,7 @@ import xarray as xr
 from dask.graph_manipulation import bind
 from scipy.sparse.linalg import eigsh
 
-from edxdenoise.compute import load
+from edxdenoise.compute import TILE_VALUES, load
 from edxdenoise.cube import add_history, is_lazy
 from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
 from edxdenoise.decompose.pca import map_signs, weighted_blocks
@@ -55,8 +55,6 @@ _REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
 # 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994)
 # 151): one has 1.1 channels^(-2/3) of its value.
 _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
-# Values of a tile and its surroundings: 32 MB as float32, of which a worker holds a few copies.
-TILE_VALUES = 8_000_000
 _SMALLEST_TILE = 2 * _REACH
 
 

@@ -37,6 +37,7 @@ from edxdenoise.report.text import (
     decision,
     keeps_totals,
     kept_numbers,
+    shrinkage_words,
     verdict,
 )
 from edxdenoise.report.windows import Window
@@ -192,7 +193,7 @@ def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: 
         max(left + last_column * layout.across + layout.width + right, _LEAST_WIDTH),
         _HEADER + last_row * layout.down + _TITLE + layout.height + _BELOW + equal * _NOTE,
     )
-    add_title(figure, decision(ds))
+    add_title(figure, "\n".join(filter(None, [decision(ds), shrinkage_words(ds)])))
     for number, window in enumerate(windows):
         colours = count_range(denoised.maps[number])
         for step, (sums, name) in enumerate(((raw, "raw"), (denoised, "denoised"))):

@@ -12,6 +12,8 @@ from edxdenoise.decompose.nmf import HELD
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
+    COMPONENT_NEIGHBOUR,
+    COMPONENT_SIGNAL_KEPT,
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_SPECTRUM,
@@ -22,6 +24,7 @@ from edxdenoise.schema import (
     WEIGHT_PIXEL,
 )
 from edxdenoise.selection import component_outcomes
+from edxdenoise.shrinkage import shrink_report
 
 _LONGEST_LIST = 48
 _SELECTORS = {
@@ -52,6 +55,9 @@ def keeps_totals(ds: xr.Dataset) -> bool:
     The first principal component of Poisson-weighted counts does: it is the product of both
     totals.
     """
+    shrunk = shrink_report(ds)
+    if shrunk is not None and shrunk["used"] and shrunk["totals_shrunk"]:
+        return False
     weighted = any((ds[spec.name] != 1).any() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY))
     return weighted and not is_nmf(ds) and 1 in kept_numbers(ds)
 
@@ -109,8 +115,26 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         statistic = float(component[COMPONENT_SPATIAL_STATISTIC.name])
         effect = float(component[COMPONENT_EFFECT_SIZE.name])
         words.append(f"spatial statistic {number_words(statistic)}, effect size {effect:.2f}")
+    if COMPONENT_NEIGHBOUR.name in ds and bool(component[COMPONENT_NEIGHBOUR.name] == 1):
+        words.append("found by neighbours")
+    if COMPONENT_SIGNAL_KEPT.name in ds and kept and number > 1:
+        share = float(component[COMPONENT_SIGNAL_KEPT.name])
+        words.append(f"{share:.0%} of its signal left by shrinkage")
     words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
     return ", ".join(words)
+
+
+def shrinkage_words(ds: xr.Dataset) -> str:
+    """What was averaged over like pixels, what was not and why; empty where it was not asked."""
+    found = shrink_report(ds)
+    if found is None:
+        return ""
+    ratio = f"error on held-out counts {max(found['held_out_ratio'], 0):.2f} of that without"
+    if not found["used"]:
+        return f"maps not shrunk: {ratio}"
+    chi2 = f"chi2 {found['chi2_totals']:.2f}"
+    totals = "totals too" if found["totals_shrunk"] else "pixel totals as measured"
+    return f"maps averaged over like pixels ({ratio}), {totals} ({chi2}, allowed up to 1)"
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:
