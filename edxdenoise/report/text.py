@@ -132,9 +132,9 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     ratio = f"error on held-out counts {max(found['held_out_ratio'], 0):.2f} of that without"
     if not found["used"]:
         return f"maps not shrunk: {ratio}"
-    chi2 = f"chi2 {found['chi2_totals']:.2f}"
+    chi2 = f"chi2 {found['chi2_totals']:.2f}, held-out error {found['held_out_ratio_totals']:.2f}"
     totals = "totals too" if found["totals_shrunk"] else "pixel totals as measured"
-    return f"maps averaged over like pixels ({ratio}), {totals} ({chi2}, allowed up to 1)"
+    return f"maps averaged over like pixels ({ratio}), {totals} ({chi2}; both at most 1)"
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:

@@ -6,8 +6,9 @@ averaged (`means`); and once more with that average for a guide, whose noise is 
 times what the weights alone tell, since they were chosen by the same counts.
 
 Totals of pixels are averaged the same way over pixels alike in composition and in total. That is
-right only where chi2 = mean((n - n^)^2 / n^) is 1 or less: what was taken away is then Poisson
-noise. On a rough specimen, where thickness changes from pixel to pixel, it is more.
+right only where chi2 = mean((n - n^)^2 / n^) is 1 or less, so that what was taken away is Poisson
+noise, and where it helps on held-out counts: thickness that changes from pixel to pixel is no
+noise.
 """
 
 from __future__ import annotations
@@ -85,32 +86,46 @@ def lost_share(noisy: Profiles, shrunk: Shrunk, area: np.ndarray) -> np.ndarray:
 
 
 def shrink_totals(
-    noisy: Profiles, shrunk: Shrunk, area: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
+    noisy: Profiles, shrunk: Shrunk, area: np.ndarray, totals: np.ndarray, spread: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Totals averaged over pixels alike in composition and in total.
+
+    Parameters
+    ----------
+    noisy, shrunk : Profiles, Shrunk
+        Of the same pixels.
+    area : array of int, shape (y,)
+    totals : array, shape (y, x)
+        Counts of the pixels.
+    spread : float
+        Variance of their noise over that of the counts as measured.
 
     Returns
     -------
     totals, variance : array, shape (y, x)
-    chi2 : float
-        Mean of (n - n^)^2 / n^ over pixels with counts, in units of the noise seen.
     """
-    counts, filled = noisy.counts, noisy.counts > 0
-    # Of Poisson counts the variance is what is expected: counts smoothed by a pixel.
-    expected, _, _ = pilot(counts, counts, filled.astype(float), area_rows(area))
-    expected = np.maximum(expected, 1).astype(np.float32)
-    smooth, noise, _ = pilot(counts, noisy.scale * expected, filled.astype(float), area_rows(area))
+    filled = (noisy.counts > 0).astype(np.float32)
+    spread *= noisy.scale
+    # Of Poisson counts the variance is what is expected: counts smoothed by some pixels.
+    expected = pilot(noisy.counts, noisy.counts, filled, area_rows(area))[0]
+    variance = (spread * np.maximum(expected, 1)).astype(np.float32)
+    smooth, noise, _ = pilot(totals, variance, filled, area_rows(area))
     mean, variance, _ = means(
         np.concatenate([shrunk.values, smooth[..., None]], axis=2, dtype=np.float32),
         np.concatenate([_GUIDE * shrunk.variance, noise[..., None]], axis=2, dtype=np.float32),
-        counts[..., None],
-        np.float32(noisy.scale) * expected[..., None],
-        filled.astype(np.float32),
+        totals.astype(np.float32)[..., None],
+        variance[..., None],
+        filled,
         area,
     )
-    totals = mean[..., 0]
-    square = (counts - totals)[filled] ** 2 / np.maximum(totals[filled], 1)
-    return totals, variance[..., 0], float(square.mean(dtype=float) / noisy.scale)
+    return mean[..., 0], variance[..., 0]
+
+
+def chi2_of(noisy: Profiles, totals: np.ndarray) -> float:
+    """Mean of (n - n^)^2 / n^ over pixels with counts, in units of the noise seen."""
+    filled = noisy.counts > 0
+    square = (noisy.counts - totals)[filled] ** 2 / np.maximum(totals[filled], 1)
+    return float(square.mean(dtype=float) / noisy.scale)
 
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:

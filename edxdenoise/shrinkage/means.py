@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 # All pixels as near as this along y and x, and beyond every third as far as that.
-_NEAR, _FAR, _STEP = 8, 20, 3
+_NEAR, _FAR, _STEP = 8, 18, 3
 _TOLERANCE = 1.5
 
 
@@ -26,7 +26,7 @@ _TOLERANCE = 1.5
 def offsets() -> tuple[np.ndarray, np.ndarray]:
     """Steps along y and x to the pixels that one is averaged with, itself first."""
     near = [(y, x) for y in range(-_NEAR, _NEAR + 1) for x in range(-_NEAR, _NEAR + 1)]
-    sparse = range(-_FAR + 1, _FAR, _STEP)
+    sparse = range(-_FAR, _FAR + 1, _STEP)
     far = [(y, x) for y in sparse for x in sparse if max(abs(y), abs(x)) > _NEAR]
     steps = np.array(sorted(near + far, key=lambda step: (step[0] ** 2 + step[1] ** 2, step)))
     return np.ascontiguousarray(steps[:, 0]), np.ascontiguousarray(steps[:, 1])

@@ -26,12 +26,13 @@ from edxdenoise.schema import (
 from edxdenoise.shrinkage.estimate import (
     Shrunk,
     area_numbers,
+    chi2_of,
     lost_share,
     shrink_profiles,
     shrink_totals,
 )
 from edxdenoise.shrinkage.profiles import Profiles, profiles
-from edxdenoise.shrinkage.trust import held_out_ratio
+from edxdenoise.shrinkage.trust import held_out_ratio, held_out_totals
 
 # Attribute of the Dataset: why, as JSON.
 SHRINKAGE = "shrinkage"
@@ -75,12 +76,14 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     noisy = profiles(maps, spectra, g, h, filled)
     shrunk = shrink_profiles(noisy, area)
     ratio, error = held_out_ratio(ds, noisy, seed=seed)
-    totals, noise, chi2 = shrink_totals(noisy, shrunk, area)
-    smooth_totals = chi2 <= 1
+    totals, noise = shrink_totals(noisy, shrunk, area, noisy.counts)
+    chi2, totals_ratio = chi2_of(noisy, totals), held_out_totals(noisy, shrunk, area, seed=seed)
+    smooth_totals = chi2 <= 1 and totals_ratio < 1
     evidence: dict[str, Any] = {
         "held_out_ratio": ratio,
         "held_out_ratio_stddev": error,
         "chi2_totals": chi2,
+        "held_out_ratio_totals": totals_ratio,
         "totals_shrunk": smooth_totals,
         "used": ratio < 1,
     }

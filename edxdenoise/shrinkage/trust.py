@@ -32,7 +32,12 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
-from edxdenoise.shrinkage.estimate import area_numbers, shrink_profiles
+from edxdenoise.shrinkage.estimate import (
+    Shrunk,
+    area_numbers,
+    shrink_profiles,
+    shrink_totals,
+)
 from edxdenoise.shrinkage.profiles import Profiles
 
 # Blocks of rows whose scatter gives the error of the ratio.
@@ -80,6 +85,20 @@ def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[f
     # Of a ratio of sums over parts (W. G. Cochran, Sampling Techniques, 1977, eq. 6.13).
     scatter = np.sqrt(((above - ratio * below) ** 2).sum()) / below.sum()
     return float(ratio), float(scatter)
+
+
+def held_out_totals(noisy: Profiles, shrunk: Shrunk, area: np.ndarray, *, seed: int = 0) -> float:
+    """Error of shrunk totals over that of the totals as they are.
+
+    Totals are counts enough for normal noise: see the module.
+    """
+    random = np.random.default_rng([seed, 1])
+    noise = np.sqrt(noisy.scale * noisy.counts) * random.standard_normal(noisy.counts.shape)
+    found, held_out = noisy.counts + noise, noisy.counts - noise
+    totals = shrink_totals(noisy, shrunk, area, found, spread=2)[0]
+    variance = 2 * noisy.scale * noisy.counts.sum(dtype=float)
+    error = ((totals - held_out) ** 2)[noisy.counts > 0].sum(dtype=float) - variance
+    return float(error / variance)
 
 
 def _half(ds: xr.Dataset, noisy: Profiles, seed: int) -> np.ndarray:
