@@ -190,7 +190,7 @@ LINE_INTENSITY_COVARIANCE = VariableSpec(
     (DIM_LINE, DIM_LINE_OTHER, DIM_Y, DIM_X),
     "f",
     "counts2",
-    "covariance of the net counts of two lines of one pixel; pixels are independent",
+    "covariance of the net counts of two lines, before shrinkage: it adds up over pixels",
 )
 LINE_DETECTED = VariableSpec(
     "line_detected",

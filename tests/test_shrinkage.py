@@ -15,7 +15,6 @@ from edxdenoise.decompose import pca
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.quantification.shrunk import adding_covariance
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COMPONENT_KEEP
 from edxdenoise.selection import select
@@ -189,7 +188,7 @@ def test_errors_of_intensities_are_what_they_say():
     ratio = shrunk.line_intensity_stddev / plain.line_intensity_stddev
     assert (ratio.median(dim=("y", "x")) < 0.9).all()
     # Sums over regions rest on the counts of the region, whatever was averaged within it.
-    sums = [adding_covariance(each).sum(("y", "x")).values for each in (shrunk, plain)]
+    sums = [each.line_intensity_covariance.sum(("y", "x")).values for each in (shrunk, plain)]
     np.testing.assert_allclose(np.diag(sums[0]), np.diag(sums[1]), rtol=0.1)
 
 

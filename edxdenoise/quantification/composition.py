@@ -20,6 +20,7 @@ from edxdenoise.cube import add_history
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec, weight_k_factors
+from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -264,8 +265,8 @@ def _by_block(
     ds: xr.Dataset, function: Callable[..., np.ndarray], size: tuple[int, int], **kwargs: Any
 ) -> np.ndarray | da.Array:
     """`function` of intensities and covariances, block by block: (quantity, element, y, x)."""
-    intensity = unbiased_intensity(ds).data
-    covariance = ds[LINE_INTENSITY_COVARIANCE.name].data
+    of_lines = unbiased_intensity(ds)
+    intensity, covariance = of_lines.data, pixel_covariance(ds, of_lines).data
     if not isinstance(intensity, da.Array) and not isinstance(covariance, da.Array):
         return function(intensity, covariance, **kwargs)
     return da.blockwise(

@@ -235,10 +235,9 @@ def _finish(
     variances = variances + np.maximum(lacking.max(axis=-1, keepdims=True), 0) * floor
     background = np.maximum(variances[..., diagonal] - own * np.maximum(level, 0), undetected)
     left, common = (np.asarray(part)[..., np.newaxis] for part in (left, common))
-    variances = left * variances + common * level[..., first] * level[..., second]
     covariance = np.empty((*intensity.shape, lines))
     covariance[..., first, second] = covariance[..., second, first] = variances
-    variance = variances[..., diagonal]
+    variance = np.maximum(left * variances[..., diagonal] + common * level**2, 0)
     detected = unbounded > _DETECTION * np.sqrt(np.maximum(left * background, 0))
     return (
         intensity.astype(np.float32),

@@ -20,7 +20,7 @@ from edxdenoise.quantification.composition import (
 )
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.quantification.shrunk import adding_covariance, shrunk_lines
+from edxdenoise.quantification.shrunk import is_shrunk, pixel_covariance
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_AREA,
@@ -86,11 +86,11 @@ def region_table(
     # Where no line is seen, percents of pixels are noise over noise, and so is any mean of them.
     seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
     intensity = unbiased_intensity(ds).values.astype(float)
-    covariance = adding_covariance(ds).values.astype(float)
+    covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
     rows = []
     for region, mask in regions.items():
         total = intensity[:, mask].sum(axis=-1)
-        # The filter of the denoiser runs along channels only; of what shrinkage did see `shrunk`.
+        # The filter of the denoiser runs along channels only; shrinkage keeps what adds up.
         variance = covariance[:, :, mask].sum(axis=-1)
         # A sum within its own noise has no composition.
         if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
@@ -215,9 +215,10 @@ def bin_ratio(
     pair = parse_ratio(text, [element_of(name) for name in lines])
     bins = {DIM_Y: factor, DIM_X: factor}
     # Pixels of a bin that were averaged with one another share all their noise.
-    shared = factor**2 if shrunk_lines(ds) else 1
+    shared = factor**2 if is_shrunk(ds) else 1
+    intensity = unbiased_intensity(ds)
     intensity, covariance = (
         part.astype(float).coarsen(bins, boundary="trim").sum()
-        for part in (unbiased_intensity(ds), ds[LINE_INTENSITY_COVARIANCE.name])
+        for part in (intensity, pixel_covariance(ds, intensity))
     )
     return ratio(intensity.values, shared * covariance.values, factors, spread, pair)

@@ -7,7 +7,8 @@ averages f over N counts (``effective_counts``) and leaves the total as it is or
     cov' = (cov - I I' / n) n / N + I I' s^2 / n^2 = r cov + q I I',
 
 r = n / N and q = s^2 / n^2 - r / n. Pixels that were averaged share their noise: a sum over a
-region rests on the counts of the region, so that it is cov, not cov', that adds up.
+region rests on the counts of the region, so that it is cov, not cov', that adds up. It is cov that
+is stored, and cov' that errors of single pixels are made of.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from edxdenoise.quantification.composition import unbiased_intensity
 from edxdenoise.schema import (
     DIM_LINE,
     DIM_LINE_OTHER,
@@ -24,6 +24,9 @@ from edxdenoise.schema import (
     TOTAL_STDDEV,
     WEIGHT_PIXEL,
 )
+
+# Attribute of the covariances: 1 where the intensities are of shrunk maps.
+SHRUNK = "shrunk"
 
 
 def noise_left(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -37,21 +40,23 @@ def noise_left(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return left, common
 
 
-def adding_covariance(ds: xr.Dataset) -> xr.DataArray:
-    """Covariances of intensities that add up over pixels, dims (line, line_other, y, x)."""
+def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
+    """Covariances of the intensities of single pixels, dims (line, line_other, y, x).
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``line_intensity_covariance``, which adds up over pixels.
+    intensity : DataArray, dims (line, y, x)
+    """
     covariance = ds[LINE_INTENSITY_COVARIANCE.name]
-    if EFFECTIVE_COUNTS.name not in ds or not shrunk_lines(ds):
+    if not is_shrunk(ds):
         return covariance
-    left, common = noise_left(ds)
-    intensity = unbiased_intensity(ds).astype(np.float64)
+    left, common = (part.astype(np.float32) for part in noise_left(ds))
     other = intensity.rename({DIM_LINE: DIM_LINE_OTHER})
-    return ((covariance - common * intensity * other) / left).transpose(*covariance.dims)
+    return (left * covariance + common * intensity * other).transpose(*covariance.dims)
 
 
-def shrunk_lines(ds: xr.Dataset) -> bool:
+def is_shrunk(ds: xr.Dataset) -> bool:
     """Whether the intensities are of counts that were shrunk, and not of raw ones."""
     return bool(ds[LINE_INTENSITY_COVARIANCE.name].attrs.get(SHRUNK, 0))
-
-
-# Attribute of the covariances: 1 where the intensities are of shrunk maps.
-SHRUNK = "shrunk"
