@@ -174,6 +174,7 @@ def test_tables_and_records(compared):
     assert first["regions"]["all"]["deviance"] == float(compared["deviance"][1, 0])
 
 
+@pytest.mark.slow
 def test_what_denoise_does_is_a_model():
     """Spatial shrinkage takes the noise of components off: held-out counts and the truth see it."""
     compared = compare(phantom(), ["pca:spatial", "denoise"], denoise=DENOISE, folds=2)
