@@ -27,6 +27,7 @@ LINES = {
     "C_Ka": LineSpec(2.452, background=((0.145, 0.201), (0.64, 0.696))),
 }
 MODELS = ("pca:1", "pca:4", "pca:12", "nmf:4")
+DENOISE = Denoise(select="spatial")
 QUANTIFY = Quantify(ratios=("I/Pb",))
 
 
@@ -173,6 +174,18 @@ def test_tables_and_records(compared):
     assert first["regions"]["all"]["deviance"] == float(compared["deviance"][1, 0])
 
 
+@pytest.mark.slow
+def test_what_denoise_does_is_a_model():
+    """Spatial shrinkage takes the noise of components off: held-out counts and the truth see it."""
+    compared = compare(phantom(), ["pca:spatial", "denoise"], denoise=DENOISE, folds=2)
+    assert supported(compared) == ["denoise"]
+    own = compared.sel(region="all")
+    for name in ("true_deviance", "true_error", "error"):
+        assert own[name].sel(model="denoise") < 0.9 * own[name].sel(model="PCA spatial")
+    z = (own["error"] - own["true_error"]) / own["error_stddev"]
+    assert np.abs(z).max() < 4.5
+
+
 def test_names_of_models():
     assert [parse_model(text).keep for text in ("pca:4", "pca:1-4,8", "pca: 8,")] == [
         "1-4",
@@ -192,7 +205,8 @@ def test_names_of_models():
 
 
 @pytest.mark.parametrize(
-    "text", ["pca", "pca:", "pca:0", "pca:x", "nmf:1-4", "nmf:elbow", "ica:4", "pca:4-2", "4"]
+    "text",
+    ["pca", "pca:", "pca:0", "pca:x", "nmf:1-4", "nmf:elbow", "ica:4", "pca:4-2", "4", "denoise:4"],
 )
 def test_impossible_models(text):
     with pytest.raises(ParameterError, match=f"'{text}'|{text.partition(':')[2] or text}"):

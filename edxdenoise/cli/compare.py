@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     "models",
     multiple=True,
     metavar="NAME",
-    help="pca:4 (components 1 to 4), pca:1-4,8, pca:elbow (or another selector) or nmf:4; twice or "
-    "more.  [default: pca:4, pca:16, pca:cnn, nmf:4, nmf:16]",
+    help="pca:4 (components 1 to 4), pca:1-4,8, pca:elbow (or another selector), nmf:4, or "
+    "denoise, for what that command does; twice or more.  [default: pca:4, pca:16, pca:cnn, "
+    "nmf:4, nmf:16]",
 )
 @click.option(
     "--recipe",

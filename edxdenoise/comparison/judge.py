@@ -61,13 +61,14 @@ def compare(
         beside the estimates.
     models : sequence of str
         Short names: ``pca:4`` (components 1 to 4), ``pca:1-4,8``, ``pca:cnn`` or another selector,
-        ``nmf:4``. By default the five of Kosasih et al. (2023).
+        ``nmf:4``, and ``denoise`` for what `edxdenoise.denoise` does. By default the five of
+        Kosasih et al. (2023), which are pixelwise and without spatial shrinkage.
     lines : mapping of str to LineSpec, optional
         For residuals by line and, with k-factors, the errors of at% and ratios.
     quantify : Quantify, optional
         Method, ratios, other elements, unit of the k-factors.
     denoise : Denoise, optional
-        What the models have in common: weighting, solver, seed.
+        What the models have in common, weighting, solver and seed; all of it for ``denoise``.
     folds : {2, 4, 8, 16}
         Each model is fitted to all counts but one part in `folds`.
     memory_limit : int, optional

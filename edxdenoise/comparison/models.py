@@ -18,6 +18,8 @@ from edxdenoise.schema import COMPONENT_KEEP, DIM_COMPONENT
 from edxdenoise.selection import parse_keep, select
 from edxdenoise.survey import Survey
 
+# What stands for the recipe itself, with all it says.
+OWN = "denoise"
 # The article's five; its PCA M, components picked by hand, by our selector.
 DEFAULT_MODELS = ("pca:4", "pca:16", f"pca:{SELECTORS[0]}", "nmf:4", "nmf:16")
 
@@ -33,6 +35,7 @@ class Model:
     name : str
         For tables: ``"PCA 4"``.
     decomposition : str
+        Empty for what the recipe says.
     components : int, optional
         How many are computed; None for as many as a selector is to choose from.
     select : str
@@ -52,7 +55,8 @@ def parse_model(text: str) -> Model:
     """A model from its short name.
 
     ``pca:4`` keeps components 1 to 4; ``pca:1-4,8`` or ``pca:8,`` those listed; ``pca:elbow`` what
-    a selector chooses; ``nmf:4`` has four components.
+    a selector chooses, all of pixelwise components and without spatial shrinkage; ``nmf:4`` has
+    four components; ``denoise`` is what `edxdenoise.denoise` does, by default or as a recipe says.
 
     Raises
     ------
@@ -67,10 +71,12 @@ def parse_model(text: str) -> Model:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.ParameterError: model 'ica:4' is not known; write pca:4, pca:1-4,8, \
-pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all) or nmf:4
+pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all), nmf:4 or denoise
     """
     method, _, rest = re.sub(r"\s", "", text).partition(":")
     name = f"{method.upper()} {rest}"
+    if (method, rest) == (OWN, ""):
+        return Model(OWN, "", None)
     # A comma at the end tells a list of one from a number of components.
     listed = rest.removesuffix(",")
     if method in DECOMPOSITIONS and listed.isdigit() and int(listed) > 0:
@@ -85,7 +91,7 @@ pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all) or nmf:4
         return Model(name, method, None, select=rest)
     raise ParameterError(
         f"model '{text}' is not known; write pca:4, pca:1-4,8, pca:SELECTOR "
-        f"({', '.join(SELECTORS)}) or nmf:4"
+        f"({', '.join(SELECTORS)}), nmf:4 or {OWN}"
     )
 
 
@@ -175,6 +181,8 @@ def fit_models(
 
 def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
     """The recipe with what makes the model, and without what only the other decomposition takes."""
+    if not model.decomposition:
+        return recipe
     bare = Denoise(decomposition=model.decomposition)
     own = {
         "decomposition": model.decomposition,
@@ -184,7 +192,7 @@ def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
         "model": _networks(model, recipe),
     }
     if model.decomposition == "pca":
-        # As the article's: what neighbours add is a model of its own.
+        # As the article has them: what else we do to components is in the recipe itself.
         own |= {"subspace": "pixel", "shrink": False}
     return replace(recipe, **{key: getattr(bare, key) for key in bare.unused} | own)
 
