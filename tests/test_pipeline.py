@@ -220,7 +220,10 @@ def test_keep_and_components_are_checked_before_any_work(phantom):
 def test_zero_peak_is_told_of():
     counts = np.full((6, 6, 20), 30, np.uint8)
     with pytest.warns(EdxdenoiseWarning, match=r"10% of the counts lie below 0.1 keV.* --energy 0"):
-        denoise(make_cube(counts, energy=np.arange(20) * 0.05), Denoise(keep="1", shrink=False))
+        denoise(
+            make_cube(counts, energy=np.arange(20) * 0.05),
+            Denoise(keep="1", subspace="pixel", shrink=False),
+        )
 
 
 def test_warnings_are_kept_in_the_file(tmp_path):
