@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.compute import compute
+from edxdenoise.cube import kept_maps
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
@@ -21,7 +22,7 @@ from edxdenoise.quantification.estimators import (
     sums_denoised,
 )
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_MAP, WEIGHT_PIXEL
+from edxdenoise.schema import WEIGHT_PIXEL
 
 # K-means looks at no more pixels than these: enough for centres, whatever the map.
 _SAMPLE = 20_000
@@ -90,12 +91,11 @@ def kmeans_regions(ds: xr.Dataset, *, seed: int = 0) -> dict[str, np.ndarray]:
     """
     from sklearn.cluster import KMeans
 
-    kept = ds[COMPONENT_KEEP.name].values == 1
-    maps = ds[COMPONENT_MAP.name].values[kept] / ds[WEIGHT_PIXEL.name].values
+    maps = kept_maps(ds).values / ds[WEIGHT_PIXEL.name].values
     pixels = maps.reshape(len(maps), -1).T.astype(float)
     pixels /= np.maximum(pixels.std(axis=0), np.finfo(float).tiny)
     sample = np.random.default_rng(seed).permutation(len(pixels))[:_SAMPLE]
-    count = min(max(int(kept.sum()), 2), len(sample))
+    count = min(max(len(maps), 2), len(sample))
     clusters = KMeans(count, n_init=3, random_state=seed).fit(pixels[sample])
     labels = clusters.predict(pixels).reshape(maps.shape[1:])
     return {f"cluster {i + 1}": labels == i for i in range(count)}

@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import chunk, compute
-from edxdenoise.cube import is_lazy
+from edxdenoise.cube import is_lazy, kept_maps
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.schema import (
-    COMPONENT_MAP,
     COMPONENT_SPECTRUM,
     COUNTS,
     MEAN_SPECTRUM,
@@ -80,18 +79,18 @@ def _block_sums(
 
 
 def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
-    """The same sums of the cube that all components of `ds` rebuild: that cube is linear in them.
+    """The same sums of the cube that the components of `ds` rebuild: that cube is linear in them.
 
     Parameters
     ----------
     ds : Dataset
-        With computed ``component_map`` and ``component_spectrum`` of the components wanted, the
-        weights and ``mean_spectrum``.
+        With computed maps and ``component_spectrum`` of the kept components alone, the weights
+        and ``mean_spectrum``.
     windows : sequence of slice
         Channels of each window.
     """
     g = ds[WEIGHT_PIXEL.name].values
-    maps = ds[COMPONENT_MAP.name].values
+    maps = kept_maps(ds).values
     spectra, mean = unweighted_spectra(ds)
     amounts = np.array([np.sum(g * score, dtype=np.float64) for score in maps])
     spectrum = amounts @ spectra + g.sum() * mean
@@ -114,5 +113,5 @@ def pixel_spectra(
     """Spectrum of one pixel, as counted and as `components` rebuild it, each (energy,)."""
     raw = compute(ds[COUNTS.name].data[y, x])[0].astype(np.float64)
     spectra, mean = unweighted_spectra(components)
-    scores = components[COMPONENT_MAP.name].values[:, y, x].astype(np.float64)
+    scores = kept_maps(components).values[:, y, x].astype(np.float64)
     return raw, float(components[WEIGHT_PIXEL.name].values[y, x]) * (scores @ spectra + mean)

@@ -129,12 +129,13 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     found = shrink_report(ds)
     if found is None:
         return ""
-    ratio = f"error on held-out counts {max(found['held_out_ratio'], 0):.2f} of that without"
+    error = f"held-out error {max(found['held_out_ratio'], 0):.0%}"
     if not found["used"]:
-        return f"maps not shrunk: {ratio}"
-    chi2 = f"chi2 {found['chi2_totals']:.2f}, held-out error {found['held_out_ratio_totals']:.2f}"
-    totals = "totals too" if found["totals_shrunk"] else "pixel totals as measured"
-    return f"maps averaged over like pixels ({ratio}), {totals} ({chi2}; both at most 1)"
+        return f"Not averaged over like pixels: {error} of that without"
+    of_totals = f"of totals {max(found['held_out_ratio_totals'], 0):.0%}"
+    totals = "totals too" if found["totals_shrunk"] else "totals as measured"
+    chi2 = f"chi2 {found['chi2_totals']:.2f}"
+    return f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:

@@ -28,6 +28,9 @@ from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
     COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_NEIGHBOUR,
+    COMPONENT_SIGNAL_KEPT,
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_SPECTRUM,
@@ -59,7 +62,14 @@ _NEEDED = (
     COMPONENT_KEEP,
 )
 # Files of earlier versions and lazy components have none.
-_EVIDENCE = (COMPONENT_SPATIAL_STATISTIC, COMPONENT_EFFECT_SIZE)
+_EVIDENCE = (
+    COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_EFFECT_SIZE,
+    COMPONENT_NEIGHBOUR,
+    COMPONENT_SIGNAL_KEPT,
+    COMPONENT_MAP_SHRUNK,
+)
+_COMPONENT_MAPS = (COMPONENT_MAP.name, COMPONENT_MAP_SHRUNK.name)
 _LEAST_SHOWN, _MOST_SHOWN = 12, 24
 _LINE_MAPS = 3
 
@@ -102,7 +112,7 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
 def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     names = [spec.name for spec in _NEEDED if spec is not COUNTS]
     names += [spec.name for spec in _EVIDENCE if spec.name in ds]
-    ds = ds.assign(load(ds[names].drop_vars(COMPONENT_MAP.name)))
+    ds = ds.assign(load(ds[names].drop_vars(_COMPONENT_MAPS, errors="ignore")))
     kept_list = kept_numbers(ds)
     last = min(max(_LEAST_SHOWN, *kept_list), _MOST_SHOWN, ds.sizes[DIM_COMPONENT])
     doubtful = uncertain_numbers(ds)[:_MOST_SHOWN]
