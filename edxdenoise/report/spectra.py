@@ -21,7 +21,7 @@ from edxdenoise.report.style import (
 )
 from edxdenoise.report.sums import Sums
 from edxdenoise.report.text import doubts_of, keeps_totals, kept_numbers, number_words
-from edxdenoise.schema import DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
+from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,8 @@ def spectra_figure(
 
     _draw_residual(middle, energy, raw.spectrum, denoised.spectrum)
     title = "(raw − denoised) / √raw"
-    if keeps_totals(ds):
+    # Shrinkage keeps the totals of pixels, not those of channels.
+    if keeps_totals(ds) and COMPONENT_MAP_SHRUNK.name not in ds:
         title += ": none, since component 1 carries the total of every channel"
     middle.set_title(title, loc="left", color=DARK)
 

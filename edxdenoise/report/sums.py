@@ -13,9 +13,11 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import chunk, compute
-from edxdenoise.cube import is_lazy, kept_maps
+from edxdenoise.cube import is_lazy
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.schema import (
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
     COMPONENT_SPECTRUM,
     COUNTS,
     MEAN_SPECTRUM,
@@ -79,18 +81,18 @@ def _block_sums(
 
 
 def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
-    """The same sums of the cube that the components of `ds` rebuild: that cube is linear in them.
+    """The same sums of the cube that all components of `ds` rebuild: that cube is linear in them.
 
     Parameters
     ----------
     ds : Dataset
-        With computed maps and ``component_spectrum`` of the kept components alone, the weights
-        and ``mean_spectrum``.
+        With computed maps and ``component_spectrum`` of the components wanted, the weights and
+        ``mean_spectrum``.
     windows : sequence of slice
         Channels of each window.
     """
     g = ds[WEIGHT_PIXEL.name].values
-    maps = kept_maps(ds).values
+    maps = _rebuilding_maps(ds)
     spectra, mean = unweighted_spectra(ds)
     amounts = np.array([np.sum(g * score, dtype=np.float64) for score in maps])
     spectrum = amounts @ spectra + g.sum() * mean
@@ -99,6 +101,15 @@ def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
         weights = spectra[:, window].sum(axis=1)
         windowed[number] = g * (np.tensordot(weights, maps, 1) + mean[window].sum())
     return Sums(windowed, spectrum)
+
+
+def _rebuilding_maps(ds: xr.Dataset) -> np.ndarray:
+    """Maps of all components of `ds`, shrunk ones where there are."""
+    maps = ds[COMPONENT_MAP.name].values
+    if COMPONENT_MAP_SHRUNK.name not in ds:
+        return maps
+    shrunk = ds[COMPONENT_MAP_SHRUNK.name].values
+    return np.where(np.isnan(shrunk), maps, shrunk)
 
 
 def unweighted_spectra(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -113,5 +124,5 @@ def pixel_spectra(
     """Spectrum of one pixel, as counted and as `components` rebuild it, each (energy,)."""
     raw = compute(ds[COUNTS.name].data[y, x])[0].astype(np.float64)
     spectra, mean = unweighted_spectra(components)
-    scores = kept_maps(components).values[:, y, x].astype(np.float64)
+    scores = _rebuilding_maps(components)[:, y, x].astype(np.float64)
     return raw, float(components[WEIGHT_PIXEL.name].values[y, x]) * (scores @ spectra + mean)
