@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history
-from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.errors import DataError
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP,
@@ -53,9 +52,9 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     -------
     Dataset
         With ``component_map_shrunk`` (NaN for dropped components), ``effective_counts``,
-        ``total_stddev`` and ``component_signal_kept``, in memory; without the former where
-        held-out counts say that shrinkage does harm, of which a warning tells. The attribute
-        ``shrinkage`` has the figures behind both decisions.
+        ``total_stddev`` and ``component_signal_kept``, in memory; without them where held-out
+        counts say that shrinkage does harm. The attribute ``shrinkage`` has the figures behind
+        that decision and the one on totals.
 
     Raises
     ------
@@ -89,11 +88,6 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     }
     result = ds.assign_attrs({SHRINKAGE: json.dumps(evidence)})
     if not ratio < 1:
-        warnings.warn(
-            f"shrinkage is not used: its error on held-out counts is {ratio:.2f} of that without",
-            EdxdenoiseWarning,
-            stacklevel=2,
-        )
         return add_history(result, "shrink refused")
     if not smooth_totals:
         totals, noise = noisy.counts, noisy.scale * noisy.counts
