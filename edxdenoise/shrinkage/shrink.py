@@ -40,6 +40,8 @@ SHRINKAGE = "shrinkage"
 def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     """Average the kept score maps over pixels that are alike within their known noise.
 
+    Where component 1, the total, is kept alone there is nothing to tell pixels apart by.
+
     Parameters
     ----------
     ds : Dataset
@@ -68,6 +70,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     if not len(kept) or kept[0] != 0:
         raise DataError("shrinkage needs component 1, the total; keep it or use no shrinkage")
+    if len(kept) == 1:
+        return add_history(ds, "shrink nothing beside the total")
     filled = g != 1
     area = area_numbers(ds)
     maps = ds[COMPONENT_MAP.name].values[kept]
