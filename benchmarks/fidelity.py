@@ -340,7 +340,6 @@ def coverage(options: argparse.Namespace) -> None:
 
 # Nothing invented -------------------------------------------------------------------------------
 
-_SCALES = (1.0, 2.0, 4.0)
 _SIGMAS = 5.0
 
 
@@ -369,20 +368,20 @@ def noise(options: argparse.Namespace) -> None:
                 difference = maps["atomic_percent"] - truth["atomic_percent"]
                 residual = without_parabola(np.nan_to_num(difference.values), share)
                 error = np.nan_to_num(maps["atomic_percent_stddev"].values)
-                if recipe is PLAIN:
-                    # Pixels are independent here, so that the noise of any mean is known.
-                    plain = error
-                own = float(np.max(np.abs(residual) / np.where(error > 0, error, np.inf)))
-                means = [_largest(residual, plain, scale) for scale in _SCALES]
-                found[name].append([own, *means])
+                pulls = np.abs(residual) / np.where(error > 0, error, np.inf)
+                sizes = [np.sqrt(np.mean(each[0] ** 2)) for each in (residual, error)]
+                kept = float(maps["component_keep"].sum())
+                beyond = float(np.mean(pulls > _SIGMAS))
+                found[name].append([kept, float(pulls.max()), beyond, *map(float, sizes)])
         for name, each in found.items():
-            figures = np.array(each).T
-            cells = [f"{np.sum(one > _SIGMAS)}; {one.max():.1f}" for one in figures]
+            kept, largest, beyond, left, stated = np.array(each).T
+            cells = [f"{kept.min():.0f} to {kept.max():.0f}", str(np.sum(largest > _SIGMAS))]
+            cells += [f"{largest.max():.1f}", f"{100 * beyond.mean():.3f}"]
+            cells += [f"{np.median(left):.2f}", f"{np.median(stated):.2f}"]
             rows.append([f"{dose} counts, {name}", str(len(each)), *cells])
-    head = ["shrinkage", "seeds", "pixels, own errors"]
-    head += [f"mean over {scale:g} px" for scale in _SCALES]
-    print(f"\nseeds with more than {_SIGMAS:g} standard deviations; largest of all\n")
-    print(markdown(head, rows))
+    head = ["counts per pixel, shrinkage", "seeds", "kept", "seeds beyond 5 sd", "largest, sd"]
+    head += ["pixels beyond, %", "N at% rms", "stated"]
+    print("\n" + markdown(head, rows))
 
 
 def without_parabola(maps: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -391,18 +390,6 @@ def without_parabola(maps: np.ndarray, share: np.ndarray) -> np.ndarray:
     flat = maps.reshape(len(maps), -1).T
     fitted = powers @ np.linalg.lstsq(powers, flat, rcond=None)[0]
     return (flat - fitted).T.reshape(maps.shape)
-
-
-def _largest(residual: np.ndarray, error: np.ndarray, scale: float) -> float:
-    """Largest deviation of a Gaussian mean, in standard deviations of that of unshrunk maps."""
-    line = gaussian_line(scale)
-    rows = [slice(None)]
-    worst = 0.0
-    for difference, each in zip(residual, error):
-        mean = filtered(difference, line, rows)
-        spread = np.sqrt(filtered(np.nan_to_num(each) ** 2, line**2, rows))
-        worst = max(worst, float(np.max(np.abs(mean) / spread)))
-    return worst
 
 
 # Figure -----------------------------------------------------------------------------------------
