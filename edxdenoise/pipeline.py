@@ -183,12 +183,13 @@ def quantify(
     Examples
     --------
     >>> from edxdenoise import LineSpec, Quantify, denoise, quantify, simulate
-    >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
-    >>> lines = {"Cu_Ka": LineSpec(1.7), "Pb_La": LineSpec(4.374)}
-    >>> fitted = Quantify(ratios=("Cu/Pb",), intensities="fit")
-    >>> maps = quantify(denoise(phantom.compute()), lines, fitted)
+    >>> phantom = simulate("solar-cell", shape=(66, 100), channels=160, energy_width=0.08)
+    >>> film = phantom.isel(y=slice(6, 11)).compute()
+    >>> lines = {"I_La": LineSpec(3.413), "Pb_La": LineSpec(4.374)}
+    >>> fitted = Quantify(ratios=("I/Pb",), intensities="fit")
+    >>> maps = quantify(denoise(film), lines, fitted)
     >>> maps.element.values.tolist()
-    ['Cu', 'Pb']
+    ['I', 'Pb']
     """
     recipe = recipe or Quantify()
     check_quantify(lines, recipe)
