@@ -16,6 +16,7 @@ With --figures, the components that the network keeps of real files are drawn in
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -37,6 +38,8 @@ PREPARE = Prepare(energy=(0.2, 10.0), rebin_energy=4)
 LINES = ("O_Ka", "Na_Ka", "Mg_Ka", "Al_Ka", "Si_Ka", "K_Ka", "Ca_Ka", "Ti_Ka", "Fe_Ka")
 TRACES = ("C", "P", "Cl")
 SELECTORS = ("elbow", "second-elbow", "edge", "split", "spatial", "cnn")
+# What is judged is the choice among PCA's own components, without averages.
+_PIXELWISE = Denoise(subspace="pixel", shrink=False)
 # Files that show what is kept, and how each is prepared.
 SHOWN = {
     "dacite, 22 counts per pixel": (LOW, PREPARE),
@@ -70,7 +73,7 @@ def compared(low: xr.Dataset, high: xr.Dataset) -> tuple[dict[str, np.ndarray], 
 
     errors, kept = {"raw": squares(line_maps(low, "counts")[0])}, {}
     for name in SELECTORS:
-        ds = denoise(low, Denoise(select=name))
+        ds = denoise(low, dataclasses.replace(_PIXELWISE, select=name))
         errors[name] = squares(line_maps(ds, "denoised")[0])
         kept[name] = int(ds["component_keep"].sum())
     return errors, kept
@@ -100,7 +103,7 @@ def draw(data: Path, folder: Path) -> list[list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for title, (file, steps) in SHOWN.items():
-        ds = denoise(prepare([read_cube(data / file).compute()], steps), Denoise())
+        ds = denoise(prepare([read_cube(data / file).compute()], steps), _PIXELWISE)
         numbers = ds["component"].values[ds["component_keep"].values == 1]
         shown = numbers[:8]
         figure, axes = pyplot.subplots(2, 4, figsize=(8, 4.4), layout="constrained")
