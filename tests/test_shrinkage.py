@@ -276,3 +276,12 @@ def test_counts_that_are_not_whole_are_judged_as_well():
     scaled = ds.assign(counts=ds.counts * 1.5)
     found = denoise(scaled, Denoise(components=6, keep="1-3"))
     assert shrink_report(found)["used"]
+
+
+def test_another_choice_of_components_starts_anew():
+    ds = denoise(phases((24, 30, 40), counts=400), Denoise(components=6, keep="1-3"))
+    before = ds.attrs["shrinkage"]
+    again = reconstruct(select(ds, keep="1-4"))
+    assert "component_map_shrunk" not in again and "shrinkage" not in again.attrs
+    assert np.isfinite(again.counts_denoised).all()
+    assert ds.attrs["shrinkage"] == before and "component_map_shrunk" in ds

@@ -26,6 +26,8 @@ from edxdenoise.schema import (
     COMPONENT_VARIANCE_RATIO,
     DIM_COMPONENT,
     MEAN_SPECTRUM,
+    SHRINKAGE,
+    SHRUNK_SPECS,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
     validate,
@@ -140,7 +142,10 @@ def select(
     probability = verdict.probability
     if probability is None:
         probability = np.full(count, np.nan)
-    result = ds.assign(
+    # Maps that were shrunk are those of another choice.
+    result = ds.drop_vars([spec.name for spec in SHRUNK_SPECS], errors="ignore")
+    result.attrs.pop(SHRINKAGE, None)
+    result = result.assign(
         {
             COMPONENT_KEEP.name: COMPONENT_KEEP.array(verdict.keep.astype(np.int8)),
             COMPONENT_SIGNAL_PROBABILITY.name: COMPONENT_SIGNAL_PROBABILITY.array(probability),

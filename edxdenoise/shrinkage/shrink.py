@@ -17,6 +17,7 @@ from edxdenoise.schema import (
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
     EFFECTIVE_COUNTS,
+    SHRINKAGE,
     TOTAL_STDDEV,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
@@ -32,9 +33,6 @@ from edxdenoise.shrinkage.estimate import (
 )
 from edxdenoise.shrinkage.profiles import Profiles, profiles
 from edxdenoise.shrinkage.trust import held_out_ratio, held_out_totals
-
-# Attribute of the Dataset: why, as JSON.
-SHRINKAGE = "shrinkage"
 
 
 def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
@@ -96,9 +94,9 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     if not smooth_totals:
         totals, noise = noisy.counts, noisy.scale * noisy.counts
     every = np.full(ds[COMPONENT_MAP.name].shape, np.nan, np.float32)
-    scale = np.divide(totals, g, out=np.zeros_like(g), where=filled)
-    every[kept[0]] = maps[0] * np.divide(totals, noisy.counts, out=scale * 0, where=filled)
-    every[kept[1:]] = np.moveaxis(shrunk.values @ noisy.back, -1, 0) * scale
+    of_counts = np.divide(totals, noisy.counts, out=np.zeros_like(g), where=filled)
+    every[kept[0]] = maps[0] * of_counts
+    every[kept[1:]] = np.moveaxis(shrunk.values @ noisy.back, -1, 0) * g * of_counts
     share = lost_share(noisy, shrunk, area)
     effective = noisy.counts / np.where(share > 0, share, 1)
     signal = np.full(len(every), np.nan)
