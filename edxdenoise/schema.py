@@ -164,7 +164,7 @@ EFFECTIVE_COUNTS = VariableSpec(
 TOTAL_STDDEV = VariableSpec(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
-# What spatial shrinkage leaves, of one choice of components, and an attribute that says why, as JSON.
+# What spatial shrinkage leaves of one choice of components, and an attribute that says why (JSON).
 SHRUNK_SPECS = (COMPONENT_MAP_SHRUNK, COMPONENT_SIGNAL_KEPT, EFFECTIVE_COUNTS, TOTAL_STDDEV)
 SHRINKAGE = "shrinkage"
 COUNTS_DENOISED = VariableSpec(
