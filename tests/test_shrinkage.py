@@ -285,3 +285,13 @@ def test_another_choice_of_components_starts_anew():
     assert "component_map_shrunk" not in again and "shrinkage" not in again.attrs
     assert np.isfinite(again.counts_denoised).all()
     assert ds.attrs["shrinkage"] == before and "component_map_shrunk" in ds
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_components_of_rare_channels_are_no_error():
+    """A zero peak and next to nothing else, as in two of the real files."""
+    expected = np.full((16, 16, 60), 0.005)
+    expected[..., 3:6] = 40
+    ds = denoise(cube(RNG(0).poisson(expected)), Denoise(components=40, keep="1-30"))
+    assert np.isfinite(ds.counts_denoised).all()
+    assert np.isfinite(shrink_report(ds)["held_out_ratio"])

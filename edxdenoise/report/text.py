@@ -27,6 +27,7 @@ from edxdenoise.selection import component_outcomes
 from edxdenoise.shrinkage import shrink_report
 
 _LONGEST_LIST = 48
+_MOST_ERROR = 10  # times that without; more is no more to be told
 _SELECTORS = {
     "cnn": "told from noise by a neural network",
     "spatial": "alike in neighbouring pixels",
@@ -129,7 +130,7 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     found = shrink_report(ds)
     if found is None:
         return ""
-    error = f"held-out error {max(found['held_out_ratio'], 0):.0%}"
+    error = f"held-out error {np.clip(found['held_out_ratio'], 0, _MOST_ERROR):.0%}"
     if not found["used"]:
         return f"Not averaged over like pixels: {error} of that without"
     of_totals = f"of totals {max(found['held_out_ratio_totals'], 0):.0%}"

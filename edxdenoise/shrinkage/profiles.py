@@ -20,6 +20,8 @@ from edxdenoise.score_noise import noise_scale, smoothed_profiles
 
 # A smoothed model can fall to nothing between counts; no pixel is as sure as that.
 _LEAST_VARIANCE = 0.05
+# Share of the usual noise below which a profile is empty.
+_EMPTY = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,11 @@ def profiles(
     others = spectra[1:]
     transfer = np.einsum("mj,kj,lj->mkl", spectra / h, others, others, optimize=True)
     values = np.moveaxis(np.where(filled, maps[1:] / g, 0), 0, -1).astype(np.float64)
-    # n Cov(c) averaged over all counts, and the variation of the profiles in the same units.
-    level = (model * counts).sum(axis=(1, 2), dtype=float) / total
-    noise = np.tensordot(level, transfer, axes=1)
+    # n Cov(c) averaged over all counts is P P' / N = 1 / N, since h^2 are totals of channels.
     centred = values - np.tensordot(counts, values, axes=2) / total
     weighted = centred * counts[..., np.newaxis]
     variation = np.tensordot(weighted, centred, axes=((0, 1), (0, 1))) / filled.sum()
-    rotation = scipy.linalg.eigh(variation, noise)[1][:, ::-1]
+    rotation = scipy.linalg.eigh(variation)[1][:, ::-1] * np.sqrt(total)
     values = values @ rotation
     own = np.einsum("mkl,kq,lq->mq", transfer, rotation, rotation)
     per_count = np.tensordot(model, own, axes=(0, 0))
@@ -81,8 +81,10 @@ def profiles(
     variance = np.divide(
         per_count, counts[..., np.newaxis], out=np.zeros_like(per_count), where=filled[..., None]
     )
-    # Steps of the signal raise that of strong components; the least shows the noise.
-    scale = min(noise_scale(values[..., k], variance[..., k]) for k in range(len(others)))
+    # Steps of the signal raise that of strong components; the least shows the noise. Components
+    # of a rare channel have hardly a count, and show nothing.
+    seen = np.array([noise_scale(values[..., k], variance[..., k]) for k in range(len(others))])
+    scale = float(seen[seen > _EMPTY * np.median(seen)].min())
     return Profiles(
         values.astype(np.float32),
         (variance * scale).astype(np.float32),
