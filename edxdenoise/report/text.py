@@ -133,7 +133,7 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     error = f"held-out error {np.clip(found['held_out_ratio'], 0, _MOST_ERROR):.0%}"
     if not found["used"]:
         return f"Not averaged over like pixels: {error} of that without"
-    of_totals = f"of totals {max(found['held_out_ratio_totals'], 0):.0%}"
+    of_totals = f"of totals {np.clip(found['held_out_ratio_totals'], 0, _MOST_ERROR):.0%}"
     totals = "totals too" if found["totals_shrunk"] else "totals as measured"
     chi2 = f"chi2 {found['chi2_totals']:.2f}"
     return f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"

@@ -20,8 +20,8 @@ from edxdenoise.score_noise import noise_scale, smoothed_profiles
 
 # A smoothed model can fall to nothing between counts; no pixel is as sure as that.
 _LEAST_VARIANCE = 0.05
-# Share of the usual noise below which a profile is empty.
-_EMPTY = 0.1
+# Share of the largest noise seen, that of steps included, below which a profile is empty.
+_EMPTY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def profiles(
     # Steps of the signal raise that of strong components; the least shows the noise. Components
     # of a rare channel have hardly a count, and show nothing.
     seen = np.array([noise_scale(values[..., k], variance[..., k]) for k in range(len(others))])
-    scale = float(seen[seen > _EMPTY * np.median(seen)].min())
+    scale = float(seen[seen > _EMPTY * seen.max()].min())
     return Profiles(
         values.astype(np.float32),
         (variance * scale).astype(np.float32),
