@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import ParameterError
-from edxdenoise.preprocess.thin import check_whole
+from edxdenoise.preprocess.thin import split_counts
 from edxdenoise.schema import COUNTS, validate
 
 # Counts up to here are told apart by random bits: as many bits per count as folds have digits.
@@ -59,14 +58,6 @@ def fold_rows(
     return fold
 
 
-def _fold_block(
-    counts: np.ndarray, *, number: int, folds: int, seed: int, block_info: dict[int, Any]
-) -> np.ndarray:
-    # As `thin` does: row numbers as an array of their own would be one more source to read.
-    (top, end), _, _ = block_info[0]["array-location"]
-    return fold_rows(counts, np.arange(top, end), number, folds=folds, seed=seed)
-
-
 def hold_out(
     ds: xr.Dataset, number: int, *, folds: int = 8, seed: int = 0
 ) -> tuple[xr.Dataset, xr.Dataset]:
@@ -103,26 +94,9 @@ def hold_out(
     check_folds(folds)
     if not 0 <= number < folds:
         raise ParameterError(f"part {number} must be from 0 to {folds - 1}, as there are {folds}")
-    check_whole(ds)
-    counts = ds[COUNTS.name].data
-    if isinstance(counts, da.Array):
-        counts = counts.rechunk({1: -1, 2: -1})
-        part = da.map_blocks(
-            _fold_block,
-            counts,
-            number=number,
-            folds=folds,
-            seed=seed,
-            dtype=counts.dtype,
-            meta=np.empty((0, 0, 0), counts.dtype),
-        )
-    else:
-        part = fold_rows(counts, np.arange(counts.shape[0]), number, folds=folds, seed=seed)
+    held_out, rest = split_counts(ds, partial(fold_rows, number=number, folds=folds, seed=seed))
     line = f"hold_out number={number} folds={folds} seed={seed} part="
-    return (
-        add_history(ds.assign({COUNTS.name: COUNTS.array(counts - part)}), line + "rest"),
-        add_history(ds.assign({COUNTS.name: COUNTS.array(part)}), line + "held_out"),
-    )
+    return add_history(rest, line + "rest"), add_history(held_out, line + "held_out")
 
 
 def check_folds(folds: int) -> None:

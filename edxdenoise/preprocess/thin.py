@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -52,13 +54,50 @@ def thin_rows(counts: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
     return kept
 
 
-def _thin_block(
-    counts: np.ndarray, *, fraction: float, seed: int, block_info: dict[int, Any]
+def split_counts(
+    ds: xr.Dataset, part: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """A part of the counts, and what it leaves.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts`` that are whole numbers.
+    part : callable
+        ``part(counts, rows)`` for whole rows along x and their numbers in the map.
+
+    Returns
+    -------
+    part, rest : Dataset
+        `ds` with these in place of its counts. Lazy in, lazy out.
+    """
+    check_whole(ds)
+    counts = ds[COUNTS.name].data
+    if isinstance(counts, da.Array):
+        counts = counts.rechunk({1: -1, 2: -1})
+        kept = da.map_blocks(
+            _block_part,
+            counts,
+            part=part,
+            dtype=counts.dtype,
+            meta=np.empty((0, 0, 0), counts.dtype),
+        )
+    else:
+        kept = part(counts, np.arange(counts.shape[0]))
+    first, second = (ds.assign({COUNTS.name: COUNTS.array(each)}) for each in (kept, counts - kept))
+    return first, second
+
+
+def _block_part(
+    counts: np.ndarray,
+    *,
+    part: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    block_info: dict[int, Any],
 ) -> np.ndarray:
     # The row numbers as a Dask array of their own would be one more source beside the counts, and
     # the scheduler would then read many blocks ahead.
     (top, end), _, _ = block_info[0]["array-location"]
-    return thin_rows(counts, np.arange(top, end), fraction, seed)
+    return part(counts, np.arange(top, end))
 
 
 def _random_bits(
@@ -111,25 +150,9 @@ def thin(ds: xr.Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.Da
     validate(ds, COUNTS)
     if not 0 < fraction < 1:
         raise ParameterError(f"fraction {fraction} must lie between 0 and 1")
-    check_whole(ds)
-    counts = ds[COUNTS.name].data
-    if isinstance(counts, da.Array):
-        counts = counts.rechunk({1: -1, 2: -1})
-        kept = da.map_blocks(
-            _thin_block,
-            counts,
-            fraction=fraction,
-            seed=seed,
-            dtype=counts.dtype,
-            meta=np.empty((0, 0, 0), counts.dtype),
-        )
-    else:
-        kept = thin_rows(counts, np.arange(counts.shape[0]), fraction, seed)
+    first, second = split_counts(ds, partial(thin_rows, fraction=fraction, seed=seed))
     line = f"thin fraction={fraction} seed={seed} part="
-    return (
-        add_history(ds.assign({COUNTS.name: COUNTS.array(kept)}), line + "A"),
-        add_history(ds.assign({COUNTS.name: COUNTS.array(counts - kept)}), line + "B"),
-    )
+    return add_history(first, line + "A"), add_history(second, line + "B")
 
 
 def check_whole(ds: xr.Dataset) -> None:

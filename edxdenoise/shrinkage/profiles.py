@@ -4,8 +4,9 @@ The profile c = t / g of a pixel does not depend on its thickness. Its noise has
 
     Cov(c_k, c_l) = sum_m (s_m / g) W_mkl / n,    W_mkl = sum_j p_mj p_kj p_lj / h_j
 
-(`edxdenoise.score_noise`, with the products of two loadings). Within the kept components a rotation
-makes the mean noise white and the signal uncorrelated (A. A. Green et al., IEEE Trans. Geosci.
+(`edxdenoise.score_noise`, with the products of two loadings). Averaged over all counts N, n Cov is
+1/N, white whatever the components, since Poisson weights are the roots of totals. A rotation within
+the kept components makes the signal uncorrelated as well (A. A. Green et al., IEEE Trans. Geosci.
 Remote Sens. 26 (1988) 65): what is noise in one rotated profile is none in another.
 """
 
