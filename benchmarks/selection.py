@@ -330,9 +330,11 @@ def robust(options: argparse.Namespace) -> None:
         warned = f"{int(part['warned'][first].sum())} of {first.size}"
         for name in _names(part):
             keep = part[f"keep {name}"]
-            cells = [rate_cell(keep[signal]), rate_cell(1 - keep[noise])]
+            large = keep[signal & (part["pixels"] > _LARGE)]
+            cells = [rate_cell(keep[signal]), rate_cell(large), rate_cell(1 - keep[noise])]
             lines.append([variant or "as measured", name, *cells, warned])
-    columns = ["images", "selector", "sens. r > .15", "specificity", "noise said to be correlated"]
+    rates = ["sens. r > .15", f"above {_LARGE} pixels", "specificity"]
+    columns = ["images", "selector", *rates, "noise said to be correlated"]
     print("\n" + markdown(columns, lines))
 
 

@@ -158,14 +158,24 @@ COMPONENT_SIGNAL_KEPT = VariableSpec(
     "1",
     "share of the signal's energy that spatial shrinkage leaves in the component",
 )
-EFFECTIVE_COUNTS = VariableSpec(
-    "effective_counts", _MAP, "f", "counts", "counts that the composition of a pixel rests on"
+COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
+    "component_map_shrunk_stddev",
+    _COMPONENT_MAP,
+    "f",
+    "1",
+    "standard deviation of component_map_shrunk: of the total for the first, of what it is to the "
+    "total for others",
 )
 TOTAL_STDDEV = VariableSpec(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
 # What spatial shrinkage leaves of one choice of components, and an attribute that says why (JSON).
-SHRUNK_SPECS = (COMPONENT_MAP_SHRUNK, COMPONENT_SIGNAL_KEPT, EFFECTIVE_COUNTS, TOTAL_STDDEV)
+SHRUNK_SPECS = (
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_MAP_SHRUNK_STDDEV,
+    COMPONENT_SIGNAL_KEPT,
+    TOTAL_STDDEV,
+)
 SHRINKAGE = "shrinkage"
 COUNTS_DENOISED = VariableSpec(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
@@ -194,6 +204,13 @@ LINE_INTENSITY_COVARIANCE = VariableSpec(
     "f",
     "counts2",
     "covariance of the net counts of two lines, before shrinkage: it adds up over pixels",
+)
+LINE_INTENSITY_MOVED = VariableSpec(
+    "line_intensity_moved",
+    _LINE_MAP,
+    "f",
+    "counts",
+    "raw less denoised net counts over pixels alike in their components, for a pixel's counts",
 )
 LINE_DETECTED = VariableSpec(
     "line_detected",

@@ -152,12 +152,14 @@ def smoothed_profiles(maps: np.ndarray, g: np.ndarray, filled: np.ndarray) -> np
     return profiles
 
 
-def noise_scale(score: np.ndarray, variance: np.ndarray) -> float:
+def noise_scale(score: np.ndarray, variance: np.ndarray, most: float = np.inf) -> float:
     """By how much the noise really seen, between neighbours, exceeds the variance expected.
 
     Parameters
     ----------
     score, variance : array, shape (y, x)
+    most : float
+        Standard deviations beyond which a difference is a step of the signal, and left out.
 
     Examples
     --------
@@ -169,8 +171,9 @@ def noise_scale(score: np.ndarray, variance: np.ndarray) -> float:
     z = score / np.sqrt(np.where(valid, variance, np.inf))
     total, number = 0.0, 0
     for first, second in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        both = valid[first] & valid[second]
-        step = (z[first] - z[second]) * both
+        step = z[first] - z[second]
+        both = valid[first] & valid[second] & (np.abs(step) <= most * np.sqrt(2))
+        step *= both
         total += float(np.vdot(step, step))
         number += int(np.count_nonzero(both))
     # Not a median: the noise of few counts is spiky, and its variance lies in the spikes.

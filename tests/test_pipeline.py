@@ -93,7 +93,7 @@ class TestContract:
         assert ds.counts_denoised.dtype == np.float32
         assert ds.counts.dtype == np.uint8 if ds.counts.max() < 256 else np.uint16
         evidence = {"component_spatial_statistic", "component_effect_size", "component_neighbour"}
-        shrinkage = {"component_signal_kept", "effective_counts", "total_stddev"}
+        shrinkage = {"component_map_shrunk_stddev", "component_signal_kept", "total_stddev"}
         assert set(ds.data_vars) == set(CONTRACT) | evidence | shrinkage
 
     def test_flags(self, ds, result):

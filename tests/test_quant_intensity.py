@@ -3,11 +3,12 @@
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from helpers import nothing_computed, solar_cell
 
 from edxdenoise.cube import make_cube
 from edxdenoise.decompose import pca
-from edxdenoise.errors import ParameterError, SchemaError
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
@@ -176,3 +177,23 @@ def test_bias_of_a_component_dropped(denoised):
     assert honest.z.abs().max() < 6
     assert biased.z.abs().max() > 20
     np.testing.assert_allclose(honest.raw, biased.raw)
+
+
+@pytest.mark.filterwarnings("ignore:.* raw net counts are .* when denoised")
+def test_what_a_dropped_component_moved_is_in_the_error(denoised):
+    """Errors of pixels hold the difference to raw counts over pixels alike, and no more."""
+    honest, dropped = (
+        line_intensity(select(denoised, keep=keep), LINES) for keep in ("1-5", "1,3-5")
+    )
+    name = list(LINES)[0]
+    shift = [np.abs(ds.line_intensity_moved.sel(line=name)).mean() for ds in (honest, dropped)]
+    assert shift[1] > 3 * shift[0]
+    for ds in (honest, dropped):
+        variance = ds.line_intensity_stddev**2 - ds.line_intensity_moved**2
+        own = xr.concat([ds.line_intensity_covariance[i, i] for i in range(len(LINES))], "line")
+        np.testing.assert_allclose(variance, own, rtol=1e-3, atol=1e-4)
+
+
+def test_a_dropped_component_is_told_of(denoised):
+    with pytest.warns(EdxdenoiseWarning, match="raw net counts are .* when denoised"):
+        line_intensity(select(denoised, keep="1,3-5"), LINES)

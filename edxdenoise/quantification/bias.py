@@ -3,18 +3,26 @@
 A dropped component takes its signal along, and no variance tells. But raw counts are unbiased: with
 a and b as in `intensity`, their difference is sum_j (a_j - b_j) X_j, again a weighted sum of
 Poisson counts, so that its variance is known and its z-score is near 0 where nothing was lost.
+
+Over all pixels that are alike in their kept components the difference has next to no noise. Its
+square, for the counts of one pixel, is the bias of each of them squared, with the error of
+knowing it: raw counts vouch for a material no better than that.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
+import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from edxdenoise.compute import compute
 from edxdenoise.cube import kept_maps
+from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
@@ -22,8 +30,13 @@ from edxdenoise.quantification.estimators import (
     sums_denoised,
 )
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.schema import WEIGHT_PIXEL
+from edxdenoise.schema import DIM_LINE, DIM_X, DIM_Y, WEIGHT_PIXEL
 
+# Groups of pixels that are alike, and pixels in one on average, at least.
+_ALIKE = 64
+_FEWEST = 200
+# Standard deviations beyond which one of some hundred differences is no chance.
+_SURELY = 5.0
 # K-means looks at no more pixels than these: enough for centres, whatever the map.
 _SAMPLE = 20_000
 
@@ -58,16 +71,11 @@ def bias_table(
     """
     elements = tuple(elements) or tuple(ds.attrs.get("elements", ()))
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
-    lost = weights.estimators - behind_projection(ds, weights.estimators)
-    raw, denoised, variance = compute(
-        sums_counts(ds, weights.estimators),
-        sums_denoised(ds, weights.estimators),
-        sums_denoised(ds, lost**2),
-    )
+    maps = [part.values for part in compute(*_both(ds, weights.estimators))]
     rows = []
     for region, mask in regions.items():
         for i, name in enumerate(lines):
-            sums = [float(part.values[..., i][mask].sum()) for part in (raw, denoised, variance)]
+            sums = [float(part[..., i][mask].sum()) for part in maps]
             stddev = float(np.sqrt(max(sums[2], 0.0)))
             difference = sums[0] - sums[1]
             rows.append(
@@ -84,18 +92,90 @@ def bias_table(
     return pd.DataFrame(rows)
 
 
-def kmeans_regions(ds: xr.Dataset, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Masks of pixels alike in their kept components, as many regions as components.
+def moved(ds: xr.Dataset, lines: Mapping[str, LineSpec], estimators: np.ndarray) -> xr.DataArray:
+    """Raw less denoised net counts of pixels like each, for its counts: dims (y, x, line).
 
-    Scores are divided by the pixel weight, so that thickness does not count.
+    Warns of lines where that is far beyond the noise. Lazy where the maps or counts are.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Denoised, with its ``counts``.
+    lines : mapping of str to LineSpec
+    estimators : array, shape (line, energy)
+        What each channel of the raw counts weighs.
+    """
+    kept, g = kept_maps(ds), ds[WEIGHT_PIXEL.name]
+    arrays = [part.data for part in (kept, g, *_both(ds, estimators))]
+    found: np.ndarray | da.Array
+    if any(isinstance(array, da.Array) for array in arrays):
+        later = dask.delayed(_moved)(list(lines), *arrays)
+        found = da.from_delayed(later, (*g.shape, len(lines)), np.float32)
+    else:
+        found = _moved(list(lines), *arrays)
+    return xr.DataArray(found, dims=(DIM_Y, DIM_X, DIM_LINE))
+
+
+def _moved(
+    names: list[str],
+    kept: np.ndarray,
+    g: np.ndarray,
+    raw: np.ndarray,
+    denoised: np.ndarray,
+    variance: np.ndarray,
+) -> np.ndarray:
+    labels = _alike(kept / g, max(min(_ALIKE, g.size // _FEWEST), 1), seed=0)
+    counts, flat = g.astype(float) ** 2, labels.ravel()
+
+    def by_label(values: np.ndarray) -> np.ndarray:
+        return np.bincount(flat, values.ravel())
+
+    total, pixels = by_label(counts), np.bincount(flat)
+    found = np.empty(raw.shape, np.float32)
+    for i, name in enumerate(names):
+        before, after, spread = (by_label(part[..., i]) for part in (raw, denoised, variance))
+        share = np.divide(before - after, total, out=np.zeros_like(total), where=total > 0)
+        found[..., i] = share[labels] * counts
+        z = np.divide(before - after, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0)
+        worst = int(np.argmax(np.abs(z)))
+        if abs(z[worst]) > _SURELY:
+            warnings.warn(
+                f"{name}: {before[worst]:.3g} raw net counts are {after[worst]:.3g} when denoised "
+                f"({abs(z[worst]):.1f} standard deviations) in {pixels[worst]} pixels alike in "
+                "their components; errors of pixels include it. Keep more components, or do not "
+                "shrink",
+                EdxdenoiseWarning,
+                stacklevel=3,
+            )
+    return found
+
+
+def _both(ds: xr.Dataset, estimators: np.ndarray) -> list[xr.DataArray]:
+    """Raw and denoised net counts and the variance of their difference, dims (y, x, row)."""
+    lost = estimators - behind_projection(ds, estimators)
+    rows = np.vstack([estimators, lost**2])
+    denoised = sums_denoised(ds, rows).astype(np.float32)
+    parts = np.split(np.arange(len(rows)), 2)
+    raw = sums_counts(ds, estimators).astype(np.float32)
+    return [raw, *(denoised.isel(row=part) for part in parts)]
+
+
+def kmeans_regions(ds: xr.Dataset, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Masks of pixels alike in their kept components, as many regions as components."""
+    maps = kept_maps(ds).values / ds[WEIGHT_PIXEL.name].values
+    labels = _alike(maps, max(len(maps), 2), seed=seed)
+    return {f"cluster {i + 1}": labels == i for i in range(labels.max() + 1)}
+
+
+def _alike(profiles: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+    """Number from 0 of the cluster that each pixel is of, shape (y, x).
+
+    By scores over the pixel weight, shape (component, y, x), so that thickness does not count.
     """
     from sklearn.cluster import KMeans
 
-    maps = kept_maps(ds).values / ds[WEIGHT_PIXEL.name].values
-    pixels = maps.reshape(len(maps), -1).T.astype(float)
+    pixels = profiles.reshape(len(profiles), -1).T.astype(float)
     pixels /= np.maximum(pixels.std(axis=0), np.finfo(float).tiny)
     sample = np.random.default_rng(seed).permutation(len(pixels))[:_SAMPLE]
-    count = min(max(len(maps), 2), len(sample))
-    clusters = KMeans(count, n_init=3, random_state=seed).fit(pixels[sample])
-    labels = clusters.predict(pixels).reshape(maps.shape[1:])
-    return {f"cluster {i + 1}": labels == i for i in range(count)}
+    clusters = KMeans(min(count, len(sample)), n_init=3, random_state=seed).fit(pixels[sample])
+    return clusters.predict(pixels).reshape(profiles.shape[1:])

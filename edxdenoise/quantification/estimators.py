@@ -138,6 +138,12 @@ def line_weights(
     return Weights(np.array(estimators), shapes, background)
 
 
+def score_weights(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
+    """What a score of each component, times g, weighs in the intensities: (line, component)."""
+    spectra, h = ds[COMPONENT_SPECTRUM.name].values, ds[WEIGHT_ENERGY.name].values
+    return (estimators * h) @ spectra.T
+
+
 def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     """b of the module: what each channel of the raw counts weighs in denoised intensities."""
     h = ds[WEIGHT_ENERGY.name].values
@@ -146,7 +152,7 @@ def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     # Rows that give the map of each component by least squares: principal components are
     # orthonormal and are their own, the spectra of NMF are not.
     dual = np.linalg.pinv(spectra).T if is_nmf(ds) else spectra
-    return (estimators * h) @ spectra[kept].T @ dual[kept] / h
+    return score_weights(ds, estimators)[:, kept] @ dual[kept] / h
 
 
 def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
@@ -154,7 +160,7 @@ def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     # Windows leave most channels out.
     used = np.flatnonzero(rows.any(axis=0))
     counts = ds[COUNTS.name].isel({DIM_ENERGY: used}).reset_coords(drop=True)
-    return _product(counts, DIM_ENERGY, rows[:, used])
+    return weighted_sums(counts, DIM_ENERGY, rows[:, used])
 
 
 def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
@@ -164,11 +170,11 @@ def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     spectra = ds[COMPONENT_SPECTRUM.name].values[kept] * h
     maps = kept_maps(ds)
     mean = rows @ (ds[MEAN_SPECTRUM.name].values * h)
-    sums = _product(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
+    sums = weighted_sums(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
     return sums * ds[WEIGHT_PIXEL.name]
 
 
-def _product(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
+def weighted_sums(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
     """Sum of `array` over `dim`, weighted by each of `rows`; last dimension ``row``."""
     return xr.apply_ufunc(
         lambda block: block.astype(np.float64) @ rows.T,

@@ -8,12 +8,12 @@ Poisson and independent, so that with expected counts m_j
 Denoised counts are counts behind a fixed filter: with the kept loadings P, orthonormal in the space
 weighted by g (pixel) and h (channel), the pixel weight cancels and I_l = sum_j b_lj X_j with
 b_l = (P'P (h a_l)) / h. The same formula holds with b for a. The loadings themselves are taken as
-known, and what the dropped components held is a bias that no variance shows (see `bias`).
+known, and what the dropped components held is a bias that no variance shows: it is measured against
+the raw counts (see `bias`) and added to the errors of pixels (see `shrunk`).
 
 Expected counts are those of the pixel and its neighbours together (see `neighbours`), raw or
 rebuilt as the intensities are. A variance is no less than what one count among the neighbours
-gives, or a share of the background of the mean spectrum. Where score maps were shrunk, less of the
-noise is left (see `shrunk`).
+gives, or a share of the background of the mean spectrum.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from edxdenoise.compute import chunk, load
 from edxdenoise.cube import add_history, is_lazy
 from edxdenoise.errors import ParameterError, SchemaError
 from edxdenoise.methods import INTENSITIES, SOURCES
+from edxdenoise.quantification.bias import moved
 from edxdenoise.quantification.estimators import (
     behind_projection,
     energy_range,
@@ -41,7 +42,7 @@ from edxdenoise.quantification.fit import (
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
 from edxdenoise.quantification.neighbours import OWN_SHARE, expected_sums
-from edxdenoise.quantification.shrunk import SHRUNK, noise_left
+from edxdenoise.quantification.shrunk import SOURCE, is_shrunk, profile_variance, total_share
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COUNTS,
@@ -50,10 +51,10 @@ from edxdenoise.schema import (
     DIM_LINE_OTHER,
     DIM_X,
     DIM_Y,
-    EFFECTIVE_COUNTS,
     LINE_DETECTED,
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_MOVED,
     LINE_INTENSITY_STDDEV,
     LINE_INTENSITY_UNBOUNDED,
     WEIGHT_PIXEL,
@@ -149,18 +150,26 @@ def line_intensity(
         # One count among the neighbours; and a line takes more than 3 counts to be seen.
         floor = xr.DataArray(np.where(first == second, OWN_SHARE * own[first], 0), dims="row")
         undetected = xr.DataArray(own, dims="row")
+    no_lines = xr.DataArray(np.zeros(len(lines)), dims=DIM_LINE)
     ends = np.cumsum([0, len(filters), len(products), len(lines)])
     filtered, variances, level = (sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:]))
+    shrunk = denoised and is_shrunk(ds)
+    shift = moved(ds, lines, weights.estimators) if denoised and COUNTS.name in ds else None
     parts = xr.apply_ufunc(
         _finish,
         filtered,
         expected_sums(variances, level, totals).rename(row="expected"),
         floor.rename(row="floor"),
         undetected.rename(row="undetected"),
-        *(noise_left(ds) if denoised else (1.0, 0.0)),
-        input_core_dims=[["row"], ["expected"], ["floor"], ["undetected"], [], []],
+        profile_variance(ds, weights.estimators).rename(row=DIM_LINE) if shrunk else no_lines,
+        total_share(ds) if shrunk else 0.0,
+        no_lines if shift is None else shift,
+        input_core_dims=[
+            *(["row"], ["expected"], ["floor"], ["undetected"]),
+            *([DIM_LINE], [], [DIM_LINE]),
+        ],
         output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
-        kwargs={"model": weights.model, "own": own},
+        kwargs={"model": weights.model, "own": own, "shrunk": shrunk},
         dask="parallelized",
         dask_gufunc_kwargs={
             "output_sizes": {DIM_LINE: len(lines), DIM_LINE_OTHER: len(lines)},
@@ -178,8 +187,11 @@ def line_intensity(
     made = {
         spec.name: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
     }
-    if denoised and EFFECTIVE_COUNTS.name in ds:
-        made[LINE_INTENSITY_COVARIANCE.name].attrs[SHRUNK] = 1
+    made[LINE_INTENSITY_COVARIANCE.name].attrs[SOURCE] = source
+    if shift is not None:
+        made[LINE_INTENSITY_MOVED.name] = LINE_INTENSITY_MOVED.array(
+            shift.transpose(*LINE_INTENSITY_MOVED.dims).data
+        )
     if weights.model is None:
         del made[LINE_INTENSITY_UNBOUNDED.name]
     # An earlier quantification may be of other lines.
@@ -205,18 +217,20 @@ def _finish(
     expected: np.ndarray,
     floor: np.ndarray,
     undetected: np.ndarray,
-    left: np.ndarray | float,
-    common: np.ndarray | float,
+    profile: np.ndarray,
+    share: np.ndarray,
+    shift: np.ndarray,
     *,
     model: FitModel | None,
     own: np.ndarray,
+    shrunk: bool,
 ) -> tuple[np.ndarray, ...]:
     """Intensities, the same unbounded, standard deviations, covariances, detection of a block.
 
     `filtered` holds what the filters give; `expected` variances and intensities; `own` is the
     variance that one net count of a line adds to its own intensity. `floor`, covariances of a
     background, is added where a variance lies below its own; none of the background, for detection,
-    is below `undetected`. `left` and `common` are r and q of `shrunk`.
+    is below `undetected`. `profile`, `share` and `shift` are P, s^2 / n^2 and b of `shrunk`.
     """
     lines = len(own)
     first, second = np.triu_indices(lines)
@@ -234,11 +248,15 @@ def _finish(
     lacking = 1 - variances[..., diagonal] / np.maximum(least, np.finfo(float).tiny)
     variances = variances + np.maximum(lacking.max(axis=-1, keepdims=True), 0) * floor
     background = np.maximum(variances[..., diagonal] - own * np.maximum(level, 0), undetected)
-    left, common = (np.asarray(part)[..., np.newaxis] for part in (left, common))
     covariance = np.empty((*intensity.shape, lines))
     covariance[..., first, second] = covariance[..., second, first] = variances
-    variance = np.maximum(left * variances[..., diagonal] + common * level**2, 0)
-    detected = unbounded > _DETECTION * np.sqrt(np.maximum(left * background, 0))
+    variance = variances[..., diagonal]
+    if shrunk:
+        left = profile + np.asarray(share)[..., np.newaxis] * level**2
+        background *= np.minimum(left / np.maximum(variance, np.finfo(float).tiny), 1)
+        variance = left
+    detected = unbounded > _DETECTION * np.sqrt(np.maximum(background, 0))
+    variance = np.maximum(variance, 0) + shift**2
     return (
         intensity.astype(np.float32),
         unbounded.astype(np.float32),

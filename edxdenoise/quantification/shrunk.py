@@ -1,14 +1,19 @@
-"""What spatial shrinkage does to the covariances of intensities.
+"""What is known of the intensities of a single denoised pixel.
 
-Without it I = n f, with a profile f of covariance C / n for the n counts of the pixel. Shrinkage
-averages f over N counts (``effective_counts``) and leaves the total as it is or averages it too
-(``total_stddev``, s), so that with cov the covariance before
+The covariances of `intensity`, of Poisson counts behind the projection, add up over pixels: a sum
+over a region rests on the counts of the region, whatever was averaged within. They are stored. A
+single pixel has instead, with n its counts and s the standard deviation of its total,
 
-    cov' = (cov - I I' / n) n / N + I I' s^2 / n^2 = r cov + q I I',
+    V_l = P_l + I_l^2 s^2 / n^2 + b_l^2
 
-r = n / N and q = s^2 / n^2 - r / n. Pixels that were averaged share their noise: a sum over a
-region rests on the counts of the region, so that it is cov, not cov', that adds up. It is cov that
-is stored, and cov' that errors of single pixels are made of.
+P_l is the variance of its composition, cov_ll - I_l^2 / n without shrinkage and with it
+
+    P_l = sum_k (g B_lk s_k)^2,    B_lk = sum_j a_lj h_j p_kj
+
+over the kept components but the first, with s_k of ``component_map_shrunk_stddev``; s^2 is n
+without, and with it that of ``total_stddev``; b_l, ``line_intensity_moved``, is what denoising
+moved (`bias`). The noise of the total is common to all lines; P has the correlations that cov has
+without it, and what was moved is taken for independent.
 """
 
 from __future__ import annotations
@@ -16,28 +21,45 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from edxdenoise.quantification.estimators import score_weights, weighted_sums
 from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COMPONENT_MAP_SHRUNK_STDDEV,
+    DIM_COMPONENT,
     DIM_LINE,
     DIM_LINE_OTHER,
-    EFFECTIVE_COUNTS,
     LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_MOVED,
+    LINE_INTENSITY_STDDEV,
     TOTAL_STDDEV,
     WEIGHT_PIXEL,
 )
 
-# Attribute of the covariances: 1 where the intensities are of shrunk maps.
-SHRUNK = "shrunk"
+# Attribute of the covariances: what the intensities are of.
+SOURCE = "source"
+# Share of a variance of which its part beside the total is no less.
+_LEAST = 1e-3
 
 
-def noise_left(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """r and q of the module for every pixel; 1 and 0 where nothing was shrunk."""
+def is_shrunk(ds: xr.Dataset) -> bool:
+    """Whether denoised intensities are of maps that were shrunk."""
+    return COMPONENT_MAP_SHRUNK_STDDEV.name in ds
+
+
+def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
+    """P of shrunk maps, dims (y, x, row), one row per estimator."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
+    stddev = ds[COMPONENT_MAP_SHRUNK_STDDEV.name].isel({DIM_COMPONENT: kept})
+    weights = score_weights(ds, estimators)[:, kept]
+    return weighted_sums(stddev**2, DIM_COMPONENT, weights**2) * ds[WEIGHT_PIXEL.name] ** 2
+
+
+def total_share(ds: xr.Dataset) -> xr.DataArray:
+    """s^2 / n^2 of the module for every pixel; 0 where totals are not known apart."""
     counts = ds[WEIGHT_PIXEL.name] ** 2
-    if EFFECTIVE_COUNTS.name not in ds:
-        return xr.ones_like(counts), xr.zeros_like(counts)
-    known = ds[EFFECTIVE_COUNTS.name] > 0
-    left = (counts / ds[EFFECTIVE_COUNTS.name]).where(known, 1.0)
-    common = (ds[TOTAL_STDDEV.name] ** 2 / counts**2 - left / counts).where(known, 0.0)
-    return left, common
+    variance = ds[TOTAL_STDDEV.name] ** 2 if is_shrunk(ds) else counts
+    # Unweighted counts have weight 1, and so do pixels without counts.
+    return (variance / counts**2).where(counts != 1, 0.0)
 
 
 def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
@@ -46,17 +68,48 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     ds : Dataset
-        With ``line_intensity_covariance``, which adds up over pixels.
+        With ``line_intensity_stddev``, and ``line_intensity_covariance``, which adds up over
+        pixels.
     intensity : DataArray, dims (line, y, x)
     """
     covariance = ds[LINE_INTENSITY_COVARIANCE.name]
-    if not is_shrunk(ds):
+    if covariance.attrs.get(SOURCE) != "denoised":
         return covariance
-    left, common = (part.astype(np.float32) for part in noise_left(ds))
-    other = intensity.rename({DIM_LINE: DIM_LINE_OTHER})
-    return (left * covariance + common * intensity * other).transpose(*covariance.dims)
+    moved = ds.get(LINE_INTENSITY_MOVED.name, xr.zeros_like(intensity))
+    maps = intensity, ds[LINE_INTENSITY_STDDEV.name], moved
+    pixels = total_share(ds), ds[WEIGHT_PIXEL.name] ** 2
+    single = xr.apply_ufunc(
+        _of_pixels,
+        covariance,
+        *(part.astype(np.float32) for part in (*maps, *pixels)),
+        input_core_dims=[[DIM_LINE, DIM_LINE_OTHER], *[[DIM_LINE]] * 3, [], []],
+        output_core_dims=[[DIM_LINE, DIM_LINE_OTHER]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    return single.transpose(*covariance.dims)
 
 
-def is_shrunk(ds: xr.Dataset) -> bool:
-    """Whether the intensities are of counts that were shrunk, and not of raw ones."""
-    return bool(ds[LINE_INTENSITY_COVARIANCE.name].attrs.get(SHRUNK, 0))
+def _of_pixels(
+    covariance: np.ndarray,
+    intensity: np.ndarray,
+    stddev: np.ndarray,
+    moved: np.ndarray,
+    share: np.ndarray,
+    counts: np.ndarray,
+) -> np.ndarray:
+    """The same of a block; lines last."""
+    product = intensity[..., :, None] * intensity[..., None, :]
+    own = covariance - np.where(share > 0, 1 / counts, 0)[..., None, None] * product
+    before = np.maximum(_diagonal(own), _LEAST * _diagonal(covariance))
+    common = share[..., None, None] * product
+    left = np.maximum(stddev**2 - moved**2 - _diagonal(common), 0)
+    scale = np.sqrt(np.divide(left, before, out=np.zeros_like(left), where=before > 0))
+    result = own * scale[..., :, None] * scale[..., None, :] + common
+    lines = np.arange(stddev.shape[-1])
+    result[..., lines, lines] = stddev**2
+    return result
+
+
+def _diagonal(matrices: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrices, axis1=-2, axis2=-1)

@@ -2,13 +2,12 @@
 
 In profile coordinates c = t / g thickness cancels, and the covariance of the noise is known. Every
 rotated profile is smoothed as Stein's estimate advises (`pilot`); pixels alike in all of them are
-averaged (`means`); and once more with that average for a guide, whose noise is taken for three
-times what the weights alone tell, since they were chosen by the same counts.
+averaged (`means`); and once more with that average for a guide.
 
 Totals of pixels are averaged the same way over pixels alike in composition and in total. That is
-right only where chi2 = mean((n - n^)^2 / n^) is 1 or less, so that what was taken away is Poisson
-noise, and where it helps on held-out counts: thickness that changes from pixel to pixel is no
-noise.
+right only where chi2 = mean((n - n^)^2 / n^) is no more than 1, so that what was taken away is
+Poisson noise, and where it helps on held-out counts: thickness that changes from pixel to pixel is
+no noise.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ import xarray as xr
 
 from edxdenoise.schema import COORD_AREA, DIM_Y
 from edxdenoise.shrinkage.means import means
-from edxdenoise.shrinkage.pilot import filtered, gaussian_line, pilot
+from edxdenoise.shrinkage.pilot import pilot
 from edxdenoise.shrinkage.profiles import Profiles
 
-# What the variance of a guide is taken for, over what the weights alone tell.
-_GUIDE = 3.0
-# Width in pixels over which a residual is looked at for what was moved: grains are small.
-_BIAS_SCALE = 1.0
+# Share of the pixels of one material that are averaged as alike. Thickness goes up and down where
+# composition does not: pixels of nearly the same total are to be had, and too many blur its steps.
+_ALIKE, _ALIKE_TOTALS = 0.99, 0.5
+# Standard deviations of chi2 by which Poisson noise alone may exceed 1.
+_CHANCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,36 +58,15 @@ def shrink_profiles(noisy: Profiles, area: np.ndarray) -> Shrunk:
     values, variance, own = noisy.values, noisy.variance, np.ones(area.shape)
     for _ in range(2):
         values, variance, own = means(
-            guide, noise, noisy.values, noisy.variance, noisy.counts, area
+            guide, noise, noisy.values, noisy.variance, noisy.counts, area, _ALIKE
         )
-        guide, noise = values, _GUIDE * variance
+        guide, noise = values, variance
     return Shrunk(values, variance, own)
-
-
-def lost_share(noisy: Profiles, shrunk: Shrunk, area: np.ndarray) -> np.ndarray:
-    """Squared error of the shrunk profiles over the variance that each had, shape (y, x).
-
-    The worst of all profiles: its variance for the weights as they are, and the square of what was
-    moved, seen as a mean residual of a pixel and its neighbours beyond the noise of that mean.
-    """
-    areas, line = area_rows(area), gaussian_line(_BIAS_SCALE)
-    counts = noisy.counts.astype(float)
-    below = filtered(counts, line, areas)
-    below = np.where(below > 0, below, 1)
-    worst = np.zeros(counts.shape)
-    for k in range(noisy.values.shape[2]):
-        variance = np.where(counts > 0, noisy.variance[..., k], 1)
-        residual = noisy.values[..., k] - shrunk.values[..., k]
-        mean = filtered(counts * residual, line, areas) / below
-        noise = filtered(counts**2 * noisy.variance[..., k], line**2, areas) / below**2
-        error = shrunk.variance[..., k] + np.maximum(mean**2 - noise, 0)
-        worst = np.maximum(worst, error / variance)
-    return worst
 
 
 def shrink_totals(
     noisy: Profiles, shrunk: Shrunk, area: np.ndarray, totals: np.ndarray, spread: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Totals averaged over pixels alike in composition and in total.
 
     Parameters
@@ -102,7 +81,7 @@ def shrink_totals(
 
     Returns
     -------
-    totals, variance : array, shape (y, x)
+    array, shape (y, x)
     """
     filled = (noisy.counts > 0).astype(np.float32)
     spread *= noisy.scale
@@ -110,22 +89,29 @@ def shrink_totals(
     expected = pilot(noisy.counts, noisy.counts, filled, area_rows(area))[0]
     variance = (spread * np.maximum(expected, 1)).astype(np.float32)
     smooth, noise, _ = pilot(totals, variance, filled, area_rows(area))
-    mean, variance, _ = means(
+    mean, *_ = means(
         np.concatenate([shrunk.values, smooth[..., None]], axis=2, dtype=np.float32),
-        np.concatenate([_GUIDE * shrunk.variance, noise[..., None]], axis=2, dtype=np.float32),
+        np.concatenate([shrunk.variance, noise[..., None]], axis=2, dtype=np.float32),
         totals.astype(np.float32)[..., None],
         variance[..., None],
         filled,
         area,
+        _ALIKE_TOTALS,
     )
-    return mean[..., 0], variance[..., 0]
+    return mean[..., 0]
 
 
-def chi2_of(noisy: Profiles, totals: np.ndarray) -> float:
-    """Mean of (n - n^)^2 / n^ over pixels with counts, in units of the noise seen."""
+def chi2_of(noisy: Profiles, totals: np.ndarray) -> tuple[float, float]:
+    """Mean of (n - n^)^2 / n^ over pixels with counts, and how large Poisson noise may make it.
+
+    In units of the noise seen. The square of a Poisson count's deviation over its mean has the
+    variance 2 + 1/n.
+    """
     filled = noisy.counts > 0
-    square = (noisy.counts - totals)[filled] ** 2 / np.maximum(totals[filled], 1)
-    return float(square.mean(dtype=float) / noisy.scale)
+    expected = np.maximum(totals[filled], 1)
+    square = (noisy.counts - totals)[filled] ** 2 / expected
+    chance = np.sqrt((2 + 1 / expected).sum(dtype=float)) / filled.sum()
+    return float(square.mean(dtype=float) / noisy.scale), float(1 + _CHANCE * chance)
 
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:

@@ -4,10 +4,10 @@ After A. Buades, B. Coll and J.-M. Morel (Multiscale Model. Simul. 4 (2005) 490)
 of all profiles in place of patches, and its known noise in place of a parameter. With u the guide
 and v the variance of its noise, q = 1..Q,
 
-    d_ij = sum_q (u_iq - u_jq)^2 / (v_iq + v_jq),    w_ij = n_j exp(-max(d_ij - 1.5 Q, 0) / 2).
+    d_ij = sum_q (u_iq - u_jq)^2 / (v_iq + v_jq),    w_ij = n_j exp(-max(d_ij - D, 0) / 2).
 
-Two pixels of the same material have d of Q on average, and one and a half times that hardly ever
-by much: within it weights are equal, so that nothing is chosen for its noise.
+For two pixels of the same material d is chi-square with Q degrees of freedom. D is a quantile of
+that: at .99 hardly a neighbour is chosen for its noise, since weights are equal up to there.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 # All pixels as near as this along y and x, and beyond every third as far as that.
 _NEAR, _FAR, _STEP = 8, 18, 3
-_TOLERANCE = 1.5
 
 
 @cache
@@ -39,6 +39,7 @@ def means(
     variance: np.ndarray,
     weights: np.ndarray,
     area: np.ndarray,
+    alike: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average every pixel with those that the guide finds alike.
 
@@ -52,6 +53,8 @@ def means(
         n; pixels of weight 0 are neither averaged nor changed.
     area : array of int, shape (y,)
         Stacked map that a row belongs to; others are no neighbours.
+    alike : float
+        Share of the pixels of the same material that D takes for alike.
 
     Returns
     -------
@@ -61,10 +64,24 @@ def means(
         Share that a pixel has in its own mean.
     """
     along_y, along_x = offsets()
-    return _compiled()(
-        guide, guide_variance, values, variance, weights, area, along_y, along_x,
-        np.float32(_TOLERANCE * guide.shape[2]),
+    filled = weights > 0
+    # Divided by even where a pixel is empty and counts for nothing.
+    known = np.where(filled[..., np.newaxis], guide_variance, np.float32(1))
+    mean, noise, own = _compiled()(
+        *(_planes(part) for part in (guide, known, values, variance)), weights, area,
+        along_y, along_x, np.float32(chi2.ppf(alike, guide.shape[2])),
     )  # fmt: skip
+    mean, noise = (np.moveaxis(part, 0, -1) for part in (mean, noise))
+    return (
+        np.where(filled[..., np.newaxis], mean, values),
+        np.where(filled[..., np.newaxis], noise, variance),
+        np.where(filled, own, np.float32(1)),
+    )
+
+
+def _planes(stack: np.ndarray) -> np.ndarray:
+    """(y, x, k) as (k, y, x): neighbours along x lie side by side in memory."""
+    return np.ascontiguousarray(np.moveaxis(stack, -1, 0), np.float32)
 
 
 @cache
@@ -77,43 +94,46 @@ def _compiled() -> Any:
         guide: Any, guide_variance: Any, values: Any, variance: Any, weights: Any, area: Any,
         along_y: Any, along_x: Any, tolerance: Any,
     ) -> Any:  # fmt: skip
-        rows, columns, depth = guide.shape
-        count = values.shape[2]
-        mean, noise = values.copy(), variance.copy()
-        own = np.ones((rows, columns), np.float32)
+        depth, rows, columns = guide.shape
+        count = values.shape[0]
+        mean, noise = np.zeros_like(values), np.zeros_like(values)
+        own = np.empty((rows, columns), np.float32)
+        half, nothing = np.float32(-0.5), np.float32(0)
         for y in numba.prange(rows):
-            above = np.zeros(count, np.float32)
-            squares = np.zeros(count, np.float32)
-            for x in range(columns):
-                if weights[y, x] <= 0:
+            total = np.zeros(columns, np.float32)
+            weight = np.empty(columns, np.float32)
+            # One step for a whole row: loops over slices, which the compiler makes vectors of.
+            for step in range(along_y.size):
+                j, shift = y + along_y[step], along_x[step]
+                if j < 0 or j >= rows or area[j] != area[y]:
                     continue
-                above[:] = 0
-                squares[:] = 0
-                total = np.float32(0)
-                for step in range(along_y.size):
-                    j, i = y + along_y[step], x + along_x[step]
-                    if j < 0 or j >= rows or i < 0 or i >= columns:
-                        continue
-                    if weights[j, i] <= 0 or area[j] != area[y]:
-                        continue
-                    distance = -tolerance
-                    for q in range(depth):
-                        difference = guide[y, x, q] - guide[j, i, q]
-                        distance += (
-                            difference * difference
-                            / (guide_variance[y, x, q] + guide_variance[j, i, q])
-                        )  # fmt: skip
-                    weight = weights[j, i]
-                    if distance > 0:
-                        weight *= np.exp(np.float32(-0.5) * distance)
-                    total += weight
-                    for k in range(count):
-                        above[k] += weight * values[j, i, k]
-                        squares[k] += weight * weight * variance[j, i, k]
-                own[y, x] = weights[y, x] / total
+                first, end = max(0, -shift), min(columns, columns - shift)
+                if first >= end:
+                    continue
+                here, there = slice(first, end), slice(first + shift, end + shift)
+                w, counts, sums = weight[here], weights[j, there], total[here]
+                w[:] = -tolerance
+                for q in range(depth):
+                    u, other = guide[q, y, here], guide[q, j, there]
+                    v, another = guide_variance[q, y, here], guide_variance[q, j, there]
+                    for i in range(w.size):
+                        difference = u[i] - other[i]
+                        w[i] += difference * difference / (v[i] + another[i])
+                for i in range(w.size):
+                    w[i] = np.exp(half * max(w[i], nothing)) * counts[i]
+                    sums[i] += w[i]
                 for k in range(count):
-                    mean[y, x, k] = above[k] / total
-                    noise[y, x, k] = squares[k] / (total * total)
+                    above, squares = mean[k, y, here], noise[k, y, here]
+                    value, spread = values[k, j, there], variance[k, j, there]
+                    for i in range(w.size):
+                        above[i] += w[i] * value[i]
+                        squares[i] += w[i] * w[i] * spread[i]
+            for x in range(columns):
+                if weights[y, x] > 0:
+                    own[y, x] = weights[y, x] / total[x]
+                    for k in range(count):
+                        mean[k, y, x] /= total[x]
+                        noise[k, y, x] /= total[x] * total[x]
         return mean, noise, own
 
     return averaged

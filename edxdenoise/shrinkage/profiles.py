@@ -1,13 +1,16 @@
-"""Kept score maps as profiles whose noise is known, independent and of size one on average.
+"""Kept score maps as profiles of uncorrelated signal, whose noise is known.
 
-The profile c = t / g of a pixel does not depend on its thickness. Its noise has the covariance
+The profile c = t / g of a pixel does not depend on its thickness: it is a mean over the n counts of
+the pixel, c_k = sum_j X_j p_kj / h_j / n. How n counts fall upon channels is multinomial, so that
 
-    Cov(c_k, c_l) = sum_m (s_m / g) W_mkl / n,    W_mkl = sum_j p_mj p_kj p_lj / h_j
+    Cov(c_k, c_l) = (sum_m (s_m / g) W_mkl - c_k c_l) / n,    W_mkl = sum_j p_mj p_kj p_lj / h_j
 
-(`edxdenoise.score_noise`, with the products of two loadings). Averaged over all counts N, n Cov is
-1/N, white whatever the components, since Poisson weights are the roots of totals. A rotation within
-the kept components makes the signal uncorrelated as well (A. A. Green et al., IEEE Trans. Geosci.
-Remote Sens. 26 (1988) 65): what is noise in one rotated profile is none in another.
+(`edxdenoise.score_noise`, with the products of two loadings). What c_k c_l is without noise the
+pixels nearby tell, their own squares averaged less their noise: squares of a smoothed profile would
+take the step at an interface for noise. A rotation within the kept components
+makes the signal uncorrelated (A. A. Green et al., IEEE Trans. Geosci. Remote Sens. 26 (1988) 65).
+The first term is white whatever the rotation: averaged over all counts N it is 1/N, since Poisson
+weights are the roots of totals.
 """
 
 from __future__ import annotations
@@ -21,8 +24,12 @@ from edxdenoise.score_noise import noise_scale, smoothed_profiles
 
 # A smoothed model can fall to nothing between counts; no pixel is as sure as that.
 _LEAST_VARIANCE = 0.05
-# Share of the largest noise seen, that of steps included, below which a profile is empty.
+# Share of the noise that a mean square is taken to hold, at most: pixels of two counts.
+_MOST_TAKEN = 0.5
+# Share of the largest noise seen below which a profile is empty.
 _EMPTY = 1e-6
+# Standard deviations beyond which neighbours differ by more than noise.
+_STEP = 4.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,12 @@ class Profiles:
 
 
 def profiles(
-    maps: np.ndarray, spectra: np.ndarray, g: np.ndarray, h: np.ndarray, filled: np.ndarray
+    maps: np.ndarray,
+    spectra: np.ndarray,
+    g: np.ndarray,
+    h: np.ndarray,
+    filled: np.ndarray,
+    scale: float = 1.0,
 ) -> Profiles:
     """Profiles of components, of which the first, the total, has a constant one.
 
@@ -63,6 +75,8 @@ def profiles(
         Weights.
     filled : array of bool, shape (y, x)
         Pixels that hold counts.
+    scale : float
+        By how much about the noise exceeds that of Poisson counts.
     """
     counts = np.where(filled, g**2, 0)
     total = counts.sum()
@@ -70,22 +84,27 @@ def profiles(
     others = spectra[1:]
     transfer = np.einsum("mj,kj,lj->mkl", spectra / h, others, others, optimize=True)
     values = np.moveaxis(np.where(filled, maps[1:] / g, 0), 0, -1).astype(np.float64)
-    # n Cov(c) averaged over all counts is P P' / N = 1 / N, since h^2 are totals of channels.
     centred = values - np.tensordot(counts, values, axes=2) / total
     weighted = centred * counts[..., np.newaxis]
     variation = np.tensordot(weighted, centred, axes=((0, 1), (0, 1))) / filled.sum()
     rotation = scipy.linalg.eigh(variation)[1][:, ::-1] * np.sqrt(total)
     values = values @ rotation
     own = np.einsum("mkl,kq,lq->mq", transfer, rotation, rotation)
-    per_count = np.tensordot(model, own, axes=(0, 0))
+    squares = np.moveaxis(values**2, -1, 0) * g
+    *squares, below = smoothed_profiles(np.concatenate([squares, [1 / g]]), g, filled)
+    # The mean square of c has 1/n of its noise in it, with n that of the pixels nearby.
+    per_count = np.tensordot(model, own, axes=(0, 0)) - np.stack(squares, axis=-1)
+    per_count /= 1 - np.minimum(below, _MOST_TAKEN)[..., np.newaxis]
     per_count = np.maximum(per_count, _LEAST_VARIANCE)
     variance = np.divide(
         per_count, counts[..., np.newaxis], out=np.zeros_like(per_count), where=filled[..., None]
     )
-    # Steps of the signal raise that of strong components; the least shows the noise. Components
-    # of a rare channel have hardly a count, and show nothing.
-    seen = np.array([noise_scale(values[..., k], variance[..., k]) for k in range(len(others))])
-    scale = float(seen[seen > _EMPTY * seen.max()].min())
+    # Small steps of the signal raise that of strong components; the least shows the noise.
+    # Components of a rare channel have hardly a count, and show nothing.
+    seen = np.array(
+        [noise_scale(values[..., k], scale * variance[..., k], _STEP) for k in range(len(others))]
+    )
+    scale *= float(seen[seen > _EMPTY * seen.max()].min())
     return Profiles(
         values.astype(np.float32),
         (variance * scale).astype(np.float32),

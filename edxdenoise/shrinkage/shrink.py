@@ -14,20 +14,21 @@ from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP,
     COMPONENT_MAP_SHRUNK,
+    COMPONENT_MAP_SHRUNK_STDDEV,
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
-    EFFECTIVE_COUNTS,
     SHRINKAGE,
     TOTAL_STDDEV,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
     validate,
 )
+from edxdenoise.score_noise import score_noise
+from edxdenoise.shrinkage.bootstrap import profile_errors, total_errors
 from edxdenoise.shrinkage.estimate import (
     Shrunk,
     area_numbers,
     chi2_of,
-    lost_share,
     shrink_profiles,
     shrink_totals,
 )
@@ -51,10 +52,10 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        With ``component_map_shrunk`` (NaN for dropped components), ``effective_counts``,
-        ``total_stddev`` and ``component_signal_kept``, in memory; without them where held-out
-        counts say that shrinkage does harm. The attribute ``shrinkage`` has the figures behind
-        that decision and the one on totals.
+        With ``component_map_shrunk`` and ``component_map_shrunk_stddev`` (NaN for dropped
+        components), ``total_stddev`` and ``component_signal_kept``, in memory; without them where
+        held-out counts say that shrinkage does harm. The attribute ``shrinkage`` has the figures
+        behind that decision and the one on totals.
 
     Raises
     ------
@@ -74,16 +75,18 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     area = area_numbers(ds)
     maps = ds[COMPONENT_MAP.name].values[kept]
     spectra = ds[COMPONENT_SPECTRUM.name].values[kept]
-    noisy = profiles(maps, spectra, g, h, filled)
+    noisy = profiles(maps, spectra, g, h, filled, score_noise(ds).scale)
     shrunk = shrink_profiles(noisy, area)
     ratio, error = held_out_ratio(ds, noisy, seed=seed)
-    totals, noise = shrink_totals(noisy, shrunk, area, noisy.counts)
-    chi2, totals_ratio = chi2_of(noisy, totals), held_out_totals(noisy, shrunk, area, seed=seed)
-    smooth_totals = chi2 <= 1 and totals_ratio < 1
+    totals = shrink_totals(noisy, shrunk, area, noisy.counts)
+    chi2, most = chi2_of(noisy, totals)
+    totals_ratio = held_out_totals(noisy, shrunk, area, seed=seed)
+    smooth_totals = chi2 <= most and totals_ratio < 1
     evidence: dict[str, Any] = {
         "held_out_ratio": ratio,
         "held_out_ratio_stddev": error,
         "chi2_totals": chi2,
+        "chi2_totals_most": most,
         "held_out_ratio_totals": totals_ratio,
         "totals_shrunk": smooth_totals,
         "used": ratio < 1,
@@ -91,21 +94,31 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     result = ds.assign_attrs({SHRINKAGE: json.dumps(evidence)})
     if not ratio < 1:
         return add_history(result, "shrink refused")
-    if not smooth_totals:
-        totals, noise = noisy.counts, noisy.scale * noisy.counts
+    if smooth_totals:
+        squares = total_errors(noisy, shrunk, area, totals, seed=seed)
+        # A smooth map is no guide to how rough the specimen is, held-out noise is.
+        seen = totals_ratio * noisy.scale * noisy.counts.sum(dtype=float)
+        total_stddev = np.sqrt(squares * max(seen / squares.sum(), 1))
+    else:
+        totals, total_stddev = noisy.counts, np.sqrt(noisy.scale * noisy.counts)
     every = np.full(ds[COMPONENT_MAP.name].shape, np.nan, np.float32)
+    stddev = every.copy()
     of_counts = np.divide(totals, noisy.counts, out=np.zeros_like(g), where=filled)
     every[kept[0]] = maps[0] * of_counts
     every[kept[1:]] = np.moveaxis(shrunk.values @ noisy.back, -1, 0) * g * of_counts
-    share = lost_share(noisy, shrunk, area)
-    effective = noisy.counts / np.where(share > 0, share, 1)
+    errors = profile_errors(noisy, shrunk, area, seed=seed)
+    # Errors of rotated profiles are taken for independent.
+    stddev[kept[0]] = maps[0] * np.divide(
+        total_stddev, noisy.counts, out=np.zeros_like(g), where=filled
+    )
+    stddev[kept[1:]] = np.moveaxis(np.sqrt(errors @ noisy.back**2), -1, 0) * g * of_counts
     signal = np.full(len(every), np.nan)
     signal[kept] = signal_kept(noisy, shrunk)
     result = result.assign(
         {
             COMPONENT_MAP_SHRUNK.name: COMPONENT_MAP_SHRUNK.array(every),
-            EFFECTIVE_COUNTS.name: EFFECTIVE_COUNTS.array(effective.astype(np.float32)),
-            TOTAL_STDDEV.name: TOTAL_STDDEV.array(np.sqrt(noise).astype(np.float32)),
+            COMPONENT_MAP_SHRUNK_STDDEV.name: COMPONENT_MAP_SHRUNK_STDDEV.array(stddev),
+            TOTAL_STDDEV.name: TOTAL_STDDEV.array(total_stddev.astype(np.float32)),
             COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(signal),
         }
     )

@@ -1,14 +1,14 @@
 """Whether shrinkage helps on these data: its error on counts that it has not seen.
 
 The counts are thinned into halves A and B, independent Poisson measurements (see
-`edxdenoise.thin`). Scores are linear in the counts, so that profiles c_A and c_B follow without a
-new decomposition, each with twice the variance of c, which is known. With c^_A the profiles of A
-after shrinkage,
+`edxdenoise.thin`). Profiles are means over counts, so that c_A and c_B follow without a new
+decomposition: n c = n_A c_A + n_B c_B, with the variance of c times n / n_A and n / n_B. With c^_A
+the profiles of A after shrinkage,
 
-    sum_i n_i ((c^_iA - c_iB)^2 - var_iB)
+    sum_i n_iB ((c^_iA - c_iB)^2 - var_iB)
 
 is an unbiased estimate of the error of c^_A, whatever the truth, and that of c_A itself is known:
-sum_i n_i var_iA. Their ratio is below 1 where shrinkage helps. Counts that are not whole cannot be
+sum_i n_iB var_iA. Their ratio is below 1 where shrinkage helps. Counts that are not whole cannot be
 thinned; normal noise of the known variance, added to c for A and taken off for B, does the same (N.
 L. Oliveira, J. Lei and R. J. Tibshirani, arXiv:2111.09447).
 """
@@ -42,6 +42,8 @@ from edxdenoise.shrinkage.profiles import Profiles
 
 # Blocks of rows whose scatter gives the error of the ratio.
 _PARTS = 20
+# t: the less, the nearer to the full dose, and the less sure.
+_ADDED = 0.5
 
 
 def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[float, float]:
@@ -56,22 +58,18 @@ def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[f
     seed : int
         Of the split.
     """
-    values = noisy.values.astype(float)
     if ds[COUNTS.name].dtype.kind == "u":
-        found = _half(ds, noisy, seed)
+        half, other = _halves(ds, noisy, seed)
     else:
         random = np.random.default_rng(seed)
-        found = values + np.sqrt(noisy.variance) * random.standard_normal(values.shape)
-    held_out = 2 * values - found
-    half = replace(
-        noisy,
-        values=found.astype(np.float32),
-        variance=2 * noisy.variance,
-        counts=noisy.counts / 2,
-    )
+        noise = np.sqrt(noisy.variance) * random.standard_normal(noisy.values.shape)
+        counts = noisy.counts / 2
+        half, other = (
+            _part(noisy, (noisy.values + e) * counts[..., None], counts) for e in (noise, -noise)
+        )
     shrunk = shrink_profiles(half, area_numbers(ds))
-    weights = noisy.counts[..., None].astype(float)
-    error = weights * ((shrunk.values - held_out) ** 2 - half.variance)
+    weights = np.where(half.counts > 0, other.counts, 0)[..., None].astype(float)
+    error = weights * ((shrunk.values - other.values) ** 2 - other.variance)
     plain = weights * half.variance
     parts = [
         (part.sum(), whole.sum())
@@ -90,24 +88,49 @@ def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[f
 def held_out_totals(noisy: Profiles, shrunk: Shrunk, area: np.ndarray, *, seed: int = 0) -> float:
     """Error of shrunk totals over that of the totals as they are.
 
-    Totals are counts enough for normal noise: see the module.
+    Totals are counts enough for normal noise: with e of their variance, n + t e and n - e / t are
+    independent. With t = 1/2 the first has an eighth more noise than n, and what is right for it is
+    right for n.
+
+    Returns
+    -------
+    float
+        Mean square error of shrunk totals over the variance of the totals.
     """
     random = np.random.default_rng([seed, 1])
     noise = np.sqrt(noisy.scale * noisy.counts) * random.standard_normal(noisy.counts.shape)
-    found, held_out = noisy.counts + noise, noisy.counts - noise
-    totals = shrink_totals(noisy, shrunk, area, found, spread=2)[0]
-    variance = 2 * noisy.scale * noisy.counts.sum(dtype=float)
-    error = ((totals - held_out) ** 2)[noisy.counts > 0].sum(dtype=float) - variance
-    return float(error / variance)
+    found, held_out = noisy.counts + _ADDED * noise, noisy.counts - noise / _ADDED
+    totals = shrink_totals(noisy, shrunk, area, found, spread=1 + _ADDED**2)
+    variance = noisy.scale * noisy.counts.sum(dtype=float)
+    square = ((totals - held_out) ** 2)[noisy.counts > 0].sum(dtype=float)
+    return float(square / variance - (1 + 1 / _ADDED**2))
 
 
-def _half(ds: xr.Dataset, noisy: Profiles, seed: int) -> np.ndarray:
-    """Rotated profiles of half of the counts, twice, shape (y, x, k)."""
+def _halves(ds: xr.Dataset, noisy: Profiles, seed: int) -> tuple[Profiles, Profiles]:
+    """Rotated profiles of either half of the counts."""
     blocks = ds if is_lazy(ds) else chunk(ds)
     counts = thin(blocks[[COUNTS.name]], seed=seed)[0][COUNTS.name].data
     g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
     loadings = np.linalg.inv(noisy.back).T @ ds[COMPONENT_SPECTRUM.name].values[kept] / h
-    weights = da.asarray(g).rechunk(counts.chunks[:2])
-    (scores,) = compute(project(counts, weights, da.asarray(loadings)))
-    return 2 * np.moveaxis(scores, 0, -1) / g[..., None]
+    # A row of ones for the totals.
+    rows = da.asarray(np.vstack([loadings, np.ones_like(h)]))
+    (sums,) = compute(project(counts, da.asarray(g).rechunk(counts.chunks[:2]), rows))
+    sums = np.moveaxis(sums * g, 0, -1)
+    above, counts = sums[..., :-1], np.round(sums[..., -1])
+    everything = noisy.values * noisy.counts[..., None]
+    return _part(noisy, above, counts), _part(noisy, everything - above, noisy.counts - counts)
+
+
+def _part(noisy: Profiles, sums: np.ndarray, counts: np.ndarray) -> Profiles:
+    """Profiles of a part of the counts, by their sums over the counts of each pixel."""
+    below = counts[..., None].astype(float)
+    filled = below > 0
+    share = np.divide(noisy.counts[..., None], below, out=np.zeros_like(below), where=filled)
+    values = np.divide(sums, below, out=np.zeros(sums.shape), where=filled)
+    return replace(
+        noisy,
+        values=values.astype(np.float32),
+        variance=(noisy.variance * share).astype(np.float32),
+        counts=counts.astype(np.float32),
+    )
