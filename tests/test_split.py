@@ -55,7 +55,8 @@ def test_estimated_correlation_is_the_true_one(cell, monkeypatch):
     monkeypatch.setattr(split, "_INVISIBLE", 0.0)
     monkeypatch.setattr(split, "_VISIBLE", 1.0)
     ds, r = decomposed(*cell)
-    estimate = split_probability(ds, seed=1)
+    # A single split of few counts may be off by a tenth.
+    estimate = np.mean([split_probability(ds, seed=seed) for seed in range(3)], axis=0)
     np.testing.assert_allclose(estimate[r > 0.4], r[r > 0.4], atol=0.1)
     assert (estimate[r < 0.05] < 0.1).all()
 
@@ -76,8 +77,9 @@ def test_pure_noise_keeps_component_1_only(counts, seed):
 @pytest.mark.parametrize("weighting", ["poisson", "none"])
 def test_phases_are_found_whatever_the_weighting(weighting):
     ds = pca(weight(phases(counts=500), weighting=weighting), components=10)
-    ds = select(ds, selector="split")
-    np.testing.assert_array_equal(ds.component_keep, [1] * 3 + [0] * 7)
+    # One split in ten takes one noise component for a signal.
+    kept = [select(ds, selector="split", seed=seed).component_keep for seed in range(5)]
+    np.testing.assert_array_equal(np.median(kept, axis=0), [1] * 3 + [0] * 7)
 
 
 @pytest.mark.parametrize("chunks", [{"y": 5}, {"y": 1}, {"x": 6}, {"y": 7, "energy": 9}], ids=str)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.preprocess import thin
+from edxdenoise.preprocess import hold_out, thin
 
 FRACTIONS = (0.1, 0.5, 0.75)
 
@@ -112,3 +112,14 @@ def test_history_says_which_part():
     a, b = thin(cube(np.ones((3, 3, 3), np.uint8)), fraction=0.25, seed=3)
     assert a.history == "thin fraction=0.25 seed=3 part=A"
     assert b.history.endswith("part=B")
+
+
+def test_a_part_is_thinned_anew():
+    """With the same seed again: the random numbers that made a part must not split it."""
+    ds = cube(np.random.default_rng(0).poisson(20, (12, 10, 50)))
+    part, _ = thin(ds, seed=0)
+    again, rest = thin(part, seed=0)
+    counts = np.array([float(each.counts.sum()) for each in (again, rest)])
+    assert abs(counts[0] - counts[1]) < 5 * np.sqrt(counts.sum())
+    held, _ = hold_out(part, 0, folds=2, seed=0)
+    assert abs(2 * float(held.counts.sum()) - counts.sum()) < 5 * np.sqrt(counts.sum())

@@ -9,7 +9,7 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import ParameterError
-from edxdenoise.preprocess.thin import split_counts
+from edxdenoise.preprocess.thin import row_random, split_counts
 from edxdenoise.schema import COUNTS, validate
 
 # Counts up to here are told apart by random bits: as many bits per count as folds have digits.
@@ -29,8 +29,7 @@ def fold_rows(
     counts : array of unsigned integers, shape (y, x, energy)
         Whole rows along x.
     rows : array, shape (y,)
-        Number of each row in the map: it seeds the row, so that the result does not depend on
-        how the map is cut into blocks.
+        Number of each row in the map, for `row_random`.
     number : int
         From 0 to ``folds - 1``.
     folds : {2, 4, 8, 16}
@@ -45,7 +44,7 @@ def fold_rows(
     digits = folds.bit_length() - 1
     fold = np.empty_like(counts)
     for own, part, row in zip(counts, fold, rows):
-        random = np.random.default_rng([seed, int(row)])
+        random = row_random(own, row, seed)
         mask = ((1 << np.minimum(own, _BITS)) - 1).astype(np.uint8)
         for digit in range(digits):
             bits = np.frombuffer(random.bytes(own.size), np.uint8).reshape(own.shape)

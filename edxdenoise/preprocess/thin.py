@@ -32,8 +32,7 @@ def thin_rows(counts: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
     counts : array of unsigned integers, shape (y, x, energy)
         Whole rows along x.
     rows : array, shape (y,)
-        Number of each row in the map: it seeds the row, so that the result does not depend on
-        how the map is cut into blocks.
+        Number of each row in the map, for `row_random`.
     fraction : float
         Probability that a count is kept.
     seed : int
@@ -45,13 +44,22 @@ def thin_rows(counts: np.ndarray, rows: np.ndarray, fraction: float, seed: int) 
     """
     kept = np.empty_like(counts)
     for own, part, row in zip(counts, kept, rows):
-        random = np.random.default_rng([seed, int(row)])
+        random = row_random(own, row, seed)
         bits = _random_bits(random, own.shape, fraction)
         mask = (1 << np.minimum(own, _BITS)) - 1
         part[:] = np.bitwise_count(bits & mask.astype(np.uint8))
         many = own > _BITS
         part[many] = random.binomial(own[many].astype(np.int64), fraction)
     return kept
+
+
+def row_random(counts: np.ndarray, row: int, seed: int) -> np.random.Generator:
+    """Random numbers for one row of pixels, however the map is cut into blocks.
+
+    They depend on its counts: of the same numbers, a part thinned again would not be split at
+    random.
+    """
+    return np.random.default_rng([seed, int(row), int(counts.sum(dtype=np.uint64))])
 
 
 def split_counts(
