@@ -36,6 +36,8 @@ _STATISTIC_MAPS, _TRANSFORMS = 14, 8
 # worker holds a few copies.
 TILE_VALUES = 8_000_000
 _TILE_COPIES = 6
+# Maps that averaging over like pixels works on: some fourteen for each of seven kept components.
+_SHRINK_MAPS = 100
 # What Python and the libraries take by themselves.
 _PROGRAM = 350_000_000
 
@@ -289,10 +291,12 @@ def memory_needed(
     components: int = 100,
     workers: int | None = None,
     neighbours: bool = False,
+    shrink: bool = False,
 ) -> MemoryNeed:
     """Memory for denoising a cube of this shape (y, x, energy) and bytes per count.
 
-    With `neighbours`, components are looked for in tiles with their surroundings.
+    With `neighbours`, components are looked for in tiles with their surroundings; with `shrink`,
+    maps are averaged over like pixels.
 
     Examples
     --------
@@ -305,7 +309,11 @@ def memory_needed(
     # The maps once as computed, once more while they are put together, or what the spatial
     # statistic needs beside them; a Gram matrix for each worker, its running sum and the
     # eigensolver's copy, in 64 bits.
-    maps = components + max(components, _STATISTIC_MAPS + _TRANSFORMS * workers)
+    beside = [components, _STATISTIC_MAPS + _TRANSFORMS * workers]
+    if shrink:
+        # Shrunk maps, their errors, and what is worked on.
+        beside.append(2 * components + _SHRINK_MAPS)
+    maps = components + max(beside)
     held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
     if neighbours:
         # Two sums for every worker, and two while they are added up.

@@ -110,8 +110,15 @@ def run_recipe(
             if recipe.lines:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            near = chosen.decomposition == "pca" and chosen.subspace != "pixel"
-            ds = _block(ds, components, memory_limit, workers, neighbours=near)
+            pca = chosen.decomposition == "pca"
+            ds = _block(
+                ds,
+                components,
+                memory_limit,
+                workers,
+                neighbours=pca and chosen.subspace != "pixel",
+                shrink=pca and chosen.shrink and chosen.weighting == "poisson",
+            )
             found = survey(ds)
         ds = denoise(ds, chosen, found=found, progress=progress)
         if recipe.lines:
@@ -274,6 +281,7 @@ def _block(
     workers: int | None,
     *,
     neighbours: bool = False,
+    shrink: bool = False,
 ) -> xr.Dataset:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
@@ -285,6 +293,7 @@ def _block(
         components=components,
         workers=workers,
         neighbours=neighbours,
+        shrink=shrink,
     )
     check_memory(need.streamed, limit, "this job")
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)

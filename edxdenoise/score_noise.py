@@ -37,7 +37,7 @@ _SMOOTHING = 1.0  # pixels
 # A smoothed model can fall to nothing between counts; no pixel is as sure as that.
 _LEAST_VARIANCE = 0.05
 # Overfitting differs from component to component by less than this.
-_MOST_SCALE = 1.25
+MOST_SCALE = 1.25
 _LATER = 12  # components looked at for the scale
 # The median neighbour statistic of independent noise is 0 within .3; of smoothed maps, 200.
 _CORRELATED = 3.0
@@ -75,7 +75,7 @@ class ScoreNoise:
         """
         expected = self.poisson_variance(index)
         seen = noise_scale(self.maps[index], expected)
-        return expected * np.float32(min(seen, _MOST_SCALE * self.scale))
+        return expected * np.float32(min(seen, MOST_SCALE * self.scale))
 
     def poisson_variance(self, index: int) -> np.ndarray:
         """The same before it is scaled to what neighbouring pixels show."""
@@ -152,14 +152,12 @@ def smoothed_profiles(maps: np.ndarray, g: np.ndarray, filled: np.ndarray) -> np
     return profiles
 
 
-def noise_scale(score: np.ndarray, variance: np.ndarray, most: float = np.inf) -> float:
+def noise_scale(score: np.ndarray, variance: np.ndarray) -> float:
     """By how much the noise really seen, between neighbours, exceeds the variance expected.
 
     Parameters
     ----------
     score, variance : array, shape (y, x)
-    most : float
-        Standard deviations beyond which a difference is a step of the signal, and left out.
 
     Examples
     --------
@@ -171,9 +169,8 @@ def noise_scale(score: np.ndarray, variance: np.ndarray, most: float = np.inf) -
     z = score / np.sqrt(np.where(valid, variance, np.inf))
     total, number = 0.0, 0
     for first, second in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        step = z[first] - z[second]
-        both = valid[first] & valid[second] & (np.abs(step) <= most * np.sqrt(2))
-        step *= both
+        both = valid[first] & valid[second]
+        step = (z[first] - z[second]) * both
         total += float(np.vdot(step, step))
         number += int(np.count_nonzero(both))
     # Not a median: the noise of few counts is spiky, and its variance lies in the spikes.

@@ -50,6 +50,7 @@ def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[s
         components=components,
         workers=workers,
         neighbours=True,
+        shrink=True,
     )
     return {"cube": need.cube, "at_least": need.streamed, "at_best": need.in_memory}
 

@@ -18,12 +18,13 @@ from edxdenoise.preprocess import weight
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COMPONENT_KEEP
+from edxdenoise.score_noise import score_noise
 from edxdenoise.selection import select
 from edxdenoise.shrinkage import shrink, shrink_report
 from edxdenoise.shrinkage.bootstrap import profile_errors
-from edxdenoise.shrinkage.estimate import area_rows, shrink_profiles
+from edxdenoise.shrinkage.estimate import area_rows, shrink_profiles, shrink_totals
 from edxdenoise.shrinkage.means import means, offsets
-from edxdenoise.shrinkage.pilot import pilot
+from edxdenoise.shrinkage.pilot import pilot, pilot_scale
 from edxdenoise.shrinkage.profiles import profiles
 from edxdenoise.shrinkage.trust import held_out_ratio
 
@@ -101,7 +102,7 @@ def test_pilot_has_the_least_true_error(waves):
     def error(smooth):
         return float((counts * (smooth - truth) ** 2).mean())
 
-    smooth, _, _ = pilot(noisy, variance, counts, areas)
+    smooth, _ = pilot(noisy, variance, counts, areas)
     with pytest.MonkeyPatch.context() as patch:
         errors = []
         for scale in module.SCALES[1:]:
@@ -115,8 +116,9 @@ def test_pilot_tells_its_noise():
     counts = rng.poisson(40, (120, 120)).astype(float)
     variance = 20.0 / counts
     noisy = rng.normal(size=counts.shape) * np.sqrt(variance)
-    smooth, noise, scale = pilot(noisy, variance, counts, [slice(0, 120)])
-    assert scale == 4.0
+    areas = [slice(0, 120)]
+    assert pilot_scale(noisy, variance, counts, areas) == 4.0
+    smooth, noise = pilot(noisy, variance, counts, areas)
     assert np.mean(smooth**2 / noise) == pytest.approx(1, abs=0.25)
 
 
@@ -208,10 +210,11 @@ def two_phases(counts=300):
     spectra = 1 + 10 * np.exp(-0.5 * ((np.arange(60) - np.array([[20], [24]])) / 3) ** 2)
     spectra *= counts / spectra.sum(axis=1, keepdims=True)
     expected = np.where(inside, spectra[0], spectra[1])
-    ds = select(pca(weight(cube(rng.poisson(expected))), components=4), keep="1-2")
+    ds = select(pca(weight(cube(rng.poisson(expected))), components=20), keep="1-2")
     g, h = ds.weight_pixel.values, ds.weight_energy.values
     loadings = ds.component_spectrum.values[:2]
-    noisy = profiles(ds.component_map.values[:2], loadings, g, h, np.ones(g.shape, bool))
+    most = score_noise(ds).scale
+    noisy = profiles(ds.component_map.values[:2], loadings, g, h, np.ones(g.shape, bool), most)
     truth = (expected / h @ loadings[1:].T) / counts @ np.linalg.inv(noisy.back)
     return ds, noisy, truth
 
@@ -271,6 +274,18 @@ def test_rough_specimen_keeps_its_totals(roughness):
     assert max(report["chi2_totals"], report["held_out_ratio_totals"]) > 1
     assert not report["totals_shrunk"]
     np.testing.assert_allclose(shrunk_totals(found), ds.counts.values.sum(2), rtol=1e-3)
+
+
+def test_bands_change_nothing(monkeypatch):
+    _, noisy, _ = two_phases()
+    area = np.repeat([1, 2], [25, 35])
+    whole = shrink_profiles(noisy, area)
+    totals = shrink_totals(noisy, whole, area, noisy.counts)
+    monkeypatch.setattr(sys.modules["edxdenoise.shrinkage.bands"], "_PIXELS", 70 * 7)
+    banded = shrink_profiles(noisy, area)
+    for ours, theirs in zip((whole.values, whole.variance, whole.own), vars(banded).values()):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(totals, shrink_totals(noisy, whole, area, noisy.counts), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -44,16 +44,19 @@ def profile_errors(
         Of the noise that is added.
     """
     random = np.random.default_rng([seed, 2])
-    deviation = np.sqrt(noisy.variance)
-    square = np.zeros_like(shrunk.values, dtype=float)
+    square = np.zeros_like(shrunk.values)
     for _ in range(_DRAWS):
-        noise = deviation * random.standard_normal(deviation.shape, dtype=np.float32)
-        again = shrink_profiles(replace(noisy, values=shrunk.values + noise), area)
-        square += (again.values - shrunk.values) ** 2 / _DRAWS
+        draw = random.standard_normal(square.shape, np.float32)
+        draw *= np.sqrt(noisy.variance)
+        draw += shrunk.values
+        error = shrink_profiles(replace(noisy, values=draw), area).values
+        error -= shrunk.values
+        error *= error
+        square += error
     for k in range(square.shape[2]):
-        square[..., k] = _nearby(square[..., k], noisy.counts, area)
+        square[..., k] = _nearby(square[..., k] / _DRAWS, noisy.counts, area)
     # Errors reach over many pixels: two draws may be low by chance, the noise of a mean is not.
-    return np.maximum(square, shrunk.variance)
+    return np.maximum(square, shrunk.variance, out=square)
 
 
 def total_errors(

@@ -18,8 +18,10 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.schema import COORD_AREA, DIM_Y
-from edxdenoise.shrinkage.means import means
-from edxdenoise.shrinkage.pilot import pilot
+from edxdenoise.shrinkage.bands import bands
+from edxdenoise.shrinkage.means import REACH, means
+from edxdenoise.shrinkage.pilot import REACH as PILOT_REACH
+from edxdenoise.shrinkage.pilot import pilot, pilot_scale
 from edxdenoise.shrinkage.profiles import Profiles
 
 # Share of the pixels of one material that are averaged as alike. Thickness goes up and down where
@@ -48,20 +50,29 @@ class Shrunk:
 
 def shrink_profiles(noisy: Profiles, area: np.ndarray) -> Shrunk:
     """Pilot, means, and means of the same guided by the means."""
+    rows, columns, depth = noisy.values.shape
     areas = area_rows(area)
-    guide, noise = np.empty_like(noisy.values), np.ones_like(noisy.values)
-    for k in range(noisy.values.shape[2]):
-        smooth, variance, _ = pilot(
-            noisy.values[..., k], noisy.variance[..., k], noisy.counts, areas
-        )
-        guide[..., k], noise[..., k] = smooth, variance
-    values, variance, own = noisy.values, noisy.variance, np.ones(area.shape)
-    for _ in range(2):
-        values, variance, own = means(
-            guide, noise, noisy.values, noisy.variance, noisy.counts, area, _ALIKE
-        )
-        guide, noise = values, variance
-    return Shrunk(values, variance, own)
+    scales = [
+        pilot_scale(noisy.values[..., k], noisy.variance[..., k], noisy.counts, areas)
+        for k in range(depth)
+    ]
+    result = Shrunk(
+        np.empty_like(noisy.values), np.empty_like(noisy.variance), np.empty_like(noisy.counts)
+    )
+    for band, around, inside in bands(rows, columns, PILOT_REACH + 2 * REACH):
+        part, numbers = noisy.rows(around), area[around]
+        guide, noise = np.empty_like(part.values), np.empty_like(part.variance)
+        for k, scale in enumerate(scales):
+            guide[..., k], noise[..., k] = pilot(
+                part.values[..., k], part.variance[..., k], part.counts, area_rows(numbers), scale
+            )
+        for _ in range(2):
+            guide, noise, own = means(
+                guide, noise, part.values, part.variance, part.counts, numbers, _ALIKE
+            )
+        for whole, piece in zip((result.values, result.variance, result.own), (guide, noise, own)):
+            whole[band] = piece[inside]
+    return result
 
 
 def shrink_totals(
@@ -88,17 +99,25 @@ def shrink_totals(
     # Of Poisson counts the variance is what is expected: counts smoothed by some pixels.
     expected = pilot(noisy.counts, noisy.counts, filled, area_rows(area))[0]
     variance = (spread * np.maximum(expected, 1)).astype(np.float32)
-    smooth, noise, _ = pilot(totals, variance, filled, area_rows(area))
-    mean, *_ = means(
-        np.concatenate([shrunk.values, smooth[..., None]], axis=2, dtype=np.float32),
-        np.concatenate([shrunk.variance, noise[..., None]], axis=2, dtype=np.float32),
-        totals.astype(np.float32)[..., None],
-        variance[..., None],
-        filled,
-        area,
-        _ALIKE_TOTALS,
-    )
-    return mean[..., 0]
+    guide, noise = pilot(totals, variance, filled, area_rows(area))
+    totals = totals.astype(np.float32)
+    result = np.empty_like(totals)
+    for band, around, inside in bands(len(totals), totals.shape[1], REACH):
+        mean, *_ = means(
+            _joined(shrunk.values[around], guide[around]),
+            _joined(shrunk.variance[around], noise[around]),
+            totals[around, :, None],
+            variance[around, :, None],
+            filled[around],
+            area[around],
+            _ALIKE_TOTALS,
+        )
+        result[band] = mean[inside, :, 0]
+    return result
+
+
+def _joined(profiles: np.ndarray, one: np.ndarray) -> np.ndarray:
+    return np.concatenate([profiles, one[..., None]], axis=2, dtype=np.float32)
 
 
 def chi2_of(noisy: Profiles, totals: np.ndarray) -> tuple[float, float]:

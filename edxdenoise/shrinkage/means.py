@@ -20,6 +20,7 @@ from scipy.stats import chi2
 
 # All pixels as near as this along y and x, and beyond every third as far as that.
 _NEAR, _FAR, _STEP = 8, 18, 3
+REACH = _FAR
 
 
 @cache

@@ -16,12 +16,14 @@ from scipy.ndimage import correlate1d
 
 SCALES = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # pixels; 0 leaves the map as it is
 _TRUNCATE = 3.0
+# Pixels that the widest reaches.
+REACH = int(_TRUNCATE * SCALES[-1] + 0.5)
 
 
-def pilot(
+def pilot_scale(
     values: np.ndarray, variance: np.ndarray, weights: np.ndarray, areas: list[slice]
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Smooth one map as much as its noise asks for.
+) -> float:
+    """Width in pixels of the Gaussian with the least estimated error; 0 for the map as it is.
 
     Parameters
     ----------
@@ -31,16 +33,8 @@ def pilot(
         Counts of the pixels; 0 where there is nothing to average.
     areas : list of slice
         Rows of the stacked maps, which are no neighbours of one another.
-
-    Returns
-    -------
-    smooth, variance : array, shape (y, x)
-        The pilot and the variance of its noise.
-    scale : float
-        The width chosen, in pixels.
     """
-    best = values, variance, 0.0
-    least = float((weights * variance).sum(dtype=float))
+    risks = [float((weights * variance).sum(dtype=float))]
     for scale in SCALES[1:]:
         line = gaussian_line(scale)
         below = filtered(weights, line, areas)
@@ -48,12 +42,40 @@ def pilot(
         smooth = filtered(weights * values, line, areas) / below
         own = line[len(line) // 2] ** 2 * weights / below
         risk = (smooth - values) ** 2 - variance + 2 * variance * own
-        total = float((weights * risk).sum(dtype=float))
-        if total < least:
-            least = total
-            noise = filtered(weights**2 * variance, line**2, areas) / below**2
-            best = smooth, noise, scale
-    return best
+        risks.append(float((weights * risk).sum(dtype=float)))
+    return SCALES[int(np.argmin(risks))]
+
+
+def pilot(
+    values: np.ndarray,
+    variance: np.ndarray,
+    weights: np.ndarray,
+    areas: list[slice],
+    scale: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth one map as much as its noise asks for.
+
+    Parameters
+    ----------
+    values, variance, weights, areas
+        As in `pilot_scale`.
+    scale : float, optional
+        Width in pixels, if known already.
+
+    Returns
+    -------
+    smooth, variance : array, shape (y, x)
+        The pilot and the variance of its noise.
+    """
+    if scale is None:
+        scale = pilot_scale(values, variance, weights, areas)
+    if scale == 0:
+        return values, variance
+    line = gaussian_line(scale)
+    below = filtered(weights, line, areas)
+    below = np.where(below > 0, below, 1)
+    smooth = filtered(weights * values, line, areas) / below
+    return smooth, filtered(weights**2 * variance, line**2, areas) / below**2
 
 
 def gaussian_line(scale: float) -> np.ndarray:

@@ -15,21 +15,18 @@ weights are the roots of totals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
 
-from edxdenoise.score_noise import noise_scale, smoothed_profiles
+from edxdenoise.score_noise import MOST_SCALE, noise_scale, smoothed_profiles
+from edxdenoise.shrinkage.bands import bands
 
 # A smoothed model can fall to nothing between counts; no pixel is as sure as that.
 _LEAST_VARIANCE = 0.05
 # Share of the noise that a mean square is taken to hold, at most: pixels of two counts.
 _MOST_TAKEN = 0.5
-# Share of the largest noise seen below which a profile is empty.
-_EMPTY = 1e-6
-# Standard deviations beyond which neighbours differ by more than noise.
-_STEP = 4.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,15 @@ class Profiles:
     back: np.ndarray
     scale: float
 
+    def rows(self, rows: slice) -> Profiles:
+        """The same of some rows."""
+        return replace(
+            self,
+            values=self.values[rows],
+            variance=self.variance[rows],
+            counts=self.counts[rows],
+        )
+
 
 def profiles(
     maps: np.ndarray,
@@ -76,39 +82,39 @@ def profiles(
     filled : array of bool, shape (y, x)
         Pixels that hold counts.
     scale : float
-        By how much about the noise exceeds that of Poisson counts.
+        By how much the noise of later components exceeds that of Poisson counts.
     """
-    counts = np.where(filled, g**2, 0)
-    total = counts.sum()
-    model = smoothed_profiles(maps.astype(np.float32), g, filled)
-    others = spectra[1:]
-    transfer = np.einsum("mj,kj,lj->mkl", spectra / h, others, others, optimize=True)
-    values = np.moveaxis(np.where(filled, maps[1:] / g, 0), 0, -1).astype(np.float64)
-    centred = values - np.tensordot(counts, values, axes=2) / total
-    weighted = centred * counts[..., np.newaxis]
-    variation = np.tensordot(weighted, centred, axes=((0, 1), (0, 1))) / filled.sum()
+    rows, columns = filled.shape
+    counts = np.where(filled, g**2, 0).astype(np.float32)
+    total = counts.sum(dtype=float)
+    others, inverse = spectra[1:], np.where(filled, 1 / g, 0).astype(np.float32)
+    values = np.empty((rows, columns, len(others)), np.float32)
+    first, second = np.zeros(len(others)), np.zeros((len(others), len(others)))
+    for band, *_ in bands(rows, columns):
+        part = np.moveaxis(maps[1:, band] * inverse[band], 0, -1).astype(float)
+        weighted = part * counts[band, :, np.newaxis]
+        first += weighted.sum(axis=(0, 1))
+        second += np.tensordot(weighted, part, axes=((0, 1), (0, 1)))
+        values[band] = part
+    variation = (second - np.outer(first, first) / total) / filled.sum()
     rotation = scipy.linalg.eigh(variation)[1][:, ::-1] * np.sqrt(total)
-    values = values @ rotation
-    own = np.einsum("mkl,kq,lq->mq", transfer, rotation, rotation)
-    squares = np.moveaxis(values**2, -1, 0) * g
-    *squares, below = smoothed_profiles(np.concatenate([squares, [1 / g]]), g, filled)
+    for band, *_ in bands(rows, columns):
+        values[band] = values[band] @ rotation
+    transfer = np.einsum("mj,kj,lj->mkl", spectra / h, others, others, optimize=True)
+    own = np.einsum("mkl,kq,lq->mq", transfer, rotation, rotation).astype(np.float32)
+    model = smoothed_profiles(maps.astype(np.float32, copy=False), g, filled)
     # The mean square of c has 1/n of its noise in it, with n that of the pixels nearby.
-    per_count = np.tensordot(model, own, axes=(0, 0)) - np.stack(squares, axis=-1)
-    per_count /= 1 - np.minimum(below, _MOST_TAKEN)[..., np.newaxis]
-    per_count = np.maximum(per_count, _LEAST_VARIANCE)
-    variance = np.divide(
-        per_count, counts[..., np.newaxis], out=np.zeros_like(per_count), where=filled[..., None]
-    )
-    # Small steps of the signal raise that of strong components; the least shows the noise.
-    # Components of a rare channel have hardly a count, and show nothing.
-    seen = np.array(
-        [noise_scale(values[..., k], scale * variance[..., k], _STEP) for k in range(len(others))]
-    )
-    scale *= float(seen[seen > _EMPTY * seen.max()].min())
-    return Profiles(
-        values.astype(np.float32),
-        (variance * scale).astype(np.float32),
-        counts.astype(np.float32),
-        np.linalg.inv(rotation),
-        scale,
-    )
+    taken = smoothed_profiles(inverse[np.newaxis], g, filled)[0]
+    taken = 1 - np.minimum(taken, _MOST_TAKEN)
+    variance = np.empty_like(values)
+    for k in range(len(others)):
+        square = (values[..., k] ** 2 * np.where(filled, g, 0))[np.newaxis]
+        per_count = np.tensordot(own[:, k], model, axes=1)
+        per_count -= smoothed_profiles(square, g, filled)[0]
+        per_count = np.maximum(per_count / taken, _LEAST_VARIANCE)
+        variance[..., k] = per_count * inverse**2
+    # Kept components may have a little less noise than later ones; steps of the signal raise it.
+    seen = [noise_scale(values[..., k], variance[..., k]) for k in range(len(others))]
+    scale *= float(np.clip(min(seen) / scale, 1 / MOST_SCALE, 1))
+    variance *= np.float32(scale)
+    return Profiles(values, variance, counts, np.linalg.inv(rotation), scale)

@@ -24,6 +24,7 @@ from edxdenoise.schema import (
     validate,
 )
 from edxdenoise.score_noise import score_noise
+from edxdenoise.shrinkage.bands import bands
 from edxdenoise.shrinkage.bootstrap import profile_errors, total_errors
 from edxdenoise.shrinkage.estimate import (
     Shrunk,
@@ -76,8 +77,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     maps = ds[COMPONENT_MAP.name].values[kept]
     spectra = ds[COMPONENT_SPECTRUM.name].values[kept]
     noisy = profiles(maps, spectra, g, h, filled, score_noise(ds).scale)
-    shrunk = shrink_profiles(noisy, area)
     ratio, error = held_out_ratio(ds, noisy, seed=seed)
+    shrunk = shrink_profiles(noisy, area)
     totals = shrink_totals(noisy, shrunk, area, noisy.counts)
     chi2, most = chi2_of(noisy, totals)
     totals_ratio = held_out_totals(noisy, shrunk, area, seed=seed)
@@ -105,13 +106,15 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     stddev = every.copy()
     of_counts = np.divide(totals, noisy.counts, out=np.zeros_like(g), where=filled)
     every[kept[0]] = maps[0] * of_counts
-    every[kept[1:]] = np.moveaxis(shrunk.values @ noisy.back, -1, 0) * g * of_counts
     errors = profile_errors(noisy, shrunk, area, seed=seed)
-    # Errors of rotated profiles are taken for independent.
     stddev[kept[0]] = maps[0] * np.divide(
         total_stddev, noisy.counts, out=np.zeros_like(g), where=filled
     )
-    stddev[kept[1:]] = np.moveaxis(np.sqrt(errors @ noisy.back**2), -1, 0) * g * of_counts
+    scale = (g * of_counts).astype(np.float32)
+    for number, back in zip(kept[1:], noisy.back.T.astype(np.float32)):
+        every[number] = (shrunk.values @ back) * scale
+        # Errors of rotated profiles are taken for independent.
+        stddev[number] = np.sqrt(errors @ back**2) * scale
     signal = np.full(len(every), np.nan)
     signal[kept] = signal_kept(noisy, shrunk)
     result = result.assign(
@@ -136,14 +139,20 @@ def signal_kept(noisy: Profiles, shrunk: Shrunk) -> np.ndarray:
     array, shape (1 + k,)
         NaN where no signal is seen.
     """
-    weights = noisy.counts[..., None].astype(float)
-    raw, smooth = noisy.values @ noisy.back, shrunk.values @ noisy.back
-    # Rotated profiles have independent noise.
-    variance = noisy.variance @ noisy.back**2
-    centre = (weights * raw).sum(axis=(0, 1)) / weights.sum()
-    raw, smooth = raw - centre, smooth - centre
-    both = (weights * (raw * smooth - shrunk.own[..., None] * variance)).sum(axis=(0, 1))
-    all_of_it = (weights * (raw**2 - variance)).sum(axis=(0, 1))
+    depth = noisy.values.shape[2]
+    total = noisy.counts.sum(dtype=float)
+    means, both, all_of_it = np.zeros((2, depth)), np.zeros(depth), np.zeros(depth)
+    for band, *_ in bands(*noisy.counts.shape):
+        part, weights = noisy.rows(band), noisy.counts[band, :, None].astype(float)
+        raw, smooth = part.values @ noisy.back, shrunk.values[band] @ noisy.back
+        # Rotated profiles have independent noise.
+        variance = part.variance @ noisy.back**2
+        means += [(weights * each).sum(axis=(0, 1)) / total for each in (raw, smooth)]
+        own = shrunk.own[band, :, None]
+        both += (weights * (raw * smooth - own * variance)).sum(axis=(0, 1))
+        all_of_it += (weights * (raw**2 - variance)).sum(axis=(0, 1))
+    both -= total * means[0] * means[1]
+    all_of_it -= total * means[0] ** 2
     share = np.divide(both, all_of_it, out=np.full_like(both, np.nan), where=all_of_it > 0)
     return np.concatenate([[1.0], np.clip(share, 0, 1)])
 

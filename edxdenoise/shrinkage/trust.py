@@ -59,25 +59,25 @@ def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[f
         Of the split.
     """
     if ds[COUNTS.name].dtype.kind == "u":
-        half, other = _halves(ds, noisy, seed)
+        half = _half(ds, noisy, seed)
     else:
         random = np.random.default_rng(seed)
-        noise = np.sqrt(noisy.variance) * random.standard_normal(noisy.values.shape)
-        counts = noisy.counts / 2
-        half, other = (
-            _part(noisy, (noisy.values + e) * counts[..., None], counts) for e in (noise, -noise)
-        )
-    shrunk = shrink_profiles(half, area_numbers(ds))
-    weights = np.where(half.counts > 0, other.counts, 0)[..., None].astype(float)
-    error = weights * ((shrunk.values - other.values) ** 2 - other.variance)
-    plain = weights * half.variance
-    parts = [
-        (part.sum(), whole.sum())
-        for part, whole in zip(
-            np.array_split(error, min(_PARTS, len(error))),
-            np.array_split(plain, min(_PARTS, len(plain))),
-        )
-    ]
+        values = random.standard_normal(noisy.values.shape, np.float32)
+        values *= np.sqrt(noisy.variance)
+        values += noisy.values
+        half = replace(noisy, values=values, variance=2 * noisy.variance, counts=noisy.counts / 2)
+    shrunk = shrink_profiles(half, area_numbers(ds)).values
+    parts = []
+    for rows in np.array_split(np.arange(len(shrunk)), min(_PARTS, len(shrunk))):
+        band = slice(rows[0], rows[-1] + 1)
+        whole, first = noisy.rows(band), half.rows(band)
+        counts = (whole.counts - first.counts)[..., None].astype(float)
+        both = (counts > 0) & (first.counts[..., None] > 0)
+        weights = np.where(both, counts, 0)
+        share = whole.counts[..., None] / np.where(both, counts, 1)
+        held_out = share * whole.values - (share - 1) * first.values
+        square = (shrunk[band] - held_out) ** 2 - share * whole.variance
+        parts.append(((weights * square).sum(), (weights * first.variance).sum()))
     above, below = np.array(parts).T
     ratio = above.sum() / below.sum()
     # Of a ratio of sums over parts (W. G. Cochran, Sampling Techniques, 1977, eq. 6.13).
@@ -106,8 +106,8 @@ def held_out_totals(noisy: Profiles, shrunk: Shrunk, area: np.ndarray, *, seed: 
     return float(square / variance - (1 + 1 / _ADDED**2))
 
 
-def _halves(ds: xr.Dataset, noisy: Profiles, seed: int) -> tuple[Profiles, Profiles]:
-    """Rotated profiles of either half of the counts."""
+def _half(ds: xr.Dataset, noisy: Profiles, seed: int) -> Profiles:
+    """Rotated profiles of half of the counts."""
     blocks = ds if is_lazy(ds) else chunk(ds)
     counts = thin(blocks[[COUNTS.name]], seed=seed)[0][COUNTS.name].data
     g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
@@ -116,21 +116,11 @@ def _halves(ds: xr.Dataset, noisy: Profiles, seed: int) -> tuple[Profiles, Profi
     # A row of ones for the totals.
     rows = da.asarray(np.vstack([loadings, np.ones_like(h)]))
     (sums,) = compute(project(counts, da.asarray(g).rechunk(counts.chunks[:2]), rows))
-    sums = np.moveaxis(sums * g, 0, -1)
-    above, counts = sums[..., :-1], np.round(sums[..., -1])
-    everything = noisy.values * noisy.counts[..., None]
-    return _part(noisy, above, counts), _part(noisy, everything - above, noisy.counts - counts)
-
-
-def _part(noisy: Profiles, sums: np.ndarray, counts: np.ndarray) -> Profiles:
-    """Profiles of a part of the counts, by their sums over the counts of each pixel."""
-    below = counts[..., None].astype(float)
-    filled = below > 0
-    share = np.divide(noisy.counts[..., None], below, out=np.zeros_like(below), where=filled)
-    values = np.divide(sums, below, out=np.zeros(sums.shape), where=filled)
-    return replace(
-        noisy,
-        values=values.astype(np.float32),
-        variance=(noisy.variance * share).astype(np.float32),
-        counts=counts.astype(np.float32),
-    )
+    sums *= g.astype(np.float32)
+    *sums, counts = sums
+    # A pixel of a single count has the weight of an empty one, and is taken for empty.
+    counts = np.where(noisy.counts > 0, np.round(counts), 0)
+    inverse = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
+    values = np.stack([each * inverse for each in sums], axis=-1)
+    variance = noisy.variance * (noisy.counts * inverse)[..., None]
+    return replace(noisy, values=values, variance=variance, counts=counts)
