@@ -18,7 +18,6 @@ from edxdenoise.preprocess import weight
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COMPONENT_KEEP
-from edxdenoise.score_noise import score_noise
 from edxdenoise.selection import select
 from edxdenoise.shrinkage import shrink, shrink_report
 from edxdenoise.shrinkage.bootstrap import profile_errors
@@ -213,8 +212,7 @@ def two_phases(counts=300):
     ds = select(pca(weight(cube(rng.poisson(expected))), components=20), keep="1-2")
     g, h = ds.weight_pixel.values, ds.weight_energy.values
     loadings = ds.component_spectrum.values[:2]
-    most = score_noise(ds).scale
-    noisy = profiles(ds.component_map.values[:2], loadings, g, h, np.ones(g.shape, bool), most)
+    noisy = profiles(ds.component_map.values[:2], loadings, g, h, np.ones(g.shape, bool))
     truth = (expected / h @ loadings[1:].T) / counts @ np.linalg.inv(noisy.back)
     return ds, noisy, truth
 
