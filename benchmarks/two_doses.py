@@ -3,20 +3,20 @@
     python benchmarks/two_doses.py [DATA] [--figures FOLDER]
 
 The dacite of the shared data was measured at 22 and at 122 counts per pixel, aligned to the pixel.
-The first is denoised with the components that each selector keeps; its net line maps, scaled to the
+The first is denoised with the components that each selector keeps of PCA, and by the package as it
+is, with neighbours and averages ("denoise"); its net line maps, scaled to the
 dose of the second row by row (both measurements stopped within a sweep: some rows have more), are
 compared with those of the second as it was measured, pixel by pixel. The second has noise of its
 own, whose known variance is taken off the mean squared difference: what is left is the error of the
-denoised map. "better than elbow" is the mean difference of the squared errors of both, in its
+denoised map. "cnn over elbow" is the mean difference of the squared errors of elbow and cnn, in its
 standard errors (pixels taken as independent); above 2 it is no chance.
 
-With --figures, the components that the network keeps of real files are drawn into FOLDER.
+With --figures, the components that the package keeps of real files are drawn into FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import warnings
 from pathlib import Path
 
@@ -38,8 +38,11 @@ PREPARE = Prepare(energy=(0.2, 10.0), rebin_energy=4)
 LINES = ("O_Ka", "Na_Ka", "Mg_Ka", "Al_Ka", "Si_Ka", "K_Ka", "Ca_Ka", "Ti_Ka", "Fe_Ka")
 TRACES = ("C", "P", "Cl")
 SELECTORS = ("elbow", "second-elbow", "edge", "split", "spatial", "cnn")
-# What is judged is the choice among PCA's own components, without averages.
-_PIXELWISE = Denoise(subspace="pixel", shrink=False)
+# The choice among PCA's own components, without averages; and everything.
+RECIPES = {name: Denoise(select=name, subspace="pixel", shrink=False) for name in SELECTORS}
+RECIPES["denoise"] = Denoise()
+# What is better than what.
+PAIRS = (("cnn", "raw"), ("cnn", "elbow"), ("denoise", "elbow"))
 # Files that show what is kept, and how each is prepared.
 SHOWN = {
     "dacite, 22 counts per pixel": (LOW, PREPARE),
@@ -72,15 +75,15 @@ def compared(low: xr.Dataset, high: xr.Dataset) -> tuple[dict[str, np.ndarray], 
         return (factor * maps.astype(float) - measured) ** 2 - noise
 
     errors, kept = {"raw": squares(line_maps(low, "counts")[0])}, {}
-    for name in SELECTORS:
-        ds = denoise(low, dataclasses.replace(_PIXELWISE, select=name))
+    for name, recipe in RECIPES.items():
+        ds = denoise(low, recipe)
         errors[name] = squares(line_maps(ds, "denoised")[0])
         kept[name] = int(ds["component_keep"].sum())
     return errors, kept
 
 
 def rows_of(errors: dict[str, np.ndarray], kept: dict[str, int]) -> list[list[str]]:
-    """Root mean squared errors by element, and by how much the network beats raw and elbow."""
+    """Root mean squared errors by element, and by how much one is better than another."""
     rows = []
     for i, line in enumerate(LINES):
         cells = [element_of(line)]
@@ -88,8 +91,8 @@ def rows_of(errors: dict[str, np.ndarray], kept: dict[str, int]) -> list[list[st
             # Noise taken off can leave less than nothing.
             mean = errors[name][i].mean()
             cells.append(f"{np.sign(mean) * np.sqrt(abs(mean)):.3f}")
-        for other in ("raw", "elbow"):
-            gain = (errors[other][i] - errors["cnn"][i]).ravel()
+        for name, other in PAIRS:
+            gain = (errors[other][i] - errors[name][i]).ravel()
             error = gain.std() / np.sqrt(gain.size)
             cells.append(f"{gain.mean() / error:+.1f}" if error > 0 else "same")
         rows.append(cells)
@@ -97,13 +100,13 @@ def rows_of(errors: dict[str, np.ndarray], kept: dict[str, int]) -> list[list[st
 
 
 def draw(data: Path, folder: Path) -> list[list[str]]:
-    """Pictures of the maps that the network keeps of real files; what was kept, in words."""
+    """Pictures of the maps kept of real files; what was kept, in words."""
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for title, (file, steps) in SHOWN.items():
-        ds = denoise(prepare([read_cube(data / file).compute()], steps), _PIXELWISE)
+        ds = denoise(prepare([read_cube(data / file).compute()], steps))
         numbers = ds["component"].values[ds["component_keep"].values == 1]
         shown = numbers[:8]
         figure, axes = pyplot.subplots(2, 4, figsize=(8, 4.4), layout="constrained")
@@ -137,8 +140,8 @@ def main() -> None:
         prepare([read_cube(options.data / name).compute()], PREPARE) for name in (LOW, HIGH)
     )
     errors, kept = compared(low, high)
-    columns = ["element", "raw", *(f"{name} ({kept[name]})" for name in SELECTORS)]
-    columns += ["better than raw", "better than elbow"]
+    columns = ["element", "raw", *(f"{name} ({kept[name]})" for name in RECIPES)]
+    columns += [f"{name} over {other}" for name, other in PAIRS]
     print("\n" + markdown(columns, rows_of(errors, kept)))
     if options.figures:
         columns = ["file", "kept", "components"]

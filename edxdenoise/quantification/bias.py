@@ -136,7 +136,12 @@ def _moved(
         before, after, spread = (by_label(part[..., i]) for part in (raw, denoised, variance))
         share = np.divide(before - after, total, out=np.zeros_like(total), where=total > 0)
         found[..., i] = share[labels] * counts
-        z = np.divide(before - after, np.sqrt(spread), out=np.zeros_like(total), where=spread > 0)
+        z = np.divide(
+            before - after,
+            np.sqrt(np.maximum(spread, 0)),
+            out=np.zeros_like(total),
+            where=spread > 0,
+        )
         worst = int(np.argmax(np.abs(z)))
         if abs(z[worst]) > _SURELY:
             warnings.warn(
