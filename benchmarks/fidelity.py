@@ -4,8 +4,9 @@
 
 Sections: `phantoms`, errors of cubes and of ratio maps against the truth of phantoms; `real`, line
 maps of real files thinned to a part of their counts, against the counts held out; `rank`, how many
-components are found; `coverage`, how often 95 % intervals hold the truth; `noise`, whether at% maps
-of a smooth specimen show what is not there.
+components are found; `small`, whether phases of single pixels and of five are; `coverage`, how
+often 95 % intervals hold the truth; `noise`, whether at% maps of a smooth specimen show what is not
+there.
 
 Phantoms: cube error is the root mean square difference from the expected counts in units of Poisson
 noise. Errors of ratios are root mean squares over the mean size of the true ratio, in pixels of the
@@ -31,6 +32,7 @@ import numpy as np
 import xarray as xr
 from _fidelity import AIMS, FILM, SOLAR, Phantom, columns
 from _measure import machine, markdown
+from scipy import ndimage
 from unseen import true_r, true_scores
 
 from edxdenoise import (
@@ -57,7 +59,7 @@ from edxdenoise.shrinkage import shrink
 from edxdenoise.shrinkage.estimate import area_numbers, area_rows
 from edxdenoise.shrinkage.pilot import filtered, gaussian_line
 
-SECTIONS = ("phantoms", "real", "rank", "coverage", "noise")
+SECTIONS = ("phantoms", "real", "rank", "small", "coverage", "noise")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DOSES = (300.0, 1000.0, 4000.0)
 SEEDS = (0, 1, 2)
@@ -298,6 +300,66 @@ def found_rank(ds: xr.Dataset) -> int:
     return 1 + int(found.sum())
 
 
+# Small phases -----------------------------------------------------------------------------------
+
+_PLACES = 24
+# One pixel, and a cross of five.
+_CROSS = ndimage.generate_binary_structure(2, 1)
+
+
+def small(options: argparse.Namespace) -> None:
+    """Phases of one pixel and of five in a film: what is found, and what is left of them.
+
+    r is the largest correlation of a kept map beside the first with the places; "contrast" the
+    part of the difference of the spectra that the rebuilt counts have there on average.
+    """
+    cell_ = simulate("solar-cell", shape=(33, 50), channels=325, energy_width=0.04)
+    film, *others = (
+        cell_["phase_spectrum"].sel(phase=name).values.astype(float)
+        for name in ("MAPbI3 control", "PbI2", "Cu")
+    )
+    rows = []
+    for name, other in zip(("PbI2", "Cu"), others):
+        for pixels in (1, 5):
+            for dose in DOSES:
+                rng = np.random.default_rng([pixels, int(dose)])
+                places = np.zeros((100, 120), bool)
+                # On a grid, so that they do not touch.
+                chosen = rng.choice(9 * 11, _PLACES, replace=False)
+                places[10 + 9 * (chosen // 11), 10 + 10 * (chosen % 11)] = True
+                if pixels == 5:
+                    places = ndimage.binary_dilation(places, _CROSS)
+                spectra = [dose * each / each.sum() for each in (film, other)]
+                counts = rng.poisson(np.where(places[..., None], spectra[1], spectra[0]))
+                ds = make_cube(counts.astype(np.uint16), energy=cell_["energy"].values)
+                cells = [cell(value, "{:.2f}") for value in seen_of(ds, places, spectra)]
+                rows.append([f"{name}, {pixels} pixel", f"{dose:g}", *cells])
+    head = ["phase", "counts per pixel", "r: PCA", "neighbour", "union"]
+    print("\n" + markdown([*head, "contrast: PCA", "union", "union, shrunk"], rows))
+
+
+def seen_of(ds: xr.Dataset, places: np.ndarray, spectra: list[np.ndarray]) -> list[float]:
+    """Three correlations and three contrasts of `small`."""
+    plain = pca(weight(ds))
+    near = neighbours(plain, subspace="neighbour")
+    near = keeping(near, near["component_neighbour"].values)
+    both = select(neighbours(plain))
+    chosen = select(plain)
+    correlations = []
+    for each in (chosen, near, both):
+        maps = each["component_map"].values[1:][each["component_keep"].values[1:] == 1]
+        r = [abs(np.corrcoef(one.ravel(), places.ravel())[0, 1]) for one in maps]
+        correlations.append(max(r, default=0.0))
+    film, other = spectra
+    weights = (other - film) / np.where(film > 0, film, np.inf)
+    contrasts = []
+    for each in (chosen, both, shrink(both)):
+        rebuilt = reconstruct(each)["counts_denoised"].values
+        difference = rebuilt[places].mean(axis=0) - rebuilt[~places].mean(axis=0)
+        contrasts.append(float(difference @ weights / ((other - film) @ weights)))
+    return [*correlations, *contrasts]
+
+
 # Coverage ---------------------------------------------------------------------------------------
 
 _LINES = ("N_Ka", "I_La", "Pb_La")
@@ -429,6 +491,7 @@ _FUNCTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "phantoms": phantoms,
     "real": real,
     "rank": rank,
+    "small": small,
     "coverage": coverage,
     "noise": noise,
 }
