@@ -30,13 +30,15 @@ from edxdenoise.quantification.estimators import (
     sums_denoised,
 )
 from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.shrunk import is_shrunk
 from edxdenoise.schema import DIM_LINE, DIM_X, DIM_Y, WEIGHT_PIXEL
 
 # Groups of pixels that are alike, and pixels in one on average, at least.
 _ALIKE = 64
 _FEWEST = 200
-# Standard deviations beyond which one of some hundred differences is no chance.
-_SURELY = 5.0
+# Standard deviations beyond which one of some hundred differences is no chance, and the share of
+# the counts from which it matters.
+_SURELY, _MUCH = 5.0, 0.05
 # K-means looks at no more pixels than these: enough for centres, whatever the map.
 _SAMPLE = 20_000
 
@@ -95,7 +97,7 @@ def bias_table(
 def moved(ds: xr.Dataset, lines: Mapping[str, LineSpec], estimators: np.ndarray) -> xr.DataArray:
     """Raw less denoised net counts of pixels like each, for its counts: dims (y, x, line).
 
-    Warns of lines where that is far beyond the noise. Lazy where the maps or counts are.
+    Warns of lines where that is much, and far beyond the noise. Lazy where the maps or counts are.
 
     Parameters
     ----------
@@ -132,32 +134,36 @@ def _moved(
 
     total, pixels = by_label(counts), np.bincount(flat)
     found = np.empty(raw.shape, np.float32)
+    told = []
     for i, name in enumerate(names):
         before, after, spread = (by_label(part[..., i]) for part in (raw, denoised, variance))
-        share = np.divide(before - after, total, out=np.zeros_like(total), where=total > 0)
+        difference, noise = before - after, np.sqrt(np.maximum(spread, 0))
+        share = np.divide(difference, total, out=np.zeros_like(total), where=total > 0)
         found[..., i] = share[labels] * counts
-        z = np.divide(
-            before - after,
-            np.sqrt(np.maximum(spread, 0)),
-            out=np.zeros_like(total),
-            where=spread > 0,
-        )
-        worst = int(np.argmax(np.abs(z)))
-        if abs(z[worst]) > _SURELY:
-            warnings.warn(
-                f"{name}: {before[worst]:.3g} raw net counts are {after[worst]:.3g} when denoised "
-                f"({abs(z[worst]):.1f} standard deviations) in {pixels[worst]} pixels alike in "
-                "their components; errors of pixels include it. Keep more components, or do not "
-                "shrink",
-                EdxdenoiseWarning,
-                stacklevel=3,
+        z = np.divide(np.abs(difference), noise, out=np.zeros_like(total), where=noise > 0)
+        worst = int(np.argmax(np.where(np.abs(difference) > _MUCH * np.abs(before), z, 0)))
+        if z[worst] > _SURELY and abs(difference[worst]) > _MUCH * abs(before[worst]):
+            told.append(
+                f"{name} {after[worst]:.3g} for {before[worst]:.3g} in {pixels[worst]} pixels "
+                f"({z[worst]:.0f} standard deviations)"
             )
+    if told:
+        warnings.warn(
+            "over pixels alike in their components denoised net counts differ from raw ones: "
+            f"{', '.join(told)}; errors of pixels include it. More components, or no shrinkage, "
+            "lessen it",
+            EdxdenoiseWarning,
+            stacklevel=3,
+        )
     return found
 
 
 def _both(ds: xr.Dataset, estimators: np.ndarray) -> list[xr.DataArray]:
-    """Raw and denoised net counts and the variance of their difference, dims (y, x, row)."""
-    lost = estimators - behind_projection(ds, estimators)
+    """Raw and denoised net counts and the variance of their difference, dims (y, x, row).
+
+    Shrunk maps have next to none of the noise of their pixels, which the raw counts have in full.
+    """
+    lost = estimators if is_shrunk(ds) else estimators - behind_projection(ds, estimators)
     rows = np.vstack([estimators, lost**2])
     denoised = sums_denoised(ds, rows).astype(np.float32)
     parts = np.split(np.arange(len(rows)), 2)

@@ -187,7 +187,8 @@ def check_parts(data: Corpus, parts: tuple[np.ndarray, np.ndarray]) -> None:
         if signal.all() or not signal.any():
             raise DataError(
                 f"the {name} part of the corpus has {signal.sum()} signal and {(~signal).sum()} "
-                "noise components, must have both; use more phantoms, or label components of more files"
+                "noise components, must have both; use more phantoms, or label components of "
+                "more files"
             )
 
 
