@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -87,3 +88,36 @@ def test_real_files_table(shared_data, tmp_path):
     assert "3, 4, 1024" in ripple and "no energy calibration" in ripple
     assert "--signal" in phenom and " of " in phenom
     assert "refused (status 1)" in tia
+
+
+@pytest.mark.slow
+def test_classifier_speed_table():
+    rows = benchmark("classifier_speed", "--shape", 33, 50, "--components", 12, "--repeats", 1)
+    names = [row.split("|")[1].strip() for row in rows[2:]]
+    assert names == [
+        *("noise of the scores", "spatial", "inputs of the network", "network", "select"),
+    ]
+
+
+@pytest.mark.slow
+def test_two_doses_table(shared_data):
+    rows = benchmark("two_doses", shared_data)
+    head, _, *elements = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in elements] == "O Na Mg Al Si K Ca Ti Fe".split()
+    column = {name.split(" (")[0]: i for i, name in enumerate(head)}
+    for row in elements:
+        # As the package denoises it, few counts are nearer to many than by elbow, and than raw.
+        assert float(row[column["denoise over elbow"]]) > 2, row
+        assert float(row[column["cnn over raw"]]) > 2, row
+
+
+def test_the_article_split_by_component_leaks_nothing(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    article = importlib.import_module("article")
+    component = np.tile(np.arange(40), 4)
+    data = np.zeros((160, 1)), component < 6, component
+    train = article.by_component(data, 0)
+    assert not set(component[train]) & set(component[~train])
+    for part in (train, ~train):
+        assert 0 < data[1][part].sum() < part.sum()
+    assert train.mean() == pytest.approx(0.7, abs=0.05)
