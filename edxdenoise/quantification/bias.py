@@ -140,9 +140,10 @@ def _moved(
         difference, noise = before - after, np.sqrt(np.maximum(spread, 0))
         share = np.divide(difference, total, out=np.zeros_like(total), where=total > 0)
         found[..., i] = share[labels] * counts
-        z = np.divide(np.abs(difference), noise, out=np.zeros_like(total), where=noise > 0)
-        worst = int(np.argmax(np.where(np.abs(difference) > _MUCH * np.abs(before), z, 0)))
-        if z[worst] > _SURELY and abs(difference[worst]) > _MUCH * abs(before[worst]):
+        much = (np.abs(difference) > _MUCH * np.abs(before)) & (noise > 0)
+        z = np.divide(np.abs(difference), noise, out=np.zeros_like(total), where=much)
+        worst = int(np.argmax(z))
+        if z[worst] > _SURELY:
             told.append(
                 f"{name} {after[worst]:.3g} for {before[worst]:.3g} in {pixels[worst]} pixels "
                 f"({z[worst]:.0f} standard deviations)"

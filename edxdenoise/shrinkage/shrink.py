@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edxdenoise.schema import (
     COMPONENT_MAP_SHRUNK_STDDEV,
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
+    DIM_COMPONENT,
     SHRINKAGE,
     TOTAL_STDDEV,
     WEIGHT_ENERGY,
@@ -99,33 +101,54 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         squares = total_errors(noisy, shrunk, area, totals, seed=seed)
         # A smooth map is no guide to how rough the specimen is, held-out noise is.
         seen = totals_ratio * noisy.scale * noisy.counts.sum(dtype=float)
-        total_stddev = np.sqrt(squares * max(seen / squares.sum(), 1))
+        squares *= max(seen / squares.sum(), 1)
     else:
-        totals, total_stddev = noisy.counts, np.sqrt(noisy.scale * noisy.counts)
-    every = np.full(ds[COMPONENT_MAP.name].shape, np.nan, np.float32)
-    stddev = every.copy()
-    of_counts = np.divide(totals, noisy.counts, out=np.zeros_like(g), where=filled)
-    every[kept[0]] = maps[0] * of_counts
-    errors = profile_errors(noisy, shrunk, area, seed=seed)
-    stddev[kept[0]] = maps[0] * np.divide(
-        total_stddev, noisy.counts, out=np.zeros_like(g), where=filled
-    )
-    scale = (g * of_counts).astype(np.float32)
-    for number, back in zip(kept[1:], noisy.back.T.astype(np.float32)):
-        every[number] = (shrunk.values @ back) * scale
-        # Errors of rotated profiles are taken for independent.
-        stddev[number] = np.sqrt(errors @ back**2) * scale
-    signal = np.full(len(every), np.nan)
-    signal[kept] = signal_kept(noisy, shrunk)
+        totals, squares = noisy.counts, noisy.scale * noisy.counts
     result = result.assign(
         {
-            COMPONENT_MAP_SHRUNK.name: COMPONENT_MAP_SHRUNK.array(every),
-            COMPONENT_MAP_SHRUNK_STDDEV.name: COMPONENT_MAP_SHRUNK_STDDEV.array(stddev),
-            TOTAL_STDDEV.name: TOTAL_STDDEV.array(total_stddev.astype(np.float32)),
-            COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(signal),
+            **_maps(ds, maps[0], noisy, shrunk, totals, np.sqrt(squares), seed),
+            COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(
+                _of_kept(ds, signal_kept(noisy, shrunk))
+            ),
         }
     )
     return add_history(result, f"shrink totals={smooth_totals}")
+
+
+def _maps(
+    ds: xr.Dataset,
+    first: np.ndarray,
+    noisy: Profiles,
+    shrunk: Shrunk,
+    totals: np.ndarray,
+    total_stddev: np.ndarray,
+    seed: int,
+) -> dict[str, xr.DataArray]:
+    """Profiles and totals as score maps, with their errors; `first` is the map of component 1."""
+    errors = profile_errors(noisy, shrunk, area_numbers(ds), seed=seed)
+    inverse = np.divide(1, noisy.counts, out=np.zeros_like(noisy.counts), where=noisy.counts > 0)
+    of_counts = totals * inverse
+    scale = (np.sqrt(noisy.counts) * of_counts).astype(np.float32)
+    maps, stddevs = [first * of_counts], [first * total_stddev * inverse]
+    for back in noisy.back.T.astype(np.float32):
+        maps.append((shrunk.values @ back) * scale)
+        # Errors of rotated profiles are taken for independent.
+        stddevs.append(np.sqrt(errors @ back**2) * scale)
+    parts = (
+        (COMPONENT_MAP_SHRUNK, _of_kept(ds, maps)),
+        (COMPONENT_MAP_SHRUNK_STDDEV, _of_kept(ds, stddevs)),
+        (TOTAL_STDDEV, total_stddev.astype(np.float32)),
+    )
+    return {spec.name: spec.array(values) for spec, values in parts}
+
+
+def _of_kept(ds: xr.Dataset, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """One value or map for every component, NaN for those dropped."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    every = np.full((ds.sizes[DIM_COMPONENT], *np.shape(values[0])), np.nan, np.float32)
+    for number, value in zip(kept, values):
+        every[number] = value
+    return every
 
 
 def signal_kept(noisy: Profiles, shrunk: Shrunk) -> np.ndarray:
