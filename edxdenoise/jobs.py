@@ -12,12 +12,7 @@ from typing import Any
 import xarray as xr
 
 from edxdenoise._version import __version__
-from edxdenoise.compute import (
-    check_memory,
-    chunk,
-    default_memory_limit,
-    memory_needed,
-)
+from edxdenoise.compute import chunk
 from edxdenoise.errors import EdxdenoiseWarning, RecipeError
 from edxdenoise.io import (
     atomic_output,
@@ -43,6 +38,7 @@ from edxdenoise.recipe import Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.report.quantified import QUANTIFICATION_MARKER
 from edxdenoise.report.write import REPORT_MARKER
+from edxdenoise.resources import check_memory, default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
 from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey

@@ -34,7 +34,7 @@ from scipy import fft
 from scipy.special import expit, ndtr
 from threadpoolctl import threadpool_limits
 
-from edxdenoise.compute import default_workers
+from edxdenoise.resources import default_workers
 from edxdenoise.schema import COMPONENT_EFFECT_SIZE, COMPONENT_SPATIAL_STATISTIC
 from edxdenoise.score_noise import ScoreNoise, neighbour_statistic, noise_correlated, score_noise
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from edxdenoise.compute import memory_needed
 from edxdenoise.cube import energy_axis
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.io import SignalInfo, read_cube
+from edxdenoise.resources import memory_needed
 from edxdenoise.schema import COORD_AREA, COUNTS, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.survey import check_survey, naming, reading, survey
 

@@ -8,20 +8,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from edxdenoise.compute import (
-    block_shape,
+from edxdenoise.compute import block_shape, chunk, compute, load, scheduler
+from edxdenoise.errors import MemoryLimitError, ParameterError
+from edxdenoise.resources import (
     check_memory,
-    chunk,
-    compute,
     default_memory_limit,
     default_workers,
     format_memory,
-    load,
     memory_needed,
     parse_memory,
-    scheduler,
 )
-from edxdenoise.errors import MemoryLimitError, ParameterError
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from edxdenoise.classifier.smoothing import kernel_sums, smoothed
-from edxdenoise.compute import default_workers
 from edxdenoise.errors import ParameterError
+from edxdenoise.resources import default_workers
 from edxdenoise.schema import COMPONENT_MAP, validate
 from edxdenoise.score_noise import ScoreNoise, score_noise
 from edxdenoise.spatial import evidence_of

@@ -47,7 +47,7 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from edxdenoise.compute import default_workers
+    from edxdenoise.resources import default_workers
     from edxdenoise.training.job import evaluate_networks
 
     with counting() as bar:

@@ -81,7 +81,7 @@ def _print_signals(signals: list[dict[str, Any]]) -> None:
 
 
 def _print_memory(memory: dict[str, int]) -> None:
-    from edxdenoise.compute import format_memory
+    from edxdenoise.resources import format_memory
 
     click.echo(
         f"\n{'memory':19} cube {format_memory(memory['cube'])}; denoising takes "

@@ -117,8 +117,8 @@ class Memory(click.ParamType):
     name = "SIZE"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        from edxdenoise.compute import parse_memory
         from edxdenoise.errors import ParameterError
+        from edxdenoise.resources import parse_memory
 
         if isinstance(value, int):
             return value

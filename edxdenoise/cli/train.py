@@ -69,7 +69,7 @@ def train(
     edxdenoise train -o networks --simulated 300
     edxdenoise train -o mine --labels labels.csv --simulated 100
     """
-    from edxdenoise.compute import default_workers
+    from edxdenoise.resources import default_workers
     from edxdenoise.training.job import train_networks
 
     with counting() as bar:

@@ -21,7 +21,7 @@ from edxdenoise.comparison.models import (
 )
 from edxdenoise.comparison.quantities import Quantities, quantities_of
 from edxdenoise.comparison.result import assemble
-from edxdenoise.compute import chunk, compute, default_memory_limit, memory_needed
+from edxdenoise.compute import chunk, compute
 from edxdenoise.cube import check_cube
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.pipeline import Progress, check_quantify, silent
@@ -31,6 +31,7 @@ from edxdenoise.preprocess.thin import check_whole
 from edxdenoise.quantification import LineSpec, area_regions, check_lines
 from edxdenoise.quantification.estimators import line_weights, sum_spectrum
 from edxdenoise.recipe import Denoise, Quantify
+from edxdenoise.resources import default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import check_survey, shrink_dtype, survey

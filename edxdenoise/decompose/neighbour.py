@@ -28,12 +28,13 @@ import xarray as xr
 from dask.graph_manipulation import bind
 from scipy.sparse.linalg import eigsh
 
-from edxdenoise.compute import TILE_VALUES, load
+from edxdenoise.compute import load
 from edxdenoise.cube import add_history, is_lazy
 from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
 from edxdenoise.decompose.pca import map_signs, weighted_blocks
 from edxdenoise.errors import ParameterError
 from edxdenoise.methods import SUBSPACES
+from edxdenoise.resources import TILE_VALUES
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_NEIGHBOUR,

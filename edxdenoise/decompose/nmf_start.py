@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from edxdenoise.compute import default_workers
 from edxdenoise.decompose.nmf_blocks import descend
 from edxdenoise.decompose.nmf_fit import Settled, frobenius
+from edxdenoise.resources import default_workers
 
 # Pixels worked on at a time: their abundances stay in the cache of a processor.
 _PIXELS = 4096

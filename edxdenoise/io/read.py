@@ -10,7 +10,6 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import default_memory_limit, format_memory
 from edxdenoise.cube import make_cube, smallest_count_dtype
 from edxdenoise.errors import EdxdenoiseWarning, MemoryLimitError
 from edxdenoise.io.guard import guarded
@@ -23,6 +22,7 @@ from edxdenoise.io.metadata import (
 )
 from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
 from edxdenoise.io.vendor import VendorSignal
+from edxdenoise.resources import default_memory_limit, format_memory
 from edxdenoise.schema import DIM_ENERGY
 
 

@@ -14,13 +14,13 @@ import dask.threaded
 import xarray as xr
 
 from edxdenoise import __version__
-from edxdenoise.compute import default_workers
 from edxdenoise.errors import FormatError
 from edxdenoise.io.atomic import atomic_output, check_output, remove, write_error
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
 from edxdenoise.io.own import open_zarr
+from edxdenoise.resources import default_workers
 
 SUFFIXES = (".nc", ".zarr", ".hspy")
 # A .zarr is a folder, and this is in every one of them.

@@ -27,7 +27,9 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     LINE_DETECTED,
+    LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
+    LINE_INTENSITY_MOVED,
     RATIO,
 )
 
@@ -77,7 +79,8 @@ def region_table(
     -------
     pandas.DataFrame
         One row per region and quantity: ``region``, ``quantity`` ("Pb at%" or "I/Pb"), ``value``
-        and ``stddev`` of the summed counts (errors of the k-factors included),
+        and ``stddev`` of the summed counts (errors of the k-factors and what denoising moved
+        included),
         ``stddev_counting`` (without them), ``mean_of_pixels``, ``stddev_of_pixels`` (their
         scatter), ``pixels``: how many those are of, where a line is detected, or the divisor.
     """
@@ -87,11 +90,15 @@ def region_table(
     seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
     intensity = unbiased_intensity(ds).values.astype(float)
     covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
+    no_shift = xr.zeros_like(ds[LINE_INTENSITY.name])
+    moved = ds.get(LINE_INTENSITY_MOVED.name, no_shift).values.astype(float)
     rows = []
     for region, mask in regions.items():
         total = intensity[:, mask].sum(axis=-1)
-        # The filter of the denoiser runs along channels only; shrinkage keeps what adds up.
+        # The filter of the denoiser runs along channels only; shrinkage keeps what adds up. What
+        # was moved over like pixels does not average out.
         variance = covariance[:, :, mask].sum(axis=-1)
+        variance += np.diag(moved[:, mask].sum(axis=-1) ** 2)
         # A sum within its own noise has no composition.
         if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
             total = np.full_like(total, np.nan)

@@ -1,0 +1,153 @@
+"""Cores and memory: how much there is, how much a job needs, how people write it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+import psutil
+
+from edxdenoise.errors import MemoryLimitError, ParameterError
+
+# Large enough that Dask's bookkeeping is nothing beside the matrix product, small enough that a
+# block of 2048 channels as float32 (33 MB) leaves room for one per worker in a small memory.
+BLOCK_PIXELS = 4096
+# Copies of a block as float32 that one worker may hold at a time: read, weighted, product, and
+# what the next stage makes of it.
+BLOCK_COPIES = 4
+
+# Maps held for the spatial statistic, and those a worker makes for one component.
+_STATISTIC_MAPS, _TRANSFORMS = 14, 8
+# Values of a tile and its surroundings where neighbours are looked at: 32 MB as float32, of which a
+# worker holds a few copies.
+TILE_VALUES = 8_000_000
+_TILE_COPIES = 6
+# Maps that averaging over like pixels works on: some fourteen for each of seven kept components.
+_SHRINK_MAPS = 100
+# What Python and the libraries take by themselves.
+_PROGRAM = 350_000_000
+
+_SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes from text such as ``4GB``, ``500 MiB`` or ``1e9``.
+
+    Examples
+    --------
+    >>> parse_memory("4GB"), parse_memory("1 KiB")
+    (4000000000, 1024)
+    """
+    match = re.fullmatch(
+        r"\s*((?:[0-9]+[.]?[0-9]*|[.][0-9]+)(?:e[0-9]{1,2})?)\s*([kmgt]?)(i?)b?\s*", text.lower()
+    )
+    if match is None:
+        raise ParameterError(f"memory '{text}' is not understood; write it as 4GB or 500MiB")
+    number, prefix, binary = match.groups()
+    unit = 1024 ** "kmgt".index(prefix) * 1024 if binary and prefix else _SIZE_UNITS[prefix]
+    size = int(float(number) * unit)
+    if size <= 0:
+        raise ParameterError(f"memory '{text}' must be more than 0")
+    return size
+
+
+def format_memory(size: float) -> str:
+    """Bytes for people.
+
+    Examples
+    --------
+    >>> format_memory(1_072_693_248), format_memory(512)
+    ('1.07 GB', '512 B')
+    """
+    for unit, width in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= width:
+            number = size / width
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    return f"{int(size)} B"
+
+
+def default_memory_limit() -> int:
+    """Half of the memory that is free now, in bytes."""
+    return psutil.virtual_memory().available // 2
+
+
+def default_workers() -> int:
+    """Number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes a denoising job needs.
+
+    Parameters
+    ----------
+    cube : int
+        The counts as they are stored.
+    held : int
+        What is held throughout whatever the block size: score maps and Gram matrices.
+    streamed : int
+        The least the job can do with: one pixel per worker at a time, and what is held.
+    in_memory : int
+        With the whole cube in memory, which saves reading it several times.
+    """
+
+    cube: int
+    held: int
+    streamed: int
+    in_memory: int
+
+
+def memory_needed(
+    shape: tuple[int, int, int],
+    itemsize: int,
+    *,
+    components: int = 100,
+    workers: int | None = None,
+    neighbours: bool = False,
+    shrink: bool = False,
+) -> MemoryNeed:
+    """Memory for denoising a cube of this shape (y, x, energy) and bytes per count.
+
+    With `neighbours`, components are looked for in tiles with their surroundings; with `shrink`,
+    maps are averaged over like pixels.
+
+    Examples
+    --------
+    >>> format_memory(memory_needed((1024, 1024, 2048), 1, workers=2).held)
+    '1.32 GB'
+    """
+    workers = default_workers() if workers is None else workers
+    pixels, channels = shape[0] * shape[1], shape[2]
+    cube = pixels * channels * itemsize
+    # The maps once as computed, once more while they are put together, or what the spatial
+    # statistic needs beside them; a Gram matrix for each worker, its running sum and the
+    # eigensolver's copy, in 64 bits.
+    beside = [components, _STATISTIC_MAPS + _TRANSFORMS * workers]
+    if shrink:
+        # Shrunk maps, their errors, and what is worked on.
+        beside.append(2 * components + _SHRINK_MAPS)
+    maps = components + max(beside)
+    held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
+    if neighbours:
+        # Two sums for every worker, and two while they are added up.
+        tile = min(TILE_VALUES, 4 * pixels * channels)
+        held += workers * _TILE_COPIES * 4 * tile + (workers + 2) * 16 * channels**2
+    per_worker = 4 * channels * BLOCK_COPIES
+    return MemoryNeed(
+        cube=cube,
+        held=held,
+        streamed=held + workers * per_worker,
+        in_memory=held + cube + workers * per_worker * min(BLOCK_PIXELS, pixels),
+    )
+
+
+def check_memory(need: int, limit: int, what: str) -> None:
+    """Raise MemoryLimitError if `what` needs more bytes than the limit."""
+    if need > limit:
+        raise MemoryLimitError(
+            # Half a percent more than needed, so that the number as printed is enough.
+            f"{what} needs {format_memory(1.005 * need)}, the limit is {format_memory(limit)}; "
+            "raise --memory-limit, or crop, rebin or ask for fewer components"
+        )
