@@ -69,8 +69,8 @@ def bias_figure(table: pd.DataFrame) -> Figure:
         figure,
         _MARGIN,
         _HEADER + 0.33 + rows * _Z_ROW,
-        "Beyond 3 σ dropped components held signal. Clusters: pixels alike in their kept "
-        "components.",
+        "Beyond 3 σ dropped components held signal, or averages moved it. Clusters: pixels alike "
+        "in kept components.",
         fontsize=SMALL,
         color=DARK,
     )
