@@ -238,7 +238,8 @@ def real(options: argparse.Namespace) -> None:
     row, *_ = against(few, held, noise, scale, few, lines, others)
     dose = float(few["counts"].sum()) / few.sizes["y"] / few.sizes["x"]
     rows.append(["dacite 22 against dacite 122", f"{dose:.1f}", *row])
-    head = ["file", "counts per pixel", "kept: PCA", "union", "chi2 of totals", "totals", "median"]
+    head = ["file", "counts per pixel", "kept: PCA", "union", "gain of neighbours"]
+    head += ["chi2 of totals", "totals", "median"]
     print("\n" + markdown([*head, "error with over without, by line"], rows))
     if allowed:
         print(
@@ -268,7 +269,8 @@ def against(
     kept = [str(int(result["component_keep"].sum())) for result in results]
     shown = ", ".join(f"{line.split('_')[0]} {ratio:.2f}" for line, ratio in zip(lines, ratios))
     middle = f"{np.median(ratios):.2f}"
-    return [*kept, cell(chi2, "{:.2f}"), word, middle, shown], errors, list(ratios), chi2
+    gain = "{gain:.3f} ± {gain_stddev:.3f}".format(**evidence) if "gain" in evidence else "-"
+    return [*kept, gain, cell(chi2, "{:.2f}"), word, middle, shown], errors, list(ratios), chi2
 
 
 # Rank -------------------------------------------------------------------------------------------

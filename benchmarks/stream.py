@@ -2,7 +2,7 @@
 
     python benchmarks/stream.py
     python benchmarks/stream.py --whole --channels 1024 --side 512 2048 --select spatial \
-        --components 24 --memory-limit 4GB --repeats 1
+        --components 20 --memory-limit 4GB --repeats 1
 
 The second is of the whole method, the first of PCA without neighbours and averages. A small cube
 and a large one of the same specimen are simulated and denoised. Peak memory is that of the whole

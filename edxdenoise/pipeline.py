@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,7 +14,7 @@ from edxdenoise.cube import check_cube, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decomposition import check_decomposition, decompose
-from edxdenoise.errors import DataError
+from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
@@ -130,24 +131,34 @@ def denoise(
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)
-    is_pca = recipe.decomposition == "pca"
+    is_pca, pixelwise = recipe.decomposition == "pca", ds
     if is_pca and recipe.subspace != "pixel":
         with progress("neighbours"):
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
-        ds = select(
-            ds,
-            selector="all" if recipe.decomposition == "nmf" else recipe.select,
-            keep=recipe.keep,
-            models=recipe.model,
-            seed=recipe.seed,
-        )
+        ds = _selected(ds, recipe)
     # Without weights or the total there are no profiles to average.
     weighted = recipe.weighting == "poisson"
     if recipe.shrink and is_pca and weighted and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
-            ds = shrink(ds, seed=recipe.seed)
+            instead = None
+            if recipe.subspace == "union" and recipe.keep is None:
+                with warnings.catch_warnings():
+                    # What there is to doubt of the maps was said of the others.
+                    warnings.simplefilter("ignore", EdxdenoiseWarning)
+                    instead = _selected(pixelwise, recipe)
+            ds = shrink(ds, instead=instead, seed=recipe.seed)
     return reconstruct(ds)
+
+
+def _selected(ds: xr.Dataset, recipe: Denoise) -> xr.Dataset:
+    return select(
+        ds,
+        selector="all" if recipe.decomposition == "nmf" else recipe.select,
+        keep=recipe.keep,
+        models=recipe.model,
+        seed=recipe.seed,
+    )
 
 
 def quantify(

@@ -126,8 +126,8 @@ def memory_needed(
     # eigensolver's copy, in 64 bits.
     beside = [components, _STATISTIC_MAPS + _TRANSFORMS * workers]
     if shrink:
-        # Shrunk maps, their errors, and what is worked on.
-        beside.append(2 * components + _SHRINK_MAPS)
+        # Shrunk maps, their errors, pixelwise components to compare with, and what is worked on.
+        beside.append((3 if neighbours else 2) * components + _SHRINK_MAPS)
     maps = components + max(beside)
     held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
     if neighbours:

@@ -25,7 +25,7 @@ from edxdenoise.shrinkage.estimate import area_rows, shrink_profiles, shrink_tot
 from edxdenoise.shrinkage.means import means, offsets
 from edxdenoise.shrinkage.pilot import pilot, pilot_scale
 from edxdenoise.shrinkage.profiles import profiles
-from edxdenoise.shrinkage.trust import held_out_ratio
+from edxdenoise.shrinkage.trust import held_out
 
 RNG = np.random.default_rng
 
@@ -222,9 +222,23 @@ def test_held_out_halves_tell_the_true_error():
     shrunk = shrink_profiles(noisy, np.zeros(60, np.int64))
     true = np.mean((shrunk.values - truth) ** 2) / noisy.variance.mean()
     for counts in (ds.counts, ds.counts * 1.0):
-        ratio, stddev = held_out_ratio(ds.assign(counts=counts), noisy)
+        ratio, stddev = held_out(ds.assign(counts=counts), noisy).ratio
         # Half of the counts are shrunk, which have more to gain.
         assert ratio == pytest.approx(true, abs=3 * stddev + 0.02)
+
+
+def test_better_components_are_taken():
+    """Component 2 tells the phases apart, 3 is noise: held-out counts see which is which."""
+    ds, _, _ = two_phases()
+    good, bad = (select(ds, keep=keep) for keep in ("1-2", "1,3"))
+    taken = shrink(bad, instead=good)
+    np.testing.assert_array_equal(taken.component_keep, good.component_keep)
+    assert not shrink_report(taken)["gain_used"] and shrink_report(taken)["gain"] < 0
+    stays = shrink(good, instead=bad)
+    np.testing.assert_array_equal(stays.component_keep, good.component_keep)
+    assert shrink_report(stays)["gain_used"] and shrink_report(stays)["gain"] > 0
+    np.testing.assert_allclose(stays.component_map_shrunk, taken.component_map_shrunk)
+    assert "gain" not in shrink_report(shrink(good))
 
 
 def test_bootstrap_covers_the_truth():

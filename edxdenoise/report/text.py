@@ -136,7 +136,12 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     of_totals = f"of totals {np.clip(found['held_out_ratio_totals'], 0, _MOST_ERROR):.0%}"
     totals = "totals too" if found["totals_shrunk"] else "totals as measured"
     chi2 = f"chi2 {found['chi2_totals']:.2f}"
-    return f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"
+    words = f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"
+    if "gain" not in found:
+        return words
+    gain = f"{100 * found['gain']:.1f} ± {100 * found['gain_stddev']:.1f} % of the noise"
+    whose = "those neighbours find" if found["gain_used"] else "PCA's alone"
+    return f"{words}\nComponents: {whose}; held-out counts give the neighbours' a gain of {gain}"
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:

@@ -18,6 +18,7 @@ from edxdenoise.schema import (
     COMPONENT_MAP_SHRUNK_STDDEV,
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
+    COUNTS,
     DIM_COMPONENT,
     SHRINKAGE,
     TOTAL_STDDEV,
@@ -36,10 +37,13 @@ from edxdenoise.shrinkage.estimate import (
     shrink_totals,
 )
 from edxdenoise.shrinkage.profiles import Profiles, profiles
-from edxdenoise.shrinkage.trust import held_out_ratio, held_out_totals
+from edxdenoise.shrinkage.trust import held_out, held_out_totals
+
+# Standard deviations by which other components must be better to be taken.
+_SURE = 2.0
 
 
-def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
+def shrink(ds: xr.Dataset, *, instead: xr.Dataset | None = None, seed: int = 0) -> xr.Dataset:
     """Average the kept score maps over pixels that are alike within their known noise.
 
     Where component 1, the total, is kept alone there is nothing to tell pixels apart by.
@@ -49,6 +53,10 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     ds : Dataset
         Poisson-weighted, with computed components and ``component_keep``; with ``counts``, which
         are split to see whether shrinkage helps.
+    instead : Dataset, optional
+        The same map with other components, such as those of `pca` beside those of `neighbours`.
+        They are taken where held-out counts show that their error is less, by two standard
+        deviations. Not asked where counts are not whole numbers.
     seed : int
         Of that split.
 
@@ -66,20 +74,24 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         If the counts are not Poisson-weighted, or component 1 is not kept.
     """
     validate(ds, COMPONENT_MAP, COMPONENT_SPECTRUM, COMPONENT_KEEP, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
-    if (g == 1).all():
+    if (ds[WEIGHT_PIXEL.name] == 1).all():
         raise DataError("shrinkage needs Poisson weights; use weighting='poisson' or no shrinkage")
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     if not len(kept) or kept[0] != 0:
         raise DataError("shrinkage needs component 1, the total; keep it or use no shrinkage")
     if len(kept) == 1:
         return add_history(ds, "shrink nothing beside the total")
-    filled = g != 1
     area = area_numbers(ds)
-    maps = ds[COMPONENT_MAP.name].values[kept]
-    spectra = ds[COMPONENT_SPECTRUM.name].values[kept]
-    noisy = profiles(maps, spectra, g, h, filled, score_noise(ds).scale)
-    ratio, error = held_out_ratio(ds, noisy, seed=seed)
+    noisy = _profiles(ds)
+    judged = held_out(ds, noisy, seed=seed)
+    of_neighbours: dict[str, Any] = {}
+    if instead is not None and ds[COUNTS.name].dtype.kind == "u" and _several(instead):
+        gain, spread = judged.gain(held_out(instead, _profiles(instead), seed=seed))
+        used = gain > -_SURE * spread
+        of_neighbours = {"gain": gain, "gain_stddev": spread, "gain_used": used}
+        if not used:
+            return _with_evidence(shrink(instead, seed=seed), of_neighbours)
+    ratio, error = judged.ratio
     shrunk = shrink_profiles(noisy, area)
     totals = shrink_totals(noisy, shrunk, area, noisy.counts)
     chi2, most = chi2_of(noisy, totals)
@@ -94,7 +106,7 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         "totals_shrunk": smooth_totals,
         "used": ratio < 1,
     }
-    result = ds.assign_attrs({SHRINKAGE: json.dumps(evidence)})
+    result = _with_evidence(ds, {**evidence, **of_neighbours})
     if not ratio < 1:
         return add_history(result, "shrink refused")
     if smooth_totals:
@@ -106,7 +118,7 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         totals, squares = noisy.counts, noisy.scale * noisy.counts
     result = result.assign(
         {
-            **_maps(ds, maps[0], noisy, shrunk, totals, np.sqrt(squares), seed),
+            **_maps(ds, noisy, shrunk, totals, np.sqrt(squares), seed),
             COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(
                 _of_kept(ds, signal_kept(noisy, shrunk))
             ),
@@ -115,16 +127,35 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     return add_history(result, f"shrink totals={smooth_totals}")
 
 
+def _profiles(ds: xr.Dataset) -> Profiles:
+    """Profiles of the kept components."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
+    maps, spectra = (ds[spec.name].values[kept] for spec in (COMPONENT_MAP, COMPONENT_SPECTRUM))
+    return profiles(maps, spectra, g, h, g != 1, score_noise(ds).scale)
+
+
+def _several(ds: xr.Dataset) -> bool:
+    """Whether there is anything beside the total to tell pixels apart by."""
+    keep = ds[COMPONENT_KEEP.name].values
+    return bool(keep[0] and keep.sum() > 1)
+
+
+def _with_evidence(ds: xr.Dataset, evidence: dict[str, Any]) -> xr.Dataset:
+    """The same with these figures among those that are there."""
+    return ds.assign_attrs({SHRINKAGE: json.dumps({**(shrink_report(ds) or {}), **evidence})})
+
+
 def _maps(
     ds: xr.Dataset,
-    first: np.ndarray,
     noisy: Profiles,
     shrunk: Shrunk,
     totals: np.ndarray,
     total_stddev: np.ndarray,
     seed: int,
 ) -> dict[str, xr.DataArray]:
-    """Profiles and totals as score maps, with their errors; `first` is the map of component 1."""
+    """Profiles and totals as score maps, with their errors."""
+    first = ds[COMPONENT_MAP.name].values[0]
     errors = profile_errors(noisy, shrunk, area_numbers(ds), seed=seed)
     inverse = np.divide(1, noisy.counts, out=np.zeros_like(noisy.counts), where=noisy.counts > 0)
     of_counts = totals * inverse

@@ -8,14 +8,16 @@ the profiles of A after shrinkage,
     sum_i n_iB ((c^_iA - c_iB)^2 - var_iB)
 
 is an unbiased estimate of the error of c^_A, whatever the truth, and that of c_A itself is known:
-sum_i n_iB var_iA. Their ratio is below 1 where shrinkage helps. Counts that are not whole cannot be
+sum_i n_iB var_iA. Their ratio is below 1 where shrinkage helps. Other components, shrunk and judged
+by the same halves, leave another part of the truth out; what is common to both drops out of the
+difference of their errors. Counts that are not whole cannot be
 thinned; normal noise of the known variance, added to c for A and taken off for B, does the same (N.
 L. Oliveira, J. Lei and R. J. Tibshirani, arXiv:2111.09447).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import dask.array as da
 import numpy as np
@@ -46,8 +48,43 @@ _PARTS = 20
 _ADDED = 0.5
 
 
-def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[float, float]:
-    """Error of shrunk profiles over that of the profiles as they are, and its standard deviation.
+@dataclass(frozen=True)
+class HeldOut:
+    """What held-out counts say of shrunk profiles, by parts of the map.
+
+    Parameters
+    ----------
+    error, noise : array, shape (part,)
+        Squared error of the shrunk profiles, and that of the profiles as they are.
+    loss : array, shape (part,)
+        The error less what no choice of components changes: sum of n_B (c^_A^2 - 2 c^_A c_B).
+    """
+
+    error: np.ndarray
+    noise: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def ratio(self) -> tuple[float, float]:
+        """Error of shrunk profiles over that of the profiles as they are, and its stddev."""
+        return _ratio(self.error, self.noise)
+
+    def gain(self, other: HeldOut) -> tuple[float, float]:
+        """By how much the error of other components is larger, over the noise; and its stddev."""
+        return _ratio(other.loss - self.loss, self.noise)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+    """Ratio of sums over parts, and its standard deviation.
+
+    W. G. Cochran, Sampling Techniques, 1977, eq. 6.13.
+    """
+    ratio = above.sum() / below.sum()
+    return float(ratio), float(np.sqrt(((above - ratio * below) ** 2).sum()) / below.sum())
+
+
+def held_out(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> HeldOut:
+    """Shrink the profiles of half of the counts, and judge them by the other half.
 
     Parameters
     ----------
@@ -70,19 +107,16 @@ def held_out_ratio(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> tuple[f
     parts = []
     for rows in np.array_split(np.arange(len(shrunk)), min(_PARTS, len(shrunk))):
         band = slice(rows[0], rows[-1] + 1)
-        whole, first = noisy.rows(band), half.rows(band)
+        whole, first, found = noisy.rows(band), half.rows(band), shrunk[band]
         counts = (whole.counts - first.counts)[..., None].astype(float)
         both = (counts > 0) & (first.counts[..., None] > 0)
         weights = np.where(both, counts, 0)
         share = whole.counts[..., None] / np.where(both, counts, 1)
-        held_out = share * whole.values - (share - 1) * first.values
-        square = (shrunk[band] - held_out) ** 2 - share * whole.variance
-        parts.append(((weights * square).sum(), (weights * first.variance).sum()))
-    above, below = np.array(parts).T
-    ratio = above.sum() / below.sum()
-    # Of a ratio of sums over parts (W. G. Cochran, Sampling Techniques, 1977, eq. 6.13).
-    scatter = np.sqrt(((above - ratio * below) ** 2).sum()) / below.sum()
-    return float(ratio), float(scatter)
+        judge = share * whole.values - (share - 1) * first.values
+        square = (found - judge) ** 2 - share * whole.variance
+        each = square, first.variance, found * (found - 2 * judge)
+        parts.append([(weights * values).sum() for values in each])
+    return HeldOut(*np.array(parts).T)
 
 
 def held_out_totals(noisy: Profiles, shrunk: Shrunk, area: np.ndarray, *, seed: int = 0) -> float:
