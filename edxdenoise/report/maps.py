@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 # Inches.
 _MARGIN = 0.12
 _HEADER, _FOOTER = 0.42, 0.3
+_LINE = 0.15  # of a title of more than two lines
 _TITLE, _BELOW = 0.18, 0.3
 _AXIS = 0.45
 _BAR = 0.58
@@ -189,16 +190,18 @@ def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: 
     rows, columns = (len(windows), 2) if layout.beside else (2, len(windows))
     last_row, last_column = rows - 1, columns - 1
     equal = keeps_totals(ds)
+    title = "\n".join(filter(None, [decision(ds), shrinkage_words(ds)]))
+    header = _HEADER + _LINE * max(title.count("\n") - 1, 0)
     figure = new_figure(
         max(left + last_column * layout.across + layout.width + right, _LEAST_WIDTH),
-        _HEADER + last_row * layout.down + _TITLE + layout.height + _BELOW + equal * _NOTE,
+        header + last_row * layout.down + _TITLE + layout.height + _BELOW + equal * _NOTE,
     )
-    add_title(figure, "\n".join(filter(None, [decision(ds), shrinkage_words(ds)])))
+    add_title(figure, title)
     for number, window in enumerate(windows):
         colours = count_range(denoised.maps[number])
         for step, (sums, name) in enumerate(((raw, "raw"), (denoised, "denoised"))):
             row, column = (number, step) if layout.beside else (step, number)
-            x, y = left + column * layout.across, _HEADER + row * layout.down
+            x, y = left + column * layout.across, header + row * layout.down
             add_text(figure, x, y, f"{window.label}, {name}", color=DARK, fontsize=SMALL)
             draw_map(
                 figure,

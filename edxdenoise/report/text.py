@@ -139,9 +139,9 @@ def shrinkage_words(ds: xr.Dataset) -> str:
     words = f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"
     if "gain" not in found:
         return words
-    gain = f"{100 * found['gain']:.1f} ± {100 * found['gain_stddev']:.1f} % of the noise"
-    whose = "those neighbours find" if found["gain_used"] else "PCA's alone"
-    return f"{words}\nComponents: {whose}; held-out counts give the neighbours' a gain of {gain}"
+    gain = f"{100 * found['gain']:.1f} ± {100 * found['gain_stddev']:.1f} %".replace("-", "−")
+    used = "" if found["gain_used"] else ", not used"
+    return f"{words}\nComponents by neighbours: held-out gain {gain} of the noise{used}"
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:
