@@ -276,8 +276,12 @@ def against(
 # Rank -------------------------------------------------------------------------------------------
 
 
+# Components kept to see what false ones cost.
+_TOO_MANY = 20
+
+
 def rank(options: argparse.Namespace) -> None:
-    """Components that neighbours find, on uniform specimens and on presets."""
+    """Components that neighbours find on uniform specimens and presets; what too many cost."""
     spectrum = simulate("solar-cell", shape=(33, 50), channels=325, energy_width=0.04)
     film = spectrum["phase_spectrum"].sel(phase="MAPbI3 control").values.astype(float)
     rows = []
@@ -294,6 +298,17 @@ def rank(options: argparse.Namespace) -> None:
             true = f"{len(phantom.names)} phases"
             rows.append([f"{preset}, {dose:g} counts", true, str(found_rank(phantom.ds))])
     print("\n" + markdown(["specimen", "true", "found, by seed"], rows))
+    rows = []
+    for dose in DOSES:
+        phantom = Phantom("solar-cell", dose, 0)
+        both = neighbours(pca(weight(phantom.ds)))
+        first = np.arange(both.sizes["component"]) < _TOO_MANY
+        for chosen in (select(both), keeping(both, first)):
+            figures = phantom.errors(reconstruct(shrink(chosen))["counts_denoised"].values)
+            cells = [cell(value) for value in (figures[0], figures[1], figures[3], figures[5])]
+            rows.append([f"{dose:g}", str(int(chosen["component_keep"].sum())), *cells])
+    head = ["counts per pixel", "kept", "cube error", "N/Pb error", "I/Pb error", "grains kept"]
+    print("\n" + markdown(head, rows))
 
 
 def found_rank(ds: xr.Dataset) -> int:
