@@ -222,7 +222,7 @@ def test_held_out_halves_tell_the_true_error():
     shrunk = shrink_profiles(noisy, np.zeros(60, np.int64))
     true = np.mean((shrunk.values - truth) ** 2) / noisy.variance.mean()
     for counts in (ds.counts, ds.counts * 1.0):
-        ratio, stddev = held_out(ds.assign(counts=counts), noisy).ratio
+        ratio, stddev = held_out([(ds.assign(counts=counts), noisy)])[0].ratio
         # Half of the counts are shrunk, which have more to gain.
         assert ratio == pytest.approx(true, abs=3 * stddev + 0.02)
 

@@ -20,7 +20,7 @@ from edxdenoise.quantification.composition import (
 )
 from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.quantification.shrunk import is_shrunk, pixel_covariance
+from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_AREA,
@@ -222,7 +222,7 @@ def bin_ratio(
     pair = parse_ratio(text, [element_of(name) for name in lines])
     bins = {DIM_Y: factor, DIM_X: factor}
     # Pixels of a bin that were averaged with one another share all their noise.
-    shared = factor**2 if is_shrunk(ds) else 1
+    shared = factor**2 if shares_noise(ds) else 1
     intensity = unbiased_intensity(ds)
     intensity, covariance = (
         part.astype(float).coarsen(bins, boundary="trim").sum()

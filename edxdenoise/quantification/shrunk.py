@@ -42,8 +42,17 @@ _LEAST = 1e-3
 
 
 def is_shrunk(ds: xr.Dataset) -> bool:
-    """Whether denoised intensities are of maps that were shrunk."""
+    """Whether denoised counts are of maps that were shrunk."""
     return COMPONENT_MAP_SHRUNK_STDDEV.name in ds
+
+
+def shares_noise(ds: xr.Dataset) -> bool:
+    """Whether the intensities are of counts that were averaged over pixels."""
+    return _of_denoised(ds) and is_shrunk(ds)
+
+
+def _of_denoised(ds: xr.Dataset) -> bool:
+    return ds[LINE_INTENSITY_COVARIANCE.name].attrs.get(SOURCE) == "denoised"
 
 
 def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
@@ -73,7 +82,7 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
     intensity : DataArray, dims (line, y, x)
     """
     covariance = ds[LINE_INTENSITY_COVARIANCE.name]
-    if covariance.attrs.get(SOURCE) != "denoised":
+    if not _of_denoised(ds):
         return covariance
     moved = ds.get(LINE_INTENSITY_MOVED.name, xr.zeros_like(intensity))
     maps = intensity, ds[LINE_INTENSITY_STDDEV.name], moved

@@ -7,7 +7,7 @@ section 6.5): the shrunk map is taken for the truth, noise of the known variance
 is shrunk, and its mean square distance from where it started, over pixels nearby, is the variance
 and the squared bias of the method on a specimen like this one.
 
-What shrinkage has moved before is not seen by that: `edxdenoise.quantification.moved` compares with
+What shrinkage has moved before is not seen by that: `edxdenoise.quantification.bias` compares with
 the raw counts.
 """
 
@@ -17,12 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edxdenoise.shrinkage.estimate import (
-    Shrunk,
-    area_rows,
-    shrink_profiles,
-    shrink_totals,
-)
+from edxdenoise.shrinkage.estimate import Shrunk, area_rows, shrink_profiles, shrink_totals
 from edxdenoise.shrinkage.pilot import filtered, gaussian_line
 from edxdenoise.shrinkage.profiles import Profiles
 

@@ -83,14 +83,18 @@ def shrink(ds: xr.Dataset, *, instead: xr.Dataset | None = None, seed: int = 0) 
         return add_history(ds, "shrink nothing beside the total")
     area = area_numbers(ds)
     noisy = _profiles(ds)
-    judged = held_out(ds, noisy, seed=seed)
-    of_neighbours: dict[str, Any] = {}
+    choices = [(ds, noisy)]
     if instead is not None and ds[COUNTS.name].dtype.kind == "u" and _several(instead):
-        gain, spread = judged.gain(held_out(instead, _profiles(instead), seed=seed))
+        choices.append((instead, _profiles(instead)))
+    judged, *others = held_out(choices, seed=seed)
+    of_neighbours: dict[str, Any] = {}
+    if others:
+        gain, spread = judged.gain(others[0])
         used = gain > -_SURE * spread
         of_neighbours = {"gain": gain, "gain_stddev": spread, "gain_used": used}
         if not used:
-            return _with_evidence(shrink(instead, seed=seed), of_neighbours)
+            return _with_evidence(shrink(choices[1][0], seed=seed), of_neighbours)
+    del choices
     ratio, error = judged.ratio
     shrunk = shrink_profiles(noisy, area)
     totals = shrink_totals(noisy, shrunk, area, noisy.counts)

@@ -10,13 +10,15 @@ the profiles of A after shrinkage,
 is an unbiased estimate of the error of c^_A, whatever the truth, and that of c_A itself is known:
 sum_i n_iB var_iA. Their ratio is below 1 where shrinkage helps. Other components, shrunk and judged
 by the same halves, leave another part of the truth out; what is common to both drops out of the
-difference of their errors. Counts that are not whole cannot be
-thinned; normal noise of the known variance, added to c for A and taken off for B, does the same (N.
-L. Oliveira, J. Lei and R. J. Tibshirani, arXiv:2111.09447).
+difference of their errors.
+
+Counts that are not whole cannot be thinned; normal noise of the known variance, added to c for A
+and taken off for B, does the same (N. L. Oliveira, J. Lei and R. J. Tibshirani, arXiv:2111.09447).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import dask.array as da
@@ -83,27 +85,29 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
     return float(ratio), float(np.sqrt(((above - ratio * below) ** 2).sum()) / below.sum())
 
 
-def held_out(ds: xr.Dataset, noisy: Profiles, *, seed: int = 0) -> HeldOut:
+def held_out(choices: Sequence[tuple[xr.Dataset, Profiles]], *, seed: int = 0) -> list[HeldOut]:
     """Shrink the profiles of half of the counts, and judge them by the other half.
 
     Parameters
     ----------
-    ds : Dataset
-        With ``counts``, weights, kept components and, where maps are stacked, ``area``.
-    noisy : Profiles
-        Of the kept components of `ds`.
+    choices : sequence of (Dataset, Profiles)
+        One map with ``counts``, weights, kept components and, where maps are stacked, ``area``, and
+        the profiles of these; several choices of components are judged in one pass.
     seed : int
         Of the split.
     """
-    if ds[COUNTS.name].dtype.kind == "u":
-        half = _half(ds, noisy, seed)
+    first = choices[0][0]
+    halves: Iterable[Profiles]
+    if first[COUNTS.name].dtype.kind == "u":
+        halves = _halves(choices, seed)
     else:
-        random = np.random.default_rng(seed)
-        values = random.standard_normal(noisy.values.shape, np.float32)
-        values *= np.sqrt(noisy.variance)
-        values += noisy.values
-        half = replace(noisy, values=values, variance=2 * noisy.variance, counts=noisy.counts / 2)
-    shrunk = shrink_profiles(half, area_numbers(ds)).values
+        halves = [_noisier(noisy, seed) for _, noisy in choices]
+    area = area_numbers(first)
+    return [_judged(noisy, half, area) for (_, noisy), half in zip(choices, halves)]
+
+
+def _judged(noisy: Profiles, half: Profiles, area: np.ndarray) -> HeldOut:
+    shrunk = shrink_profiles(half, area).values
     parts = []
     for rows in np.array_split(np.arange(len(shrunk)), min(_PARTS, len(shrunk))):
         band = slice(rows[0], rows[-1] + 1)
@@ -133,28 +137,43 @@ def held_out_totals(noisy: Profiles, shrunk: Shrunk, area: np.ndarray, *, seed: 
     """
     random = np.random.default_rng([seed, 1])
     noise = np.sqrt(noisy.scale * noisy.counts) * random.standard_normal(noisy.counts.shape)
-    found, held_out = noisy.counts + _ADDED * noise, noisy.counts - noise / _ADDED
+    found, judge = noisy.counts + _ADDED * noise, noisy.counts - noise / _ADDED
     totals = shrink_totals(noisy, shrunk, area, found, spread=1 + _ADDED**2)
     variance = noisy.scale * noisy.counts.sum(dtype=float)
-    square = ((totals - held_out) ** 2)[noisy.counts > 0].sum(dtype=float)
+    square = ((totals - judge) ** 2)[noisy.counts > 0].sum(dtype=float)
     return float(square / variance - (1 + 1 / _ADDED**2))
 
 
-def _half(ds: xr.Dataset, noisy: Profiles, seed: int) -> Profiles:
-    """Rotated profiles of half of the counts."""
-    blocks = ds if is_lazy(ds) else chunk(ds)
+def _noisier(noisy: Profiles, seed: int) -> Profiles:
+    """Profiles with as much noise again as they have, as half of the counts would."""
+    values = np.random.default_rng(seed).standard_normal(noisy.values.shape, np.float32)
+    values *= np.sqrt(noisy.variance)
+    values += noisy.values
+    return replace(noisy, values=values, variance=2 * noisy.variance, counts=noisy.counts / 2)
+
+
+def _halves(choices: Sequence[tuple[xr.Dataset, Profiles]], seed: int) -> Iterator[Profiles]:
+    """Rotated profiles of half of the counts, of every choice; the counts are read once."""
+    first = choices[0][0]
+    blocks = first if is_lazy(first) else chunk(first)
     counts = thin(blocks[[COUNTS.name]], seed=seed)[0][COUNTS.name].data
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
-    loadings = np.linalg.inv(noisy.back).T @ ds[COMPONENT_SPECTRUM.name].values[kept] / h
+    g, h = first[WEIGHT_PIXEL.name].values, first[WEIGHT_ENERGY.name].values
     # A row of ones for the totals.
-    rows = da.asarray(np.vstack([loadings, np.ones_like(h)]))
-    (sums,) = compute(project(counts, da.asarray(g).rechunk(counts.chunks[:2]), rows))
+    loadings = [_loadings(*choice) / h for choice in choices] + [np.ones((1, len(h)))]
+    weights = da.asarray(g).rechunk(counts.chunks[:2])
+    (sums,) = compute(project(counts, weights, da.asarray(np.vstack(loadings))))
     sums *= g.astype(np.float32)
-    *sums, counts = sums
+    *parts, totals = np.split(sums, np.cumsum([len(each) for each in loadings])[:-1])
     # A pixel of a single count has the weight of an empty one, and is taken for empty.
-    counts = np.where(noisy.counts > 0, np.round(counts), 0)
-    inverse = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
-    values = np.stack([each * inverse for each in sums], axis=-1)
-    variance = noisy.variance * (noisy.counts * inverse)[..., None]
-    return replace(noisy, values=values, variance=variance, counts=counts)
+    half = np.where(choices[0][1].counts > 0, np.round(totals[0]), 0)
+    inverse = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
+    for (_, noisy), part in zip(choices, parts):
+        values = np.stack([each * inverse for each in part], axis=-1)
+        variance = noisy.variance * (noisy.counts * inverse)[..., None]
+        yield replace(noisy, values=values, variance=variance, counts=half)
+
+
+def _loadings(ds: xr.Dataset, noisy: Profiles) -> np.ndarray:
+    """Loadings of the rotated profiles, shape (k, energy)."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
+    return np.linalg.inv(noisy.back).T @ ds[COMPONENT_SPECTRUM.name].values[kept]
