@@ -34,7 +34,7 @@ from edxdenoise.pipeline import (
     silent,
 )
 from edxdenoise.quantification import LineSpec
-from edxdenoise.recipe import Input, Output, Quantify, Recipe
+from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.report.quantified import QUANTIFICATION_MARKER
 from edxdenoise.report.write import REPORT_MARKER
@@ -106,15 +106,7 @@ def run_recipe(
             if recipe.lines:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            pca = chosen.decomposition == "pca"
-            ds = _block(
-                ds,
-                components,
-                memory_limit,
-                workers,
-                neighbours=pca and chosen.subspace != "pixel",
-                shrink=pca and chosen.shrink and chosen.weighting == "poisson",
-            )
+            ds = _block(ds, components, chosen, memory_limit, workers)
             found = survey(ds)
         ds = denoise(ds, chosen, found=found, progress=progress)
         if recipe.lines:
@@ -273,11 +265,9 @@ def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrit
 def _block(
     ds: xr.Dataset,
     components: int,
+    recipe: Denoise,
     memory_limit: int | None,
     workers: int | None,
-    *,
-    neighbours: bool = False,
-    shrink: bool = False,
 ) -> xr.Dataset:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
@@ -288,8 +278,8 @@ def _block(
         counts.dtype.itemsize,
         components=components,
         workers=workers,
-        neighbours=neighbours,
-        shrink=shrink,
+        neighbours=recipe.asks_neighbours,
+        shrink=recipe.averages,
     )
     check_memory(need.streamed, limit, "this job")
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)

@@ -131,15 +131,14 @@ def denoise(
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)
-    is_pca, pixelwise = recipe.decomposition == "pca", ds
-    if is_pca and recipe.subspace != "pixel":
+    pixelwise = ds
+    if recipe.asks_neighbours:
         with progress("neighbours"):
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
         ds = _selected(ds, recipe)
-    # Without weights or the total there are no profiles to average.
-    weighted = recipe.weighting == "poisson"
-    if recipe.shrink and is_pca and weighted and ds[COMPONENT_KEEP.name].values[0]:
+    # Without the total there are no profiles to average.
+    if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
             instead = None
             if recipe.subspace == "union" and recipe.keep is None:

@@ -101,6 +101,16 @@ class Denoise(Section):
         """Keys that the other decomposition alone takes."""
         return _PCA_KEYS if self.decomposition == "nmf" else _NMF_KEYS
 
+    @property
+    def asks_neighbours(self) -> bool:
+        """Whether components are looked for among neighbouring pixels."""
+        return self.decomposition == "pca" and self.subspace != "pixel"
+
+    @property
+    def averages(self) -> bool:
+        """Whether like pixels are to be averaged; without weights there are no profiles of them."""
+        return self.decomposition == "pca" and self.weighting == "poisson" and self.shrink
+
     def _check_unused(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for key in self.unused:
