@@ -36,6 +36,8 @@ from edxdenoise.schema import DIM_LINE, DIM_X, DIM_Y, WEIGHT_PIXEL
 # Groups of pixels that are alike, and pixels in one on average, at least.
 _ALIKE = 64
 _FEWEST = 200
+# Steps of k-means that are enough for them.
+_ROUGH = 20
 # Standard deviations beyond which one of some hundred differences is no chance, and the share of
 # the counts from which it matters.
 _SURELY, _MUCH = 5.0, 0.05
@@ -126,7 +128,9 @@ def _moved(
     denoised: np.ndarray,
     variance: np.ndarray,
 ) -> np.ndarray:
-    labels = _alike(kept / g, max(min(_ALIKE, g.size // _FEWEST), 1), seed=0)
+    # Any groups of like pixels will do, and need not be the best there are.
+    count = max(min(_ALIKE, g.size // _FEWEST), 1)
+    labels = _alike(kept / g, count, seed=0, steps=_ROUGH)
     counts, flat = g.astype(float) ** 2, labels.ravel()
 
     def by_label(values: np.ndarray) -> np.ndarray:
@@ -179,7 +183,7 @@ def kmeans_regions(ds: xr.Dataset, *, seed: int = 0) -> dict[str, np.ndarray]:
     return {f"cluster {i + 1}": labels == i for i in range(labels.max() + 1)}
 
 
-def _alike(profiles: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+def _alike(profiles: np.ndarray, count: int, *, seed: int, steps: int = 300) -> np.ndarray:
     """Number from 0 of the cluster that each pixel is of, shape (y, x).
 
     By scores over the pixel weight, shape (component, y, x), so that thickness does not count.
@@ -189,5 +193,5 @@ def _alike(profiles: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     pixels = profiles.reshape(len(profiles), -1).T.astype(float)
     pixels /= np.maximum(pixels.std(axis=0), np.finfo(float).tiny)
     sample = np.random.default_rng(seed).permutation(len(pixels))[:_SAMPLE]
-    clusters = KMeans(min(count, len(sample)), n_init=3, random_state=seed).fit(pixels[sample])
-    return clusters.predict(pixels).reshape(profiles.shape[1:])
+    means = KMeans(min(count, len(sample)), n_init=3, max_iter=steps, random_state=seed)
+    return means.fit(pixels[sample]).predict(pixels).reshape(profiles.shape[1:])
