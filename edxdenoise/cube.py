@@ -19,6 +19,7 @@ from edxdenoise.schema import (
     DIM_ENERGY,
     DIM_X,
     DIM_Y,
+    MEASURED,
     validate,
 )
 
@@ -107,6 +108,24 @@ def _shrink_dtype(counts: np.ndarray) -> np.ndarray:
 def is_lazy(ds: xr.Dataset) -> bool:
     """Whether the counts are a Dask array."""
     return isinstance(ds[COUNTS.name].data, da.Array)
+
+
+def measured_pixels(ds: xr.Dataset) -> np.ndarray:
+    """Return which pixels were measured, as an array of bool of shape (y, x).
+
+    A pixel with 0 counts was measured unless the variable ``measured`` says otherwise; without
+    that variable every pixel was.
+
+    Examples
+    --------
+    >>> ds = make_cube(np.zeros((1, 2, 3), np.uint8), energy=np.arange(3.0))
+    >>> measured_pixels(ds)
+    array([[ True,  True]])
+    """
+    if MEASURED.name not in ds:
+        return np.ones((ds.sizes[DIM_Y], ds.sizes[DIM_X]), bool)
+    validate(ds, MEASURED)
+    return ds[MEASURED.name].values != 0
 
 
 def energy_axis(ds: xr.Dataset) -> tuple[float, float]:

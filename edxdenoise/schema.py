@@ -22,6 +22,7 @@ DIM_LINE = "line"
 DIM_ELEMENT = "element"
 DIM_RATIO = "ratio"
 DIM_PHASE = "phase"
+DIM_DETECTOR = "detector"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 
@@ -69,6 +70,21 @@ _CUBE = (DIM_Y, DIM_X, DIM_ENERGY)
 _COMPONENT_MAP = (DIM_COMPONENT, DIM_Y, DIM_X)
 
 COUNTS = VariableSpec("counts", _CUBE, "uif", "counts", "X-ray counts")
+MEASURED = VariableSpec(
+    "measured",
+    _MAP,
+    "i",
+    "1",
+    "whether the pixel was measured; a pixel without counts may have been",
+    {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "missing measured"},
+)
+IMAGE = VariableSpec(
+    "image",
+    (DIM_DETECTOR, DIM_Y, DIM_X),
+    "uif",
+    "1",
+    "signals of other detectors recorded with the counts, such as HAADF or BSE",
+)
 EXPOSURE = VariableSpec("exposure", _MAP, "f", "1", "relative exposure; counts are not scaled")
 WEIGHT_PIXEL = VariableSpec(
     "weight_pixel", _MAP, "f", "1", "g: Poisson weight of a pixel, root of its total counts"
