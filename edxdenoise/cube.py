@@ -16,9 +16,11 @@ from edxdenoise.schema import (
     COMPONENT_MAP_SHRUNK,
     COUNTS,
     DIM_COMPONENT,
+    DIM_DETECTOR,
     DIM_ENERGY,
     DIM_X,
     DIM_Y,
+    IMAGE,
     MEASURED,
     validate,
 )
@@ -126,6 +128,58 @@ def measured_pixels(ds: xr.Dataset) -> np.ndarray:
         return np.ones((ds.sizes[DIM_Y], ds.sizes[DIM_X]), bool)
     validate(ds, MEASURED)
     return ds[MEASURED.name].values != 0
+
+
+def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:
+    """Return the images that may guide the smoothing of `ds`.
+
+    Parameters
+    ----------
+    ds : Dataset
+    image : str
+        ``auto`` for all images without missing pixels, ``none``, or the name of one detector.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (y, x)
+        By detector; empty where there is no image, or none is wanted.
+
+    Raises
+    ------
+    ParameterError
+        If there is no image of that name, or it was not recorded in every area of a stack.
+
+    Examples
+    --------
+    >>> ds = make_cube(np.ones((1, 2, 3), np.uint8), energy=np.arange(3.0))
+    >>> guide_images(ds)
+    {}
+    >>> guide_images(ds, "HAADF")
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: image 'HAADF' is not in the map, which has no image; use auto \
+or none
+    """
+    names = [str(name) for name in ds[DIM_DETECTOR].values] if IMAGE.name in ds else []
+    if image not in ("auto", "none", *names):
+        there = f"which has {', '.join(names)}" if names else "which has no image"
+        allowed = "auto, none or one of these" if names else "auto or none"
+        raise ParameterError(f"image '{image}' is not in the map, {there}; use {allowed}")
+    if image == "none" or not names:
+        return {}
+    validate(ds, IMAGE)
+    found = {}
+    for number, name in enumerate(names):
+        if image in ("auto", name):
+            values = ds[IMAGE.name].isel({DIM_DETECTOR: number}).values.astype(np.float32)
+            if np.isfinite(values).all():
+                found[name] = values
+            elif image == name:
+                raise ParameterError(
+                    f"image '{image}' was not recorded in every area of the map; use auto, none "
+                    "or another image"
+                )
+    return found
 
 
 def energy_axis(ds: xr.Dataset) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import xarray as xr
 
 from edxdenoise.compute import load
-from edxdenoise.cube import check_cube, is_lazy
+from edxdenoise.cube import check_cube, guide_images, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decomposition import check_decomposition, decompose
@@ -85,7 +85,7 @@ def denoise(
         With ``counts``, as `read_cube`, `simulate` or `prepare` give it.
     recipe : Denoise, optional
         Weighting, number of components, solver, subspace, selector or hand-picked components,
-        shrinkage (of Poisson-weighted counts), seed.
+        shrinkage (of Poisson-weighted counts), the image that may guide it, seed.
     found : Survey, optional
         What `survey` says of the counts, where somebody has looked at them already.
     progress : callable, optional
@@ -261,6 +261,7 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     if recipe.keep is not None:
         parse_keep(recipe.keep, components or maps)
     check_models(recipe.model, recipe.select, recipe.keep)
+    guide_images(ds, recipe.image)
     return maps
 
 

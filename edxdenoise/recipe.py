@@ -14,7 +14,7 @@ from edxdenoise.methods import DEFAULT_SELECTORS, SUBSPACES
 from edxdenoise.quantification import LineSpec, check_lines
 from edxdenoise.recipe_values import Pixels, Section, Window, checked
 
-_PCA_KEYS = ("solver", "subspace", "model", "shrink")
+_PCA_KEYS = ("solver", "subspace", "model", "shrink", "image")
 _NMF_KEYS = (
     "loss",
     "init",
@@ -60,6 +60,7 @@ class Denoise(Section):
     keep: str | None = None
     model: tuple[str, ...] = ()
     shrink: bool = True
+    image: str = "auto"
     seed: int = 0
     loss: str = "frobenius"
     init: str = "nndsvda"
@@ -157,7 +158,7 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, subspace, select, keep, model, shrink, seed, loss, init, \
+decomposition, components, solver, subspace, select, keep, model, shrink, image, seed, loss, init, \
 start, fix_spectrum, fix_element, closure, tolerance, max_iterations
     """
 

@@ -65,6 +65,13 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
     show_default=True,
     help="Average the kept maps over pixels that are alike within their noise.",
 )
+@click.option(
+    "--image",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|NAME",
+    help="Image recorded with the counts, such as HAADF, that may guide the averaging.",
+)
 @nmf_options
 @seed_option
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
