@@ -29,7 +29,6 @@ from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, fractions, line_intensity
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.quantification.families import families
 from edxdenoise.quantification.regions import area_regions, region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.selection import select
@@ -37,6 +36,7 @@ from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
 from edxdenoise.simulation.truth import STRAY_PHASE, composition_tables
 from edxdenoise.xray import channel_response
+from edxdenoise.xray.families import families
 
 LINES = {
     "solar-cell": ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La"),

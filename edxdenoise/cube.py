@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.compute import compute
 from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -22,8 +23,13 @@ from edxdenoise.schema import (
     DIM_Y,
     IMAGE,
     MEASURED,
+    WEIGHT_ENERGY,
     validate,
 )
+
+DEFAULT_RESOLUTION = 130.0  # eV, FWHM at Mn K alpha
+# eV; files also hold the resolution at another line, such as 60 at C K alpha, or none.
+_PLAUSIBLE_RESOLUTION = (100.0, 300.0)
 
 # Whole counts need no wider type than these; 64 bits are for the strobe peaks of long maps.
 _COUNT_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -197,6 +203,49 @@ def energy_axis(ds: xr.Dataset) -> tuple[float, float]:
     if width <= 0 or not np.allclose(np.diff(energy), width, rtol=1e-3, atol=0):
         raise SchemaError("the energy axis is not evenly spaced and rising; resample it first")
     return float(energy[0]), float(width)
+
+
+def energy_range(ds: xr.Dataset) -> tuple[float, float]:
+    """Lower edge of the first channel and upper edge of the last, in keV."""
+    offset, width = energy_axis(ds)
+    # To a microelectronvolt: windows may end where the axis does.
+    return round(offset - width / 2, 9) + 0.0, round(
+        offset + width * (ds.sizes[DIM_ENERGY] - 0.5), 9
+    )
+
+
+def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
+    """Counts of all pixels per channel, from ``weight_energy`` where it holds them.
+
+    Otherwise the counts are read once, block by block.
+    """
+    if WEIGHT_ENERGY.name in ds:
+        h = ds[WEIGHT_ENERGY.name].values
+        # An empty channel has weight 1, as one with a single count: the difference is negligible.
+        if (h != 1).any():
+            return h**2
+    validate(ds, COUNTS)
+    counts = ds[COUNTS.name].data
+    return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
+
+
+def detector_resolution(ds: xr.Dataset) -> float:
+    """Resolution that the file states: FWHM at Mn K alpha in eV.
+
+    A value below 1 is in keV. 130 eV where the file states none, or one that no detector has.
+
+    Examples
+    --------
+    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 0.133}))
+    133.0
+    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 60.0}))
+    130.0
+    """
+    stated = float(ds.attrs.get("detector_resolution", DEFAULT_RESOLUTION))
+    if 0 < stated < 1:
+        stated = round(1000 * stated, 6)
+    low, high = _PLAUSIBLE_RESOLUTION
+    return stated if low < stated < high else DEFAULT_RESOLUTION
 
 
 def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:

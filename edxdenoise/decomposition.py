@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import energy_axis
+from edxdenoise.cube import detector_resolution, energy_axis
 from edxdenoise.decompose import nmf, pca
 from edxdenoise.decompose.nmf import SPARE, check_number, unwatched
 from edxdenoise.decompose.nmf_fit import Count
 from edxdenoise.decompose.pca import check_components
 from edxdenoise.io import read_spectra
 from edxdenoise.recipe import Denoise
-from edxdenoise.report.peaks import lines_of, loading_peaks, resolution_of
+from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SPECTRUM,
@@ -25,7 +25,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
 )
 from edxdenoise.selection import select
-from edxdenoise.xray import element_spectrum
+from edxdenoise.xray import component_peaks, element_spectrum
 
 _NAMED_LINES = 3
 
@@ -104,7 +104,7 @@ def known_spectra(ds: xr.Dataset, recipe: Denoise) -> tuple[np.ndarray, np.ndarr
             element,
             energy,
             beam_energy=ds.attrs.get("beam_energy"),
-            resolution=resolution_of(ds),
+            resolution=detector_resolution(ds),
         )[np.newaxis]
         for element in recipe.fix_element
     ]
@@ -124,11 +124,11 @@ def component_names(ds: xr.Dataset) -> list[str]:
     list of str
         Energies where lines have no name; ``"no lines"`` where there are none.
     """
-    lines, resolution = lines_of(ds), resolution_of(ds)
+    lines, resolution = lines_of(ds), detector_resolution(ds)
     energy, h = ds[DIM_ENERGY].values, ds[WEIGHT_ENERGY.name].values
     names = []
     for spectrum in np.asarray(ds[COMPONENT_SPECTRUM.name].values):
-        peaks = loading_peaks(energy, spectrum, h, lines, resolution)
+        peaks = name_peaks(component_peaks(energy, spectrum, h, resolution), lines, resolution)
         names.append(_joined([peak.name or peak.label for peak in peaks]))
     return names
 

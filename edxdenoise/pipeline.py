@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import xarray as xr
 
 from edxdenoise.compute import load
-from edxdenoise.cube import check_cube, guide_images, is_lazy
+from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decomposition import check_decomposition, decompose
@@ -27,7 +27,6 @@ from edxdenoise.quantification import (
     check_reach,
     cliff_lorimer,
     element_of,
-    energy_range,
     line_intensity,
     mask_vacuum,
     parse_ratio,
@@ -250,7 +249,7 @@ def check_quantify(
                 energy_range(ds),
                 elements=recipe.elements or ds.attrs.get("elements", ()),
                 beam_energy=ds.attrs.get("beam_energy"),
-                resolution=float(ds.attrs.get("detector_resolution", 130.0)),
+                resolution=detector_resolution(ds),
             )
 
 

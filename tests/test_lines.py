@@ -5,9 +5,9 @@ import pytest
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification.composition import parse_ratio
-from edxdenoise.quantification.families import element_of, families, list_lines, strong_lines
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, weight_k_factors
 from edxdenoise.xray import atomic_weight, line_energy
+from edxdenoise.xray.families import element_of, families, list_lines, strong_lines
 
 SPAN = (0.15, 13.0)
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from edxdenoise.quantification.families import families
 from edxdenoise.quantification.fit import (
     LOWEST_FITTED,
     fit_model,
@@ -15,6 +14,7 @@ from edxdenoise.quantification.fit import (
     solve_nonnegative,
 )
 from edxdenoise.xray import channel_response, fwhm
+from edxdenoise.xray.families import families
 
 ENERGY = (np.arange(650) + 0.5) * 0.02
 CROWDED = ("In", "Sn", "I", "Pb", "Cu")

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, line_intensity
-from edxdenoise.quantification.families import strong_lines
 from edxdenoise.quantification.windows import (
     background_windows,
     integration_window,
@@ -16,6 +15,7 @@ from edxdenoise.quantification.windows import (
     rounded_weights,
 )
 from edxdenoise.xray import channel_response, fwhm, line_energy
+from edxdenoise.xray.families import strong_lines
 
 SPAN = (0.0, 13.0)
 ENERGY = (np.arange(650) + 0.5) * 0.02

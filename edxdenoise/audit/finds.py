@@ -28,11 +28,10 @@ from edxdenoise.audit.scan import (
     tests_made,
 )
 from edxdenoise.compute import as_blocks, compute
-from edxdenoise.cube import check_cube, energy_axis
+from edxdenoise.cube import check_cube, detector_resolution, energy_axis, energy_range
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.quantification.estimators import behind_projection, energy_range
-from edxdenoise.quantification.families import strong_lines
+from edxdenoise.quantification.estimators import behind_projection
 from edxdenoise.quantification.unexplained import lines_at
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -46,6 +45,7 @@ from edxdenoise.schema import (
     validate,
 )
 from edxdenoise.xray import fwhm
+from edxdenoise.xray.families import strong_lines
 
 # Rows of the table.
 _MOST = 1000
@@ -161,7 +161,7 @@ def audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> Audit:
     validate(ds, COUNTS, COUNTS_DENOISED)
     check_cube(ds)
     energy_axis(ds)
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    resolution = detector_resolution(ds)
     windows = scan_windows(ds[DIM_ENERGY].values, resolution)
     shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
     tests = tests_made(shape, len(windows))

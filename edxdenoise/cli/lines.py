@@ -39,7 +39,7 @@ def lines(
     \b
     edxdenoise lines --elements Pb,I --range 0:13
     """
-    from edxdenoise.quantification.families import list_lines
+    from edxdenoise.xray.families import list_lines
 
     found = list_lines(elements, energy_range, beam_energy=beam_energy, resolution=resolution)
     if as_json:

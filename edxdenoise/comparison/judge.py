@@ -22,14 +22,14 @@ from edxdenoise.comparison.models import (
 from edxdenoise.comparison.quantities import Quantities, quantities_of
 from edxdenoise.comparison.result import assemble
 from edxdenoise.compute import chunk, compute
-from edxdenoise.cube import check_cube
+from edxdenoise.cube import check_cube, detector_resolution, sum_spectrum
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.preprocess import hold_out
 from edxdenoise.preprocess.folds import check_folds
 from edxdenoise.preprocess.thin import check_whole
 from edxdenoise.quantification import LineSpec, area_regions, check_lines
-from edxdenoise.quantification.estimators import line_weights, sum_spectrum
+from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.resources import default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
@@ -213,7 +213,7 @@ def _functionals(
         return LineWindows(*np.zeros((2, 0, energy.size))), None
     elements = quantify.elements or tuple(ds.attrs.get("elements", ()))
     net = line_weights(ds, lines, intensities=quantify.intensities, elements=elements).estimators
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    resolution = detector_resolution(ds)
     near = np.stack(
         [
             np.abs(energy - line_energy(name)) <= float(fwhm(line_energy(name), resolution)) / 1000

@@ -14,8 +14,6 @@ from edxdenoise.quantification.composition import (
     parse_ratio,
     ratio,
 )
-from edxdenoise.quantification.estimators import energy_range
-from edxdenoise.quantification.families import element_of, list_lines
 from edxdenoise.quantification.intensity import line_intensity
 from edxdenoise.quantification.lines import (
     LineSpec,
@@ -32,6 +30,7 @@ from edxdenoise.quantification.regions import (
 from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
 from edxdenoise.quantification.windows import background_windows
+from edxdenoise.xray.families import element_of, list_lines
 
 __all__ = [
     "LineSpec",
@@ -48,7 +47,6 @@ __all__ = [
     "compare_groups",
     "element_of",
     "axis_error",
-    "energy_range",
     "energy_shift",
     "fractions",
     "kmeans_regions",

@@ -11,12 +11,17 @@ import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import theilslopes
 
-from edxdenoise.cube import add_history, energy_axis
+from edxdenoise.cube import (
+    add_history,
+    detector_resolution,
+    energy_axis,
+    energy_range,
+    sum_spectrum,
+)
 from edxdenoise.errors import EdxdenoiseWarning
-from edxdenoise.quantification.estimators import energy_range, sum_spectrum
-from edxdenoise.quantification.families import strong_lines
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import fwhm
+from edxdenoise.xray.families import strong_lines
 
 # A peak is used if it has this many net counts, and no other listed line within this many FWHM that
 # has more than this share of its photons.
@@ -66,7 +71,7 @@ def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
         Symbols of what the specimen holds.
     """
     spectrum, energy = sum_spectrum(ds), ds[DIM_ENERGY].values
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    resolution = detector_resolution(ds)
     listed = strong_lines(elements, energy_range(ds), beam_energy=ds.attrs.get("beam_energy"))
     found: list[PeakShift] = []
     for name, position, share in listed:

@@ -18,7 +18,6 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
-from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec, weight_k_factors
 from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.schema import (
@@ -38,6 +37,7 @@ from edxdenoise.schema import (
     validate,
 )
 from edxdenoise.xray import atomic_weight
+from edxdenoise.xray.families import element_of
 
 _PIECE = 16_384  # pixels
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import compute
-from edxdenoise.cube import energy_axis, kept_maps
+from edxdenoise.cube import detector_resolution, energy_range, kept_maps, sum_spectrum
 from edxdenoise.decompose import is_nmf
 from edxdenoise.errors import ParameterError
-from edxdenoise.quantification.families import DEFAULT_BEAM_ENERGY, Window, element_of, families
 from edxdenoise.quantification.fit import (
     LOWEST_FITTED,
     FitModel,
@@ -36,9 +34,9 @@ from edxdenoise.schema import (
     MEAN_SPECTRUM,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
-    validate,
 )
 from edxdenoise.xray import channel_response, line_energy
+from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, element_of, families
 
 
 @dataclass(frozen=True)
@@ -63,27 +61,6 @@ class Weights:
     model: FitModel | None = None
 
 
-def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
-    """Counts of all pixels per channel, from the weights where they tell, else in one pass."""
-    if WEIGHT_ENERGY.name in ds:
-        h = ds[WEIGHT_ENERGY.name].values
-        # An empty channel has weight 1, as one with a single count: no matter here.
-        if (h != 1).any():
-            return h**2
-    validate(ds, COUNTS)
-    counts = ds[COUNTS.name].data
-    return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
-
-
-def energy_range(ds: xr.Dataset) -> Window:
-    """From the lower edge of the first channel to the upper edge of the last, in keV."""
-    offset, width = energy_axis(ds)
-    # To a microelectronvolt: windows may end where the axis does.
-    return round(offset - width / 2, 9) + 0.0, round(
-        offset + width * (ds.sizes[DIM_ENERGY] - 0.5), 9
-    )
-
-
 def line_weights(
     ds: xr.Dataset,
     lines: Mapping[str, LineSpec],
@@ -93,7 +70,7 @@ def line_weights(
 ) -> Weights:
     """What each channel counts for, by windows or by a fit; see `line_intensity`."""
     energy = ds[DIM_ENERGY].values
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    resolution = detector_resolution(ds)
     beam_energy = ds.attrs.get("beam_energy")
     span = energy_range(ds)
     present = list(dict.fromkeys([*map(element_of, lines), *elements]))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.quantification.families import Family
 from edxdenoise.xray import Detector, channel_response, efficiency, fwhm
+from edxdenoise.xray.families import Family
 
 # Where fits start, in keV: below lies the edge of the discriminator.
 LOWEST_FITTED = 0.15

@@ -24,13 +24,12 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import chunk, load
-from edxdenoise.cube import add_history, is_lazy
+from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy
 from edxdenoise.errors import ParameterError, SchemaError
 from edxdenoise.methods import INTENSITIES, SOURCES
 from edxdenoise.quantification.bias import moved
 from edxdenoise.quantification.estimators import (
     behind_projection,
-    energy_range,
     line_weights,
     sum_spectrum,
     sums_counts,
@@ -122,7 +121,7 @@ def line_intensity(
         lines,
         energy_range(ds),
         beam_energy=ds.attrs.get("beam_energy"),
-        resolution=float(ds.attrs.get("detector_resolution", 130.0)),
+        resolution=detector_resolution(ds),
         elements=elements,
         overlaps=intensities != "fit",
     )

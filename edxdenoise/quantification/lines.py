@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
-from edxdenoise.quantification.families import Window, element_of, strong_lines
 from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.xray.families import Window, element_of, strong_lines
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from edxdenoise.quantification.composition import (
     ratio,
     unbiased_intensity,
 )
-from edxdenoise.quantification.families import element_of
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
@@ -32,6 +31,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY_MOVED,
     RATIO,
 )
+from edxdenoise.xray.families import element_of
 
 # Standard deviations by which what is in a region must exceed nothing.
 _SEEN = 3.0

@@ -10,11 +10,11 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import EdxdenoiseWarning
-from edxdenoise.quantification.estimators import energy_range, sum_spectrum
-from edxdenoise.quantification.families import Window, element_of, strong_lines
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import SYMBOLS, fwhm
+from edxdenoise.xray.families import Window, element_of, strong_lines
 
 # Net counts in standard deviations, and as a share of the largest peak's: escape and sum peaks
 # and the errors of peak shapes stay below.
@@ -61,7 +61,7 @@ def unexplained_peaks(ds: xr.Dataset, elements: Iterable[str]) -> list[Unexplain
         Symbols of what the specimen is said to hold.
     """
     spectrum, energy = sum_spectrum(ds).astype(float), ds[DIM_ENERGY].values
-    width = fwhm(np.maximum(energy, _LOWEST), float(ds.attrs.get("detector_resolution", 130.0)))
+    width = fwhm(np.maximum(energy, _LOWEST), detector_resolution(ds))
     width = width / 1000
     net, stddev = _net_counts(spectrum, energy, width)
     beam = ds.attrs.get("beam_energy")

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from edxdenoise.errors import ParameterError
-from edxdenoise.quantification.families import LOWEST_ENERGY, Window, element_of, strong_lines
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.xray.families import LOWEST_ENERGY, Window, element_of, strong_lines
 
 # Background windows, in FWHM of the line: their width, the gap to the line's centre, and how far
 # out one may be moved to find a place free of other lines.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
 from edxdenoise.quantification import LineSpec
-from edxdenoise.quantification.estimators import Weights, energy_range, line_weights, sum_spectrum
-from edxdenoise.quantification.families import Window, element_of
+from edxdenoise.quantification.estimators import Weights, line_weights
 from edxdenoise.quantification.fit import solve_nonnegative
 from edxdenoise.quantification.windows import background_windows, integration_window
-from edxdenoise.report.peaks import Peak, lines_of, resolution_of, sum_peaks
+from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
     BLUE,
@@ -28,7 +28,8 @@ from edxdenoise.report.style import (
 )
 from edxdenoise.report.text import doubts_of, line_label, number_words
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
+from edxdenoise.xray.families import Window, element_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,9 +76,9 @@ def integration_figure(
     present = list(dict.fromkeys([*map(element_of, lines), *elements]))
     named = ds.assign_attrs(elements=present)
     energy = ds[DIM_ENERGY].values
-    peaks = sum_peaks(energy, spectrum, lines_of(named), resolution_of(ds))
-    # As `line_weights` takes it.
-    resolution = float(ds.attrs.get("detector_resolution", 130.0))
+    resolution = detector_resolution(ds)
+    found = find_peaks(energy, spectrum, resolution)
+    peaks = name_peaks(found, lines_of(named), resolution)
     fit = intensities == "fit"
     rows = -(-len(lines) // _COLUMNS)
     below = _AXIS + (_RESIDUAL + 2 * _TITLE if fit else 0.0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import detector_resolution
 from edxdenoise.report.frame import (
     Frame,
     colour_range,
@@ -18,7 +19,7 @@ from edxdenoise.report.frame import (
     frame_of,
     label_width,
 )
-from edxdenoise.report.peaks import NamedLine, Peak, loading_peaks, resolution_of
+from edxdenoise.report.peaks import NamedLine, name_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
     BLUE,
@@ -49,6 +50,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
+from edxdenoise.xray import Peak, component_peaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,13 +153,14 @@ def _draw_component(
     axes.axhline(0, color=DARK, linewidth=0.4)
     axes.plot(energy, spectrum, color=colour, linewidth=0.7)
     axes.set_xlim(energy[0], _last_energy(energy, peaks))
-    found = loading_peaks(
+    resolution = detector_resolution(ds)
+    found = component_peaks(
         energy,
         component[COMPONENT_SPECTRUM.name].values[0],
         component[WEIGHT_ENERGY.name].values,
-        lines,
-        resolution_of(ds),
+        resolution,
     )
+    found = name_peaks(found, lines, resolution)
     low, high = min(float(spectrum.min()), 0.0), max(float(spectrum.max()), 0.0)
     room = 0.45 * (high - low or 1.0) if found else 0.05 * (high - low or 1.0)
     axes.set_ylim(low - 0.05 * (high - low), high + room)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from edxdenoise._version import __version__
 from edxdenoise.compute import load
+from edxdenoise.cube import sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import (
     atomic_output,
@@ -24,7 +25,6 @@ from edxdenoise.io import (
 )
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.bias import bias_table, kmeans_regions
-from edxdenoise.quantification.estimators import sum_spectrum
 from edxdenoise.quantification.regions import area_regions, compare_groups, region_table
 from edxdenoise.report.bias import bias_figure
 from edxdenoise.report.integration import integration_figure

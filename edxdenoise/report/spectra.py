@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import isotonic_regression
 
-from edxdenoise.report.peaks import Peak
 from edxdenoise.report.style import (
     BLUE,
     DARK,
@@ -26,6 +25,8 @@ from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, D
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from edxdenoise.xray import Peak
 
 # Inches that an upright label takes along the energy axis.
 _LABEL_WIDTH = 0.095

@@ -9,11 +9,10 @@ import numpy as np
 import xarray as xr
 from scipy.linalg import qr
 
-from edxdenoise.cube import energy_axis
-from edxdenoise.report.peaks import Peak, resolution_of
+from edxdenoise.cube import detector_resolution, energy_axis
 from edxdenoise.report.sums import denoised_sums
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import fwhm
+from edxdenoise.xray import Peak, fwhm
 
 # Peaks that maps are made of and compared.
 _CANDIDATES = 12
@@ -59,7 +58,7 @@ def choose_windows(
     offset, width = energy_axis(ds)
     windows = []
     for peak in peaks[:_CANDIDATES]:
-        reach = float(fwhm(peak.energy, resolution_of(ds))) / 1000
+        reach = float(fwhm(peak.energy, detector_resolution(ds))) / 1000
         start = int(np.rint((peak.energy - reach - offset) / width + 0.5))
         stop = int(np.rint((peak.energy + reach - offset) / width + 0.5))
         channels = slice(max(start, 0), min(max(stop, start + 1), ds.sizes[DIM_ENERGY]))

@@ -11,13 +11,13 @@ import xarray as xr
 
 from edxdenoise.audit import BLOCK, Audit, audit
 from edxdenoise.compute import as_blocks, load
-from edxdenoise.cube import is_lazy
+from edxdenoise.cube import detector_resolution, is_lazy
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.io import atomic_output, write_table
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.audit import audit_figure
 from edxdenoise.report.maps import component_figures, maps_figure
-from edxdenoise.report.peaks import lines_of, resolution_of, sum_peaks
+from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
@@ -44,6 +44,7 @@ from edxdenoise.schema import (
     WEIGHT_PIXEL,
     validate,
 )
+from edxdenoise.xray import find_peaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,10 +128,11 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
         warnings.warn(doubt, EdxdenoiseWarning, stacklevel=3)
         ds = ds.assign_attrs(warnings=[*doubts_of(ds), doubt])
 
-    lines, resolution = lines_of(ds), resolution_of(ds)
+    lines, resolution = lines_of(ds), detector_resolution(ds)
     energy = ds[DIM_ENERGY].values
     # With dropped components as well: a hand-picked model may lack the first, and so all peaks.
-    peaks = sum_peaks(energy, denoised_sums(pictured, []).spectrum, lines, resolution)
+    found_peaks = find_peaks(energy, denoised_sums(pictured, []).spectrum, resolution)
+    peaks = name_peaks(found_peaks, lines, resolution)
     windows = [
         Window("all X-rays", slice(0, len(energy))),
         *choose_windows(ds, kept, peaks, _LINE_MAPS),

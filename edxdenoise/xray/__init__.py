@@ -11,19 +11,23 @@ from edxdenoise.xray.lines import (
     emission,
     line_energy,
 )
+from edxdenoise.xray.peaks import Peak, component_peaks, find_peaks
 
 __all__ = [
     "DEFAULT_BEAM_ENERGY",
     "Detector",
     "Line",
+    "Peak",
     "SYMBOLS",
     "atomic_number",
     "atomic_weight",
     "channel_response",
+    "component_peaks",
     "efficiency",
     "element_lines",
     "element_spectrum",
     "emission",
+    "find_peaks",
     "fwhm",
     "line_energy",
 ]

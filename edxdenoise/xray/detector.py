@@ -17,7 +17,7 @@ _FANO = 2500.0
 # Squared FWHM in eV^2 that is left at zero energy, whatever the resolution claimed: just what a
 # detector of 122 eV has. Without it the square turns negative below 122 eV.
 _FWHM_FLOOR = 122.0**2 - _FANO * MN_KA_ENERGY
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 # g/cm^2 of what an X-ray crosses before the active silicon.
 _SILICON_DENSITY = 2.33
@@ -99,7 +99,7 @@ def channel_response(
     width = energy[1] - energy[0]
     edges = np.append(energy - width / 2, energy[-1] + width / 2)
     lines = np.asarray(line_energies, float)[:, None]
-    sigma = fwhm(lines, resolution) / 1000 / _FWHM_PER_SIGMA
+    sigma = fwhm(lines, resolution) / 1000 / FWHM_PER_SIGMA
     return 0.5 * np.diff(erf((edges - lines) / (np.sqrt(2) * sigma)), axis=1)
 
 
@@ -124,5 +124,5 @@ def efficiency(detector: Detector, energy: np.ndarray) -> np.ndarray:
 
 def discriminator(energy: np.ndarray, resolution: float) -> np.ndarray:
     """Share of the pulses in channels at `energy` keV that pass the low-level threshold."""
-    sigma = float(fwhm(_THRESHOLD, resolution)) / 1000 / _FWHM_PER_SIGMA
+    sigma = float(fwhm(_THRESHOLD, resolution)) / 1000 / FWHM_PER_SIGMA
     return 0.5 * (1 + erf((np.asarray(energy) - _THRESHOLD) / (np.sqrt(2) * sigma)))

@@ -10,15 +10,9 @@ from typing import Any
 import numpy as np
 
 from edxdenoise.errors import ParameterError
-from edxdenoise.xray import (
-    DEFAULT_BEAM_ENERGY,
-    Detector,
-    Line,
-    efficiency,
-    emission,
-    fwhm,
-    line_energy,
-)
+from edxdenoise.xray.detector import Detector, efficiency, fwhm
+from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
+from edxdenoise.xray.lines import Line, emission, line_energy
 
 # Below, in keV, spectra hold the detector's zero peak.
 LOWEST_ENERGY = 0.1
