@@ -77,7 +77,8 @@ def make_cube(
     Returns
     -------
     xarray.Dataset
-        With the variable ``counts`` and the coordinates ``y``, ``x`` and ``energy``.
+        With the variable ``counts`` and the coordinates ``y``, ``x`` and ``energy``; with
+        ``measured`` where a NumPy array has pixels that are all NaN (`mark_missing`).
 
     Raises
     ------
@@ -98,7 +99,8 @@ def make_cube(
         if values.shape != (size,):
             raise SchemaError(f"coordinate '{dim}' has shape {values.shape}, must be ({size},)")
         coords[dim] = (dim, values, {"units": units, "long_name": long_name})
-    return xr.Dataset({COUNTS.name: COUNTS.array(counts)}, coords=coords, attrs=dict(attrs or {}))
+    ds = xr.Dataset({COUNTS.name: COUNTS.array(counts)}, coords=coords, attrs=dict(attrs or {}))
+    return mark_missing(ds) if isinstance(counts, np.ndarray) else ds
 
 
 def _shrink_dtype(counts: np.ndarray) -> np.ndarray:
@@ -136,6 +138,75 @@ def measured_pixels(ds: xr.Dataset) -> np.ndarray:
     return ds[MEASURED.name].values != 0
 
 
+def drop_needless(ds: xr.Dataset) -> xr.Dataset:
+    """Drop ``measured`` where every pixel was, and images that were recorded nowhere in the map."""
+    if MEASURED.name in ds and measured_pixels(ds).all():
+        ds = ds.drop_vars(MEASURED.name)
+    if IMAGE.name in ds:
+        there = np.isfinite(ds[IMAGE.name].values).any(axis=(1, 2))
+        if not there.any():
+            return ds.drop_dims(DIM_DETECTOR)
+        if not there.all():
+            ds = ds.isel({DIM_DETECTOR: there})
+    return ds
+
+
+def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Dataset:
+    """Mark pixels that were not measured in the variable ``measured``, and set their counts to 0.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``. Pixels whose counts are all NaN were not measured; for lazy counts of
+        floating-point type this takes a pass over them.
+    missing : array of bool, shape (y, x), optional
+        Further pixels that were not measured.
+
+    Returns
+    -------
+    Dataset
+        `ds` itself where every pixel was measured. Lazy counts stay lazy.
+
+    Raises
+    ------
+    ParameterError
+        If `missing` has another shape than the map, or no pixel is left.
+
+    Examples
+    --------
+    >>> ds = make_cube(np.ones((1, 2, 3), np.uint8), energy=np.arange(3.0))
+    >>> mark_missing(ds, np.array([[False, True]])).measured.values
+    array([[1, 0]], dtype=int8)
+    """
+    validate(ds, COUNTS)
+    counts = ds[COUNTS.name].data
+    shape = counts.shape[:2]
+    if missing is not None and missing.shape != shape:
+        raise ParameterError(
+            f"the mask of missing pixels has {missing.shape[0]} x {missing.shape[1]} pixels, the "
+            f"map has {shape[0]} x {shape[1]} (y, x); use a mask of the map as it was recorded"
+        )
+    gone = np.zeros(shape, bool) if missing is None else np.asarray(missing, bool)
+    if counts.dtype.kind == "f":
+        gone = gone | np.asarray(np.isnan(counts).all(axis=2))
+    if not gone.any():
+        return ds
+    measured = measured_pixels(ds) & ~gone
+    if not measured.any():
+        raise ParameterError("all pixels of the map are marked as missing; at least 1 must be left")
+    where = da.where if isinstance(counts, da.Array) else np.where
+    zero = counts.dtype.type(0)
+    counts = where(measured[:, :, np.newaxis], counts, zero)
+    if isinstance(counts, np.ndarray):
+        counts = _shrink_dtype(counts)
+    return ds.assign(
+        {
+            COUNTS.name: COUNTS.array(counts),
+            MEASURED.name: MEASURED.array(measured.astype(np.int8)),
+        }
+    )
+
+
 def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:
     """Return the images that may guide the smoothing of `ds`.
 
@@ -163,8 +234,8 @@ def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:
     >>> guide_images(ds, "HAADF")
     Traceback (most recent call last):
     ...
-    edxdenoise.errors.ParameterError: image 'HAADF' is not in the map, which has no image; use auto \
-or none
+    edxdenoise.errors.ParameterError: image 'HAADF' is not in the map, which has no image; use \
+auto or none
     """
     names = [str(name) for name in ds[DIM_DETECTOR].values] if IMAGE.name in ds else []
     if image not in ("auto", "none", *names):

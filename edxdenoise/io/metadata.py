@@ -115,6 +115,18 @@ def spatial_units(axis: Mapping[str, Any]) -> str:
     return _SPATIAL.get(units.lower(), units)
 
 
+def unit_ratio(units: str, other: str) -> float:
+    """Return how many `other` make one of `units`; 1 where either is no length.
+
+    Examples
+    --------
+    >>> unit_ratio("µm", "nm")
+    1000.0
+    """
+    lengths = {"m": 1e12, "mm": 1e9, "µm": 1e6, "nm": 1e3, "pm": 1.0}
+    return lengths[units] / lengths[other] if {units, other} <= lengths.keys() else 1.0
+
+
 def attributes(metadata: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of the Dataset; what the file does not say is left out.
 

@@ -10,7 +10,9 @@ import xarray as xr
 from edxdenoise.errors import FormatError
 from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
-from edxdenoise.schema import COUNTS, DIM_X, DIM_Y, SPECS
+from edxdenoise.schema import COUNTS, DIM_X, DIM_Y, IMAGE, MEASURED, SPECS
+
+_SMALL = (MEASURED.name, IMAGE.name)
 
 
 def open_dataset(path: str | Path) -> xr.Dataset:
@@ -24,7 +26,8 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Maps and cubes are Dask arrays in the chunks stored; all else is loaded.
+        Maps and cubes are Dask arrays in the chunks stored; all else is loaded, ``measured`` and
+        ``image`` too.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
 def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:
     loaded = {}
     for name, array in ds.variables.items():
-        if not {DIM_Y, DIM_X} <= set(array.dims):
+        if name in _SMALL or not {DIM_Y, DIM_X} <= set(array.dims):
             array = array.load()
         if array.dtype.kind in "OT":
             array = array.astype(object).astype(str)

@@ -10,20 +10,22 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import make_cube, smallest_count_dtype
+from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
 from edxdenoise.errors import EdxdenoiseWarning, MemoryLimitError
 from edxdenoise.io.guard import guarded
+from edxdenoise.io.images import detector_images
 from edxdenoise.io.metadata import (
     attributes,
     axis_values,
     energy_values,
     file_source,
     spatial_units,
+    unit_ratio,
 )
 from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
-from edxdenoise.schema import DIM_ENERGY
+from edxdenoise.schema import COUNTS, DIM_ENERGY, IMAGE
 
 
 def read_cube(
@@ -47,8 +49,9 @@ def read_cube(
     xarray.Dataset
         With ``counts`` (y, x, energy) as a Dask array in the smallest integer type the reader can
         tell without an extra pass; ``energy`` in keV; ``y`` and ``x`` in the file's unit, from its
-        offset, descending where the file says so (TIA), rows as stored. What the file says of its
-        measurement is in the attributes (`metadata.attributes`), with ``source``.
+        offset, descending where the file says so (TIA), rows as stored. Images recorded with it
+        are in ``image`` (`images.detector_images`). What the file says of its measurement is in
+        the attributes (`metadata.attributes`), with ``source``.
 
     Raises
     ------
@@ -66,14 +69,17 @@ def read_cube(
     if path.suffix.lower() in (".nc", ".zarr"):
         from edxdenoise.io.own import open_dataset
 
-        return open_dataset(path)
+        ds = open_dataset(path)
+        return mark_missing(ds) if COUNTS.name in ds else ds
     signals = open_file(path)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
-    chosen = signals[pick_signal(path, infos, signal).index - 1]
+    chosen = signals.pop(pick_signal(path, infos, signal).index - 1)
     if chosen.load is not None:
         _check_memory(path, chosen, memory_limit)
         chosen = guarded(path, chosen.load)
-    return guarded(path, lambda: _dataset(path, chosen))
+    ds = guarded(path, lambda: mark_missing(_dataset(path, chosen)))
+    images = detector_images(path, ds, [*signals, *chosen.images])
+    return ds if images is None else ds.assign({IMAGE.name: images})
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:
@@ -100,7 +106,7 @@ def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
     ds = make_cube(
         _lazy(data),
         energy=energy,
-        y=axis_values(y_axis) * _ratio(spatial_units(y_axis), units),
+        y=axis_values(y_axis) * unit_ratio(spatial_units(y_axis), units),
         x=axis_values(x_axis),
         spatial_units=units,
         attrs=attrs,
@@ -108,11 +114,6 @@ def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
     if not calibrated:
         ds[DIM_ENERGY].attrs.update(units="channel", long_name="channel number")
     return ds
-
-
-def _ratio(units: str, other: str) -> float:
-    lengths = {"m": 1.0, "mm": 1e-3, "µm": 1e-6, "nm": 1e-9, "pm": 1e-12}
-    return lengths[units] / lengths[other] if {units, other} <= lengths.keys() else 1.0
 
 
 def _energy(path: Path, signal: VendorSignal, position: int) -> tuple[np.ndarray, bool]:

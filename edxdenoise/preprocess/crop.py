@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import add_history
+from edxdenoise.cube import add_history, drop_needless
 from edxdenoise.errors import ParameterError
 from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, validate
 
@@ -19,7 +19,8 @@ def crop(
 ) -> xr.Dataset:
     """Keep the channels and pixels inside the ranges given.
 
-    What is outside is lost; inside, nothing changes.
+    What is outside is lost; inside, nothing changes. Images recorded with the counts are cropped
+    along.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def crop(
             )
         ds = ds.isel({dim: slice(*limits)})
         steps.append(f"{dim}={_range(*limits)}")
-    return add_history(ds, "crop " + " ".join(steps)) if steps else ds
+    return add_history(drop_needless(ds), "crop " + " ".join(steps)) if steps else ds
 
 
 def _range(low: float | None, high: float | None) -> str:

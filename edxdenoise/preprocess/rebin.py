@@ -8,16 +8,19 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import add_history, smallest_count_dtype
+from edxdenoise.cube import add_history, drop_needless, smallest_count_dtype
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.preprocess.stack import stack, unstack
 from edxdenoise.schema import (
     COORD_AREA,
     COUNTS,
+    DIM_DETECTOR,
     DIM_ENERGY,
     DIM_X,
     DIM_Y,
     EXPOSURE,
+    IMAGE,
+    MEASURED,
     validate,
 )
 
@@ -68,7 +71,8 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     Counts are summed, never averaged, so that they stay Poisson and their total is kept;
     coordinates are the means of those summed. Stacked areas are rebinned one by one: no pixel
     holds counts of two areas. Channels or pixels at the end that do not fill a bin are dropped,
-    with a warning. Only ``counts`` and ``exposure`` (averaged) are kept.
+    with a warning. Kept with ``counts`` are ``exposure`` and ``image``, averaged, and ``measured``:
+    a bin was measured where any of its pixels was, and its exposure is the less the fewer were.
 
     Parameters
     ----------
@@ -135,7 +139,19 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     if COORD_AREA in trimmed.coords:
         area = trimmed[COORD_AREA]
         result = result.assign_coords({COORD_AREA: (DIM_Y, area.values[::xy], area.attrs)})
+    bins = {DIM_Y: xy, DIM_X: xy}
+    if MEASURED.name in trimmed:
+        measured = trimmed[MEASURED.name]
+        result[MEASURED.name] = MEASURED.array(measured.coarsen(bins).max().data)
+        exposure = trimmed[EXPOSURE.name] if EXPOSURE.name in trimmed else np.float32(1)
+        trimmed = trimmed.assign({EXPOSURE.name: measured * exposure})
     if EXPOSURE.name in trimmed:
-        mean = trimmed[EXPOSURE.name].coarsen({DIM_Y: xy, DIM_X: xy}).mean()
-        result[EXPOSURE.name] = EXPOSURE.array(mean.data)
-    return add_history(result, f"rebin energy={energy} xy={xy}")
+        result[EXPOSURE.name] = EXPOSURE.array(trimmed[EXPOSURE.name].coarsen(bins).mean().data)
+    if IMAGE.name in trimmed:
+        image = trimmed[IMAGE.name]
+        if xy > 1:
+            image = image.astype(np.float32).coarsen(bins).mean()
+        result[IMAGE.name] = IMAGE.array(image.data).assign_coords(
+            {DIM_DETECTOR: trimmed[DIM_DETECTOR]}
+        )
+    return add_history(drop_needless(result), f"rebin energy={energy} xy={xy}")

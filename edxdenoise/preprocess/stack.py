@@ -9,15 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import add_history
+from edxdenoise.cube import add_history, drop_needless, measured_pixels
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
 from edxdenoise.schema import (
     COORD_AREA,
     COUNTS,
+    DIM_DETECTOR,
     DIM_ENERGY,
     DIM_X,
     DIM_Y,
     EXPOSURE,
+    IMAGE,
+    MEASURED,
     validate,
 )
 
@@ -50,7 +53,9 @@ def stack(
     Returns
     -------
     Dataset
-        With ``counts``, ``exposure`` and the coordinate ``area``. `unstack` is the inverse.
+        With ``counts``, ``exposure`` and the coordinate ``area``; with ``measured`` where a map has
+        it. ``image`` has every detector of any map, as float32 with NaN in the areas that were
+        recorded without it. `unstack` is the inverse.
 
     Raises
     ------
@@ -71,6 +76,10 @@ def stack(
     for ds in maps:
         validate(ds, COUNTS)
     _check_fit(maps)
+    incomplete = any(MEASURED.name in ds for ds in maps)
+    detectors = list(
+        dict.fromkeys(name for ds in maps if IMAGE.name in ds for name in ds[DIM_DETECTOR].values)
+    )
 
     parts: list[xr.Dataset] = []
     area: list[np.ndarray] = []
@@ -91,6 +100,10 @@ def stack(
         part = part.assign_coords({DIM_Y: (DIM_Y, positions + shift)})
         next_y = float(part[DIM_Y].values[-1]) + step
         part[EXPOSURE.name] = _exposure_of(ds, None if exposure is None else exposure[number])
+        if incomplete:
+            part[MEASURED.name] = MEASURED.array(measured_pixels(ds).astype(np.int8))
+        if detectors:
+            part[IMAGE.name] = _images_of(ds, detectors)
         # The axes agree within the tolerance checked above; alignment must not split hairs.
         shared = {dim: maps[0][dim] for dim in (DIM_X, DIM_ENERGY)}
         parts.append(part.assign_coords(shared))
@@ -128,7 +141,7 @@ def unstack(ds: xr.Dataset) -> list[xr.Dataset]:
         if number <= len(shifts):
             own_y = part[DIM_Y] - shifts[number - 1]
             part = part.assign_coords({DIM_Y: own_y.assign_attrs(ds[DIM_Y].attrs)})
-        maps.append(part)
+        maps.append(drop_needless(part))
     return maps
 
 
@@ -152,6 +165,18 @@ def _exposure_of(ds: xr.Dataset, value: float | None) -> xr.DataArray:
         return EXPOSURE.array(ds[EXPOSURE.name].data)
     shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
     return EXPOSURE.array(np.full(shape, 1.0 if value is None else value, np.float32))
+
+
+def _images_of(ds: xr.Dataset, detectors: Sequence[str]) -> xr.DataArray:
+    """Images of these detectors, NaN where the map has none."""
+    if IMAGE.name in ds:
+        images = ds[IMAGE.name].drop_vars((DIM_Y, DIM_X, COORD_AREA), errors="ignore")
+        if set(detectors) - set(images[DIM_DETECTOR].values):
+            images = images.astype(np.float32)
+        return images.reindex({DIM_DETECTOR: detectors})
+    shape = (len(detectors), ds.sizes[DIM_Y], ds.sizes[DIM_X])
+    images = IMAGE.array(np.full(shape, np.nan, np.float32))
+    return images.assign_coords({DIM_DETECTOR: (DIM_DETECTOR, detectors)})
 
 
 def _check_fit(maps: Sequence[xr.Dataset]) -> None:

@@ -32,6 +32,8 @@ class VendorSignal:
         As HyperSpy would show them; the vendor's own.
     load : callable, optional
         Parses the file as a whole and gives the signal again, with its counts in memory.
+    images : tuple of VendorSignal
+        Images that only `load` finds.
     """
 
     data: Any
@@ -39,6 +41,7 @@ class VendorSignal:
     metadata: dict[str, Any]
     original_metadata: dict[str, Any]
     load: Callable[[], VendorSignal] | None = None
+    images: tuple[VendorSignal, ...] = ()
 
 
 def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from edxdenoise.io.vendor.base import (
 
 _MAGIC = 304
 _CHANNELS = 4096
+# Kinds of event, and in how many steps a scan is divided.
+_COLUMN, _ROW, _INTENSITY = 0x8000, 0x9000, 0xA000
+_POSITIONS = 4096
 
 
 def open_pts(path: Path) -> list[VendorSignal]:
@@ -68,7 +73,48 @@ def _load(path: Path) -> VendorSignal:
     # An interrupted measurement ends in a part of a sweep, which the reader leaves out.
     unfinished = 1 / max(int(measured["Doc"].get("Sweep", 1)), 1)
     check_loss(path, item["data"], measured["Data"].get("EDXRF"), allowed=unfinished)
-    return vendor_signal(item)
+    image = _image(path, item)
+    return replace(vendor_signal(item), images=() if image is None else (image,))
+
+
+def _image(path: Path, item: dict[str, Any]) -> VendorSignal | None:
+    """The image among the events, summed over the whole sweeps that the counts are of.
+
+    RosettaSciIO mixes up the rows of images that are not square.
+    """
+    with open(path, "rb") as file:
+        file.seek(28)
+        (start,) = np.fromfile(file, "<u4", 1)
+    size = (path.stat().st_size - int(start)) // 2
+    events = np.memmap(path, "<u2", "r", offset=int(start), shape=(size,))
+    height, width, _ = item["data"].shape
+    image = np.zeros(height * width)
+    starts = item["original_metadata"]["jeol_pts_frame_start_index"]
+    seen = False
+    for begin, end in pairwise(starts[starts >= 0]):
+        sweep = np.asarray(events[begin:end])
+        kind, value = sweep & 0xF000, (sweep & 0x0FFF).astype(np.int64)
+        (marked,) = np.nonzero(kind == _INTENSITY)
+        # As the reader places the counts.
+        y = _last(value, kind == _ROW)[marked] // (_POSITIONS // height)
+        x = _last(value, kind == _COLUMN)[marked] // (_POSITIONS // width)
+        inside = (y < height) & (x < width)
+        pixel = (y * width + x)[inside]
+        image += np.bincount(pixel, value[marked][inside], minlength=len(image))
+        seen |= len(pixel) > 0
+    if not seen:
+        return None
+    axes = [{**axis, "navigate": False} for axis in item["axes"][:2]]
+    # The file does not say which detector it was.
+    title = "SEM" if "SEM" in item["metadata"]["Acquisition_instrument"] else "STEM"
+    metadata = {"General": {"title": title}}
+    return VendorSignal(image.reshape(height, width).astype(np.uint32), axes, metadata, {})
+
+
+def _last(values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Of every event the last value given until then, 0 before the first."""
+    place = np.maximum.accumulate(np.where(given, np.arange(len(values)), -1))
+    return np.where(place < 0, 0, values[place])
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -25,7 +26,16 @@ def open_velox(path: Path) -> list[VendorSignal]:
     # Read together, the maps would get the shape of the last image of the file.
     items = []
     for kind in ("single_spectrum", "images", "spectrum_image"):
-        items += run_plugin("emd", path, lazy=True, select_type=kind, SI_dtype=np.uint32)
+        items += run_plugin(
+            "emd",
+            path,
+            lazy=True,
+            select_type=kind,
+            SI_dtype=np.uint32,
+            load_SI_image_stack=kind == "images",
+        )
+        if kind == "images":
+            items = [_mean_of_frames(item) for item in items]
     if _is_pruned(path) and not any(is_map(item) for item in items):
         raise FormatError(
             f"cannot read '{path}': Velox has pruned it, its spectrum image is gone; export it "
@@ -37,6 +47,14 @@ def open_velox(path: Path) -> list[VendorSignal]:
             smallest = smallest_count_dtype(int(item["data"].max().compute()))
             item["data"] = item["data"].astype(smallest)
     return [vendor_signal(item) for item in items]
+
+
+def _mean_of_frames(item: dict[str, Any]) -> dict[str, Any]:
+    """An image of which every frame is stored, as the mean that belongs to the summed counts."""
+    if not is_map(item):
+        return item
+    axes = [axis for axis in item["axes"] if not axis["navigate"]]
+    return {**item, "data": item["data"].mean(axis=0, dtype=np.float32), "axes": axes}
 
 
 def _is_pruned(path: Path) -> bool:

@@ -1,0 +1,254 @@
+"""Images recorded with the counts, and pixels that were not measured, through all stages."""
+
+import h5py
+import numpy as np
+import pytest
+import rsciio.jeol
+import xarray as xr
+from helpers import cube, nothing_computed
+
+from edxdenoise.cube import guide_images, make_cube
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.io import list_signals, read_cube
+from edxdenoise.io.images import detector_images, named_images
+from edxdenoise.io.vendor import VendorSignal, jeol
+from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
+
+
+def a_map(
+    rows: int = 4, columns: int = 6, detectors: str = "", missing: np.ndarray | None = None
+) -> xr.Dataset:
+    """Counts of 1 and up; images of these detectors that differ in every pixel."""
+    counts = np.random.default_rng(rows).poisson(20, (rows, columns, 6)) + 1.0
+    if missing is not None:
+        counts[missing] = np.nan
+    ds = cube(counts)
+    names = detectors.split()
+    if not names:
+        return ds
+    values = np.arange(len(names) * rows * columns, dtype=np.uint16)
+    return ds.assign(image=named_images(values.reshape(len(names), rows, columns), names))
+
+
+@pytest.mark.parametrize(
+    ("name", "detectors"),
+    [
+        ("bruker_sem_dacite_22cpp.bcf", ["BSE", "SE"]),
+        ("bruker_tem_dust_256x256.bcf", ["HAADF"]),
+        ("jeol_tem_64x64.pts", ["STEM"]),
+        ("fept_core_shell.hspy", []),
+    ],
+)
+def test_images_of_a_file(shared_data, name, detectors):
+    ds = read_cube(shared_data / name)
+    found = ds["image"] if "image" in ds else None
+    assert ([] if found is None else list(found.detector.values)) == detectors
+    if found is not None:
+        assert found.dims == ("detector", "y", "x") and found.shape[1:] == ds.counts.shape[:2]
+        # Heavy elements show in both, as long as neither is turned or flipped.
+        total = ds.counts.sel(energy=slice(3, 20)).sum("energy").values.ravel()
+        image = found.values[0]
+        right, *turned = (
+            abs(np.corrcoef(each.ravel(), total)[0, 1])
+            for each in (image, image[::-1], image[:, ::-1], image[::-1, ::-1])
+        )
+        assert right > 1.5 * max(turned)
+
+
+class TestVelox:
+    """Every frame of an image is stored, beside maps that Velox computed from the counts."""
+
+    @pytest.fixture
+    def path(self, shared_data, tmp_path):
+        import zipfile
+
+        with zipfile.ZipFile(shared_data / "velox_v11.zip") as archive:
+            return archive.extract("Test SI 16x16 215 kx.emd", tmp_path)
+
+    def test_mean_of_frames(self, path):
+        ds = read_cube(path)
+        assert list(ds.detector.values) == ["HAADF"]
+        with h5py.File(path, "r") as file:
+            frames = [group["Data"][:] for group in file["Data/Image"].values()]
+        (stored,) = [data for data in frames if data.dtype == np.uint16]
+        assert stored.shape == (16, 16, 2)
+        np.testing.assert_allclose(ds.image.values[0], stored.mean(axis=2))
+
+    def test_listed_as_an_image(self, path):
+        kinds = {info.title: info.kind for info in list_signals(path)}
+        assert kinds["HAADF"] == kinds["Ca"] == "image"
+
+
+class TestJeol:
+    def test_as_rosettasciio_reads_it(self, shared_data):
+        path = shared_data / "jeol_tem_64x64.pts"
+        items = rsciio.jeol.file_reader(str(path), read_em_image=True)
+        np.testing.assert_array_equal(read_cube(path).image.values[0], items[1]["data"])
+
+    @pytest.mark.parametrize("shape", [(2, 4), (4, 2)])
+    def test_image_that_is_not_square(self, tmp_path, shape):
+        """Two whole sweeps and the start of a third; a pixel has the number it is."""
+        rows, columns = shape
+        events, starts = [], [0]
+        for sweep in range(3):
+            for y in range(rows if sweep < 2 else 1):
+                for x in range(columns):
+                    position = 0x9000 + y * 4096 // rows, 0x8000 + x * 4096 // columns
+                    events += [*position, 0xA000 + y * columns + x, 0xB000 + 100]
+            starts.append(len(events))
+        path = tmp_path / "a.pts"
+        header = np.zeros(16, "<u4")
+        header[7] = header.nbytes
+        path.write_bytes(header.tobytes() + np.array(events, "<u2").tobytes())
+        item = {
+            "data": np.zeros((*shape, 1)),
+            "axes": [{"name": name, "size": size} for name, size in zip("yx", shape)],
+            "metadata": {"Acquisition_instrument": {"SEM": {}}},
+            "original_metadata": {"jeol_pts_frame_start_index": np.array([*starts[:3], -1])},
+        }
+        image = jeol._image(path, item)
+        np.testing.assert_array_equal(image.data, 2 * np.arange(8).reshape(shape))
+        assert image.metadata["General"]["title"] == "SEM"
+
+
+def _image(
+    title="BSE", shape=(4, 6), step=1.0, units="µm", dtype=np.uint8, **extra
+) -> VendorSignal:
+    axes = [{"size": size, "scale": step, "offset": 3.0, "units": units} for size in shape]
+    return VendorSignal(np.ones(shape, dtype), axes, {"General": {"title": title}, **extra}, {})
+
+
+class TestWhichImages:
+    """What is an image of the same pixels, by shape, size of a pixel and name."""
+
+    ds = make_cube(
+        np.ones((4, 6, 5), np.uint8),
+        energy=np.arange(5.0),
+        y=np.arange(4.0),
+        x=np.arange(6.0),
+        spatial_units="µm",
+    )
+
+    def names(self, *signals: VendorSignal) -> list[str]:
+        found = detector_images("a.bcf", self.ds, signals)
+        return [] if found is None else list(found.detector.values)
+
+    @pytest.mark.parametrize(
+        "title", ["HAADF", "BF", "DF4", "SE", "InLens", "DF-S", "Img 1", "iDPC"]
+    )
+    def test_detectors(self, title):
+        assert self.names(_image(title)) == [title]
+
+    @pytest.mark.parametrize("title", ["Fe", "C", "Fe-EELS", "Si K", "Pt_La", "O Kα1", "Fe K EDX"])
+    def test_maps_of_elements_are_left_out(self, title):
+        assert self.names(_image(title)) == []
+
+    @pytest.mark.parametrize(
+        ("change", "taken"),
+        [
+            ({"shape": (6, 4)}, False),
+            ({"shape": (4, 6, 2)}, False),
+            ({"step": 1.01}, True),
+            ({"step": 2.0}, False),
+            ({"step": 1000.0, "units": "nm"}, True),
+            ({"step": 1.0, "units": "nm"}, False),
+            ({"step": 2.0, "units": ""}, True),
+            ({"dtype": np.complex64}, False),
+            ({"Sample": {"xray_lines": ["Fe_Ka"]}}, False),
+        ],
+    )
+    def test_same_pixels(self, change, taken):
+        assert self.names(_image(**change)) == ["BSE"] * taken
+
+    def test_names_are_unique(self):
+        titles = ["SE", "BSE", "SE", "", ""]
+        assert self.names(*map(_image, titles)) == ["SE", "BSE", "SE 2", "image", "image 2"]
+
+    def test_damaged_image_costs_no_counts(self):
+        import dask.array as da
+
+        def fail(block):
+            raise OSError("bad block")
+
+        bad = da.map_blocks(fail, da.ones((4, 6)), dtype=float, meta=np.ones((0, 0)))
+        signal = VendorSignal(bad, _image().axes, {"General": {"title": "SE"}}, {})
+        with pytest.warns(EdxdenoiseWarning, match="image 'SE' is left out: .*bad block"):
+            assert self.names(signal, _image("BSE")) == ["BSE"]
+
+
+class TestStages:
+    def test_crop_is_that_of_the_counts(self):
+        ds = a_map(detectors="HAADF BF")
+        part = crop(ds, y=(1, 3), x=(2, 6), energy=(0, 0.3))
+        np.testing.assert_array_equal(part.image, ds.image[:, 1:3, 2:6])
+
+    def test_rebin_averages(self):
+        ds = a_map(detectors="HAADF")
+        coarse = rebin(ds, xy=2).image
+        blocks = ds.image.values[0].reshape(2, 2, 3, 2)
+        np.testing.assert_allclose(coarse.values[0], blocks.mean(axis=(1, 3)))
+        assert coarse.dtype == np.float32 and list(coarse.detector.values) == ["HAADF"]
+
+    def test_rebin_of_channels_leaves_images(self):
+        ds = a_map(detectors="HAADF")
+        xr.testing.assert_identical(rebin(ds, energy=2).image, ds.image)
+
+    def test_stack_has_every_detector_and_unstack_gives_back_what_was(self):
+        maps = [a_map(3, detectors="SE BSE"), a_map(4), a_map(5, detectors="BSE")]
+        stacked = stack(maps)
+        assert list(stacked.detector.values) == ["SE", "BSE"] and stacked.image.dtype == np.float32
+        missing = np.isnan(stacked.image.values).all(axis=2)
+        np.testing.assert_array_equal(missing, [[0] * 3 + [1] * 9, [0] * 3 + [1] * 4 + [0] * 5])
+        for part, ds in zip(unstack(stacked), maps):
+            assert ("image" in part) == ("image" in ds)
+            if "image" in ds:
+                np.testing.assert_array_equal(part.image, ds.image)
+                assert list(part.detector.values) == list(ds.detector.values)
+        assert "image" not in crop(stacked, y=(3, 7))
+
+    def test_stack_of_equal_detectors_keeps_the_type(self):
+        assert stack([a_map(3, detectors="SE"), a_map(4, detectors="SE")]).image.dtype == np.uint16
+
+    def test_rebin_of_a_stack(self):
+        maps = [a_map(4, detectors="SE"), a_map(6)]
+        coarse = rebin(stack(maps), xy=2)
+        expected = stack([rebin(ds, xy=2) for ds in maps])
+        xr.testing.assert_equal(coarse.image, expected.image)
+
+    def test_thinning_keeps_image_and_measured(self):
+        missing = np.zeros((4, 6), bool)
+        missing[0, 1] = True
+        ds = a_map(detectors="SE", missing=missing)
+        for part in thin(ds):
+            xr.testing.assert_identical(part.image, ds.image)
+            xr.testing.assert_identical(part.measured, ds.measured)
+
+    def test_stays_lazy(self):
+        ds = a_map(detectors="SE").chunk({"y": 2})
+        ds = ds.assign(image=ds.image.compute())
+        with nothing_computed():
+            stack([rebin(crop(ds, y=(0, 4)), xy=2)] * 2)
+
+
+class TestGuide:
+    def test_choice(self):
+        ds = a_map(detectors="HAADF BF")
+        assert list(guide_images(ds)) == ["HAADF", "BF"]
+        assert list(guide_images(ds, "BF")) == ["BF"]
+        assert guide_images(ds, "none") == guide_images(a_map()) == {}
+        np.testing.assert_array_equal(guide_images(ds, "BF")["BF"], ds.image[1])
+
+    def test_unknown_name(self):
+        with pytest.raises(ParameterError, match="'BSE' is not in the map, which has HAADF, BF;"):
+            guide_images(a_map(detectors="HAADF BF"), "BSE")
+
+    def test_image_of_some_areas(self):
+        ds = stack([a_map(3, detectors="SE BSE"), a_map(4, detectors="BSE")])
+        assert list(guide_images(ds)) == ["BSE"]
+        with pytest.raises(ParameterError, match="'SE' was not recorded in every area"):
+            guide_images(ds, "SE")
+
+    def test_wrong_dims(self):
+        ds = a_map(detectors="SE")
+        with pytest.raises(SchemaError, match="'image' has dims"):
+            guide_images(ds.assign(image=ds.image.transpose("y", "x", "detector")))
