@@ -1,4 +1,4 @@
-"""At% of the real files that have recipes in ``data/``, whole and by k-means regions.
+"""At% of the real files that have recipes in ``data/``, whole and by phases.
 
     python benchmarks/real_quantities.py [DATA]
 
@@ -18,8 +18,9 @@ from _measure import machine, markdown, scratch
 
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.jobs import run_recipe
-from edxdenoise.quantification import area_regions, element_of, kmeans_regions, region_table
+from edxdenoise.quantification import element_of, region_table
 from edxdenoise.recipe import Recipe
+from edxdenoise.report.text import region_words
 from edxdenoise.simulation.materials import Material
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.spectrum import line_counts
@@ -79,25 +80,26 @@ def bulk_k_factors(material: Material, lines: list[str]) -> dict[str, float]:
 
 
 def regions(name: str, data: Path, folder: Path) -> list[list[str]]:
-    """Rows of one file: at% of the whole map and of regions alike in their components."""
+    """Rows of one file: at% of the whole map and of its phases."""
     recipe = Recipe.from_file(ROOT / "data" / f"{name}.toml")
     for file in recipe.input.files:
         shutil.copy(data / file, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EdxdenoiseWarning)
         ds = run_recipe(recipe, folder=folder)
-    masks = {"all": area_regions(ds)["all"], **kmeans_regions(ds)}
-    table = region_table(ds, recipe.lines, masks, k_factor_unit=recipe.quantify.k_factor_unit)
+    table = region_table(ds, recipe.lines, k_factor_unit=recipe.quantify.k_factor_unit)
     rows = []
-    for region, mask in masks.items():
+    for region, mask in zip(ds.region.values, ds.region_mask.values):
         own = table[(table.region == region) & table.quantity.str.endswith(" at%")]
         cells = [
-            f"{row.quantity.removesuffix(' at%')} {row.value:.1f} ± {row.stddev:.1f}"
-            for row in own.itertuples()
+            f"{row['quantity'].removesuffix(' at%')} {region_words(row)}"
+            for _, row in own.iterrows()
         ]
         rows.append([name, region, f"{np.mean(mask):.1%}", f"{own.value.sum():.1f}", *cells])
         if name == "dacite":
-            rows[-1].insert(4, f"{stoichiometric(dict(zip(own.quantity, own.value))):.1f}")
+            rows[-1].insert(
+                4, f"{stoichiometric(dict(zip(own.quantity, own.value.fillna(0)))):.1f}"
+            )
     return rows
 
 

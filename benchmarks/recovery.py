@@ -29,8 +29,10 @@ from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, fractions, line_intensity
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.quantification.regions import area_regions, region_table
+from edxdenoise.quantification.region_table import region_table
+from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.recipe import Recipe
+from edxdenoise.report.text import region_words
 from edxdenoise.selection import select
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
@@ -191,41 +193,35 @@ def phase_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
     }
     rows = []
     for method in METHODS:
-        for source in SOURCES:
-            quantified = quantify(ds, lines, method, source)
-            table = region_table(quantified, lines, regions)
-            for region, mask in regions.items():
-                true = 100 * atoms[:, mask].sum(axis=1) / atoms[:, mask].sum()
-                for i, element in enumerate(elements):
-                    (row,) = table[
-                        (table.region == region) & (table.quantity == f"{element} at%")
-                    ].to_dict("records")
-                    rows.append(
-                        {
-                            "method": method,
-                            "source": source,
-                            "region": region,
-                            "element": element,
-                            "true": true[i],
-                            "value": row["value"],
-                            "stddev": row["stddev"],
-                            "pixels": int(mask.sum()),
-                        }
-                    )
+        quantified = sum_regions(quantify(ds, lines, method, "counts"), regions)
+        table = region_table(quantified, lines).set_index(["region", "quantity"])
+        for region, mask in regions.items():
+            true = 100 * atoms[:, mask].sum(axis=1) / atoms[:, mask].sum()
+            for i, element in enumerate(elements):
+                row = table.loc[(region, f"{element} at%")]
+                rows.append(
+                    {
+                        "method": method,
+                        "region": region,
+                        "element": element,
+                        "true": true[i],
+                        **row[["value", "stddev", "limit", "pixels"]],
+                    }
+                )
     return rows
 
 
 def phase_cells(rows: list[dict[str, object]]) -> list[list[str]]:
-    """Rows of `phase_rows` as printed, raw beside denoised: what differs is the denoiser's."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for row in rows:
-        key = tuple(str(row[name]) for name in ("method", "region", "pixels", "element"))
-        cells = found.setdefault((*key, f"{row['true']:.2f}"), [])
-        cells += [
-            f"{row['value']:.2f} ± {row['stddev']:.2f}",
+    """Rows of `phase_rows` as printed."""
+    return [
+        [
+            *(str(row[name]) for name in ("method", "region", "pixels", "element")),
+            f"{row['true']:.2f}",
+            region_words(row),
             f"{(row['value'] - row['true']) / row['stddev']:+.1f}",
         ]
-    return [[*key, *cells] for key, cells in found.items()]
+        for row in rows
+    ]
 
 
 def article_rows(shape: tuple[int, int] | None = None) -> list[dict[str, object]]:
@@ -253,7 +249,7 @@ def article_rows(shape: tuple[int, int] | None = None) -> list[dict[str, object]
             quantified = quantify_recipe(
                 ds, recipe.lines, replace(recipe.quantify, intensities=method)
             )
-            table = region_table(quantified, recipe.lines, regions, ratios=ratios)
+            table = region_table(sum_regions(quantified, regions), recipe.lines, ratios=ratios)
             values = table.set_index(["region", "quantity"])
             for region, mask in regions.items():
                 row: dict[str, object] = {"method": method, "region": region, "pixels": mask.sum()}
@@ -395,10 +391,7 @@ def main() -> None:
             )
             show(
                 f"{head}: atomic percent of phases, counts summed",
-                [
-                    *("method", "phase", "pixels", "element", "true at%"),
-                    *("raw", "z", "denoised", "z"),
-                ],
+                ["method", "phase", "pixels", "element", "true at%", "at%", "z"],
                 phase_cells(phase_rows(ds, LINES[preset])),
             )
     show(

@@ -39,7 +39,7 @@ from edxdenoise.report import write_quantification, write_report
 from edxdenoise.report.quantified import QUANTIFICATION_MARKER
 from edxdenoise.report.write import REPORT_MARKER
 from edxdenoise.resources import check_memory, default_memory_limit, memory_needed
-from edxdenoise.schema import COUNTS
+from edxdenoise.schema import COUNTS, LINE_INTENSITY_COVARIANCE
 from edxdenoise.simulation import simulate
 from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
 
@@ -113,7 +113,7 @@ def run_recipe(
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, doubts)
     with progress("writing"):
-        save_dataset(ds, output, overwrite=overwrite)
+        save_dataset(_written(ds), output, overwrite=overwrite)
     if report is not None:
         with progress("report"):
             write_report(ds, report, overwrite=overwrite)
@@ -153,7 +153,7 @@ def quantify_file(
         with reading(files):
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, doubts)
-    maps = quantities(ds)
+    maps = _written(quantities(ds))
     with progress("writing"):
         save_dataset(maps, output, overwrite=overwrite)
     if report is not None:
@@ -247,6 +247,11 @@ def _below(folder: str | Path, names: Iterable[str]) -> tuple[str, ...]:
 
 def _signed(ds: xr.Dataset, recipe: Recipe, doubts: list[str]) -> xr.Dataset:
     return ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml(), warnings=doubts)
+
+
+def _written(ds: xr.Dataset) -> xr.Dataset:
+    """Leave out the covariance maps, which `line_estimator` and the sum spectra stand for."""
+    return ds.drop_vars(LINE_INTENSITY_COVARIANCE.name, errors="ignore")
 
 
 def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:

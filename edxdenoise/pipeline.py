@@ -15,11 +15,14 @@ from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
     LineSpec,
     background_windows,
+    can_split,
+    check_bias,
     check_calibration,
     check_composition,
     check_explained,
@@ -27,15 +30,17 @@ from edxdenoise.quantification import (
     check_reach,
     cliff_lorimer,
     element_of,
+    find_phases,
     line_intensity,
     mask_vacuum,
     parse_ratio,
+    sum_regions,
     weight_k_factors,
 )
 from edxdenoise.recipe import Denoise, Prepare, Quantify
 from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
-from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO
+from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO, DIM_REGION
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.shrinkage import shrink
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
@@ -215,16 +220,29 @@ def quantify(
             elements=elements,
         )
         ds = cliff_lorimer(ds, lines, k_factor_unit=recipe.k_factor_unit, ratios=recipe.ratios)
+        ds = _with_regions(ds, recipe)
         ds = ds.assign(load(quantities(ds)).data_vars)
         if recipe.vacuum_counts is not None:
             ds = mask_vacuum(ds, recipe.vacuum_counts)
         check_composition(ds)
+        check_bias(ds)
     return ds
 
 
+def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
+    """Sums of areas, phases and what the recipe names; phases only of whole counts, denoised."""
+    phases = find_phases(ds) if COMPONENT_KEEP.name in ds and can_split(ds) else None
+    return sum_regions(
+        ds,
+        read_regions(recipe.regions, ds),
+        phases=phases,
+        profiles=profile_steps(recipe.profiles, ds),
+    )
+
+
 def quantities(ds: xr.Dataset) -> xr.Dataset:
-    """The variables by line, element or ratio alone."""
-    dims = {DIM_LINE, DIM_ELEMENT, DIM_RATIO}
+    """The variables by line, element, ratio or region alone."""
+    dims = {DIM_LINE, DIM_ELEMENT, DIM_RATIO, DIM_REGION}
     return ds[[name for name, array in ds.data_vars.items() if dims & set(array.dims)]]
 
 
@@ -241,6 +259,10 @@ def check_quantify(
         parse_ratio(text, [element_of(name) for name in lines])
     for element in recipe.elements:
         atomic_number(element)
+    for text in recipe.regions:
+        check_region(text)
+    for text in recipe.profiles:
+        check_profile(text)
     if ds is not None:
         check_reach(lines, energy_range(ds))
         if recipe.intensities != "fit":

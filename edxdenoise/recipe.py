@@ -135,6 +135,8 @@ class Quantify(Section):
     k_factor_unit: str = "weight"
     correct_energy: bool = False
     vacuum_counts: float | None = None
+    regions: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

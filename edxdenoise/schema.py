@@ -23,11 +23,16 @@ DIM_ELEMENT = "element"
 DIM_RATIO = "ratio"
 DIM_PHASE = "phase"
 DIM_DETECTOR = "detector"
+DIM_REGION = "region"
+DIM_GROUP = "group"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 
 COORD_AREA = "area"
 COORD_COMPONENT_NAME = "component_name"
+COORD_REGION_KIND = "region_kind"
+COORD_REGION_SHARE = "region_share"
+COORD_REGION_DISTANCE = "region_distance"
 
 _KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "floating point"}
 
@@ -219,14 +224,47 @@ LINE_INTENSITY_COVARIANCE = VariableSpec(
     (DIM_LINE, DIM_LINE_OTHER, DIM_Y, DIM_X),
     "f",
     "counts2",
-    "covariance of the net counts of two lines, before shrinkage: it adds up over pixels",
+    "covariance of the net counts of two lines in a pixel, before shrinkage; not written to files",
 )
-LINE_INTENSITY_MOVED = VariableSpec(
-    "line_intensity_moved",
+LINE_INTENSITY_BIAS = VariableSpec(
+    "line_intensity_bias",
     _LINE_MAP,
     "f",
     "counts",
-    "raw less denoised net counts over pixels alike in their components, for a pixel's counts",
+    "estimated bias: raw less denoised net counts of similar pixels, as far as beyond noise",
+)
+LINE_ESTIMATOR = VariableSpec(
+    "line_estimator",
+    (DIM_LINE, DIM_ENERGY),
+    "f",
+    "1",
+    "weight of each channel in the net counts of a line; sums of any spectra follow from it",
+)
+_GROUP_LINE = (DIM_GROUP, DIM_LINE)
+GROUP_RAW = VariableSpec(
+    "group_raw", _GROUP_LINE, "f", "counts", "raw net counts of a group of similar pixels"
+)
+GROUP_DENOISED = VariableSpec(
+    "group_denoised", _GROUP_LINE, "f", "counts", "denoised net counts of the group"
+)
+GROUP_STDDEV = VariableSpec(
+    "group_stddev", _GROUP_LINE, "f", "counts", _STDDEV + "group_raw - group_denoised"
+)
+GROUP_PIXELS = VariableSpec("group_pixels", (DIM_GROUP,), "i", "1", "pixels of the group")
+REGION_MASK = VariableSpec(
+    "region_mask",
+    (DIM_REGION, DIM_Y, DIM_X),
+    "i",
+    "1",
+    "whether the pixel belongs to the region",
+    {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "outside inside"},
+)
+REGION_SPECTRUM = VariableSpec(
+    "region_spectrum",
+    (DIM_REGION, DIM_ENERGY),
+    "f",
+    "counts",
+    "counts of the region's pixels; of a phase, the half of them that did not find the phase",
 )
 LINE_DETECTED = VariableSpec(
     "line_detected",

@@ -244,7 +244,7 @@ def test_tables_name_units(written: Path) -> None:
     groups = pd.read_csv(written / "groups.csv")
     assert set(groups["groups"]) == {"treated - control"}
     bias = pd.read_csv(written / "bias.csv")
-    assert "difference (counts)" in bias and {"all", "cluster 1"} <= set(bias["region"])
+    assert "difference (counts)" in bias and {"all", "phase 1"} <= set(bias["region"])
     np.testing.assert_allclose(
         bias["z"], bias["difference (counts)"] / bias["stddev (counts)"], rtol=1e-3, atol=1e-6
     )

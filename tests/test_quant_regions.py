@@ -3,16 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import nothing_computed
 
 from edxdenoise.cube import make_cube
+from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, cliff_lorimer
-from edxdenoise.quantification.regions import (
-    area_regions,
-    bin_ratio,
-    compare_groups,
-    region_table,
+from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
+from edxdenoise.quantification.regions import area_regions, sum_regions
+from edxdenoise.schema import (
+    LINE_DETECTED,
+    LINE_ESTIMATOR,
+    LINE_INTENSITY,
+    LINE_INTENSITY_COVARIANCE,
 )
-from edxdenoise.schema import LINE_DETECTED, LINE_INTENSITY, LINE_INTENSITY_COVARIANCE
 
 LINES = {"I_La": LineSpec(2.0, 0.1), "Pb_La": LineSpec(3.0, 0.1)}
 
@@ -21,13 +24,15 @@ def quantified(iodine, lead, *, rows=40, columns=50, seed=0, areas=None):
     """Maps of Poisson intensities with the means given, and their composition."""
     rng = np.random.default_rng(seed)
     means = np.broadcast_to(np.array([iodine, lead], float).reshape(2, -1, 1), (2, rows, columns))
-    counts = rng.poisson(means).astype(np.float32)
+    counts = rng.poisson(means)
     covariance = np.zeros((2, 2, rows, columns), np.float32)
     covariance[0, 0], covariance[1, 1] = means
-    ds = make_cube(np.ones((rows, columns, 2), np.uint8), energy=np.array([1.0, 2.0]))
+    # One channel per line, without background.
+    ds = make_cube(np.moveaxis(counts, 0, -1), energy=np.array([1.0, 2.0]))
     ds = ds.assign(
         {
-            LINE_INTENSITY.name: LINE_INTENSITY.array(counts),
+            LINE_ESTIMATOR.name: LINE_ESTIMATOR.array(np.eye(2)),
+            LINE_INTENSITY.name: LINE_INTENSITY.array(counts.astype(np.float32)),
             LINE_INTENSITY_COVARIANCE.name: LINE_INTENSITY_COVARIANCE.array(covariance),
             LINE_DETECTED.name: LINE_DETECTED.array((counts > 0).astype(np.int8)),
         }
@@ -35,7 +40,7 @@ def quantified(iodine, lead, *, rows=40, columns=50, seed=0, areas=None):
     if areas is not None:
         numbers, labels = areas
         ds = ds.assign_coords(area=("y", numbers, {"area_label": labels}))
-    return cliff_lorimer(ds, LINES, ratios=["I/Pb"])
+    return sum_regions(cliff_lorimer(ds, LINES, ratios=["I/Pb"]))
 
 
 def row(table, region, quantity):
@@ -45,20 +50,20 @@ def row(table, region, quantity):
 
 def test_ratio_of_sums_is_right_where_the_mean_of_ratios_is_not():
     ds = quantified(30.0, 6.0)
-    found = row(region_table(ds, LINES, area_regions(ds), ratios=["I/Pb"]), "all", "I/Pb")
+    found = row(region_table(ds, LINES, ratios=["I/Pb"]), "all", "I/Pb")
     true = (2.0 * 30 / 126.905) / (3.0 * 6 / 207.2)
     assert abs(found["value"] - true) < 4 * found["stddev_counting"]
     # Jensen: E[1/x] exceeds 1/E[x] by a sixth of it and more at six counts.
     assert found["mean_of_pixels"] > 1.1 * true
     assert found["stddev"] > found["stddev_counting"] > 0
-    assert found["pixels"] <= 2000
+    assert found["pixels"] == 2000 and found["counts"] == ds.counts.sum()
 
 
 def test_stated_error_of_a_region_is_its_scatter():
     values, errors = [], []
     for seed in range(60):
         ds = quantified(30.0, 12.0, rows=6, columns=8, seed=seed)
-        found = row(region_table(ds, LINES, area_regions(ds)), "all", "Pb at%")
+        found = row(region_table(ds, LINES), "all", "Pb at%")
         values.append(found["value"])
         errors.append(found["stddev_counting"])
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)
@@ -74,9 +79,8 @@ def stacked(difference):
 def test_groups_that_differ_and_groups_that_do_not():
     for difference, differs in ((0.0, False), (4.0, True)):
         ds = stacked(difference)
-        regions = area_regions(ds)
-        assert list(regions) == ["all", "control 1", "control 2", "treated 1", "treated 2"]
-        compared = compare_groups(region_table(ds, LINES, regions, ratios=["I/Pb"]))
+        assert list(area_regions(ds)) == ["all", "control 1", "control 2", "treated 1", "treated 2"]
+        compared = compare_groups(region_table(ds, LINES, ratios=["I/Pb"]))
         found = row(compared.rename(columns={"groups": "region"}), "treated - control", "I/Pb")
         assert (abs(found["z"]) > 4) == differs
         assert (found["p_counting"] < 1e-4) == differs
@@ -87,7 +91,7 @@ def test_groups_that_differ_and_groups_that_do_not():
 
 
 def test_one_area_of_each_has_no_test_between_areas():
-    table = region_table(stacked(0.0), LINES, area_regions(stacked(0.0)))
+    table = region_table(stacked(0.0), LINES)
     two = table[table.region.isin(["control 1", "treated 2"])]
     assert compare_groups(two).p_areas.isna().all()
     assert compare_groups(table[table.region == "all"]).empty
@@ -101,3 +105,38 @@ def test_binned_ratio_is_the_ratio_of_sums():
     intensity = ds.line_intensity.values[:, :2, :2].sum(axis=(1, 2))
     true = (2.0 * intensity[0] / 126.905) / (3.0 * intensity[1] / 207.2)
     assert value[0, 0] == pytest.approx(true, rel=1e-5)
+
+
+def test_undetected_elements_have_a_limit_and_no_part_in_the_sum():
+    ds = quantified(0.0, 20.0, rows=10, columns=10)
+    percents = region_table(ds, LINES).set_index("quantity")
+    assert percents.loc["Pb at%", "value"] == pytest.approx(100)
+    assert np.isnan(percents.loc["I at%", ["value", "stddev"]].astype(float)).all()
+    # Not one count: its standard deviation is 0, and so is three times that.
+    assert percents.loc["I at%", "limit"] == 0
+    weak = quantified(0.05, 20.0, rows=10, columns=10, seed=1)
+    table = region_table(weak, LINES, ratios=["I/Pb"])
+    found, ratio = row(table, "all", "I at%"), row(table, "all", "I/Pb")
+    counts = weak.counts.values.sum(axis=(0, 1))
+    assert 0 < counts[0] < 9
+    expected = 3 * np.sqrt(counts[0]) * (2 / 126.905) / (counts[1] * 3 / 207.2)
+    assert found["limit"] == pytest.approx(100 * expected, rel=1e-3)
+    assert np.isnan(ratio["value"]) and ratio["limit"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_regions_of_two_names_and_lazy_sums():
+    ds = quantified(30.0, 12.0, rows=8, columns=10)
+    corner = np.zeros((8, 10), bool)
+    corner[:3, 4:] = True
+    eager = sum_regions(ds, {"corner": corner})
+    assert eager.region.values.tolist() == ["all", "corner"]
+    assert eager.region_kind.values.tolist() == ["map", "region"]
+    np.testing.assert_array_equal(
+        eager.region_spectrum.sel(region="corner"), ds.counts.values[corner].sum(axis=0)
+    )
+    lazy = ds.chunk({"y": 3, "x": 4})
+    with nothing_computed():
+        summed = sum_regions(lazy, {"corner": corner})
+    np.testing.assert_array_equal(summed.region_spectrum, eager.region_spectrum)
+    with pytest.raises(ParameterError, match="region 'all' is there twice"):
+        sum_regions(ds, {"all": corner})

@@ -17,12 +17,8 @@ from test_export import LINES, counts_of
 from edxdenoise.pipeline import check_quantify
 from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.quantification.regions import (
-    area_regions,
-    bin_ratio,
-    compare_groups,
-    region_table,
-)
+from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
+from edxdenoise.quantification.regions import sum_regions
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.bias import bias_figure
 from edxdenoise.report.distributions import distribution, group_values
@@ -41,11 +37,11 @@ from edxdenoise.report.value_maps import map_figure, well_known
 @pytest.fixture(scope="module")
 def quantified() -> xr.Dataset:
     found = line_intensity(counts_of(), LINES, source="counts")
-    return cliff_lorimer(found, LINES, ratios=["Pt/Fe"])
+    return sum_regions(cliff_lorimer(found, LINES, ratios=["Pt/Fe"]))
 
 
 def tables(ds: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table = region_table(ds, LINES, area_regions(ds), ratios=["Pt/Fe"])
+    table = region_table(ds, LINES, ratios=["Pt/Fe"])
     return table, compare_groups(table)
 
 

@@ -63,6 +63,21 @@ if TYPE_CHECKING:
     metavar="N",
     help="Mean counts of a pixel of vacuum: mask pixels that show no more.",
 )
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="NAME=Y0:Y1,X0:X1|FILE",
+    help="Composition of these pixels, counted from 0, or of the regions in a TIFF of labels, "
+    "ImageJ .roi or GeoJSON; may be repeated.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="Y0,X0:Y1,X1[,W]",
+    help="Composition along a line, W pixels wide, in steps of a pixel; may be repeated.",
+)
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures, tables and TIFFs.")
 @print_recipe_option
 @overwrite_option
@@ -115,27 +130,32 @@ def quantify(
 
 
 def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
-    """Composition and ratios of the map and its areas, one column each."""
-    from edxdenoise.quantification import area_regions, region_table
-    from edxdenoise.report.text import with_error
+    """Print composition and ratios of the map, its areas, phases and regions, with n and counts."""
+    from edxdenoise.quantification import region_table
+    from edxdenoise.report.text import number_words, region_words
 
     table = region_table(
         ds,
         recipe.lines,
-        area_regions(ds),
         k_factor_unit=recipe.quantify.k_factor_unit,
         ratios=recipe.quantify.ratios,
     )
-    regions = list(dict.fromkeys(table["region"]))
-    rows = []
-    for quantity in dict.fromkeys(table["quantity"]):
-        own = table[table["quantity"] == quantity].set_index("region")
-        cells = [
-            with_error(own.loc[region, "value"], own.loc[region, "stddev"]).replace("−", "-")
-            for region in regions
+    columns: dict[str, list[str]] = {}
+    for region, own in table.groupby("region", sort=False):
+        first = own.iloc[0]
+        numbers = [f"{first['pixels']:,}", number_words(first["counts"])]
+        columns[str(region)] = [
+            *numbers,
+            *(region_words(row).replace("−", "-") for _, row in own.iterrows()),
         ]
-        rows.append([quantity, *cells])
-    stated = any(spec.k_factor_stddev for spec in recipe.lines.values())
-    print_table("", ["", *regions], rows)
-    if not stated:
-        say("errors are of counting alone: no k-factor states its own")
+    heads = ["pixels", "counts", *dict.fromkeys(table["quantity"])]
+    # The longer side goes down the page.
+    if len(columns) > len(heads):
+        print_table("", ["", *heads], [[name, *cells] for name, cells in columns.items()])
+    else:
+        rows = [[head, *cells] for head, cells in zip(heads, zip(*columns.values()))]
+        print_table("", ["", *columns], rows)
+    if (table["kind"] == "phase").any():
+        say("phases: found with one half of the counts, composition from the other")
+    if not any(spec.k_factor_stddev for spec in recipe.lines.values()):
+        say("errors include counting statistics only (no k-factor uncertainties were given)")

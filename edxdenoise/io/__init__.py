@@ -13,6 +13,7 @@ from edxdenoise.io.export import (
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
+from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.io.save import check_save, save_dataset
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
 from edxdenoise.io.spectra import read_spectra
@@ -23,6 +24,8 @@ __all__ = [
     "atomic_output",
     "check_counts",
     "check_output",
+    "check_profile",
+    "check_region",
     "check_save",
     "check_totals",
     "file_name",
@@ -31,7 +34,9 @@ __all__ = [
     "open_dataset",
     "pick_signal",
     "pixel_size",
+    "profile_steps",
     "read_cube",
+    "read_regions",
     "read_spectra",
     "save_dataset",
     "write_msa",

@@ -1,6 +1,6 @@
 """From counts to net line intensities, compositions and ratios, with an error beside each."""
 
-from edxdenoise.quantification.bias import bias_table, kmeans_regions
+from edxdenoise.quantification.bias import bias_table, check_bias
 from edxdenoise.quantification.calibration import (
     axis_error,
     check_calibration,
@@ -21,12 +21,9 @@ from edxdenoise.quantification.lines import (
     check_reach,
     weight_k_factors,
 )
-from edxdenoise.quantification.regions import (
-    area_regions,
-    bin_ratio,
-    compare_groups,
-    region_table,
-)
+from edxdenoise.quantification.phases import Phases, can_split, find_phases
+from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
+from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
 from edxdenoise.quantification.windows import background_windows
@@ -34,10 +31,13 @@ from edxdenoise.xray.families import element_of, list_lines
 
 __all__ = [
     "LineSpec",
+    "Phases",
     "area_regions",
     "background_windows",
     "bias_table",
     "bin_ratio",
+    "can_split",
+    "check_bias",
     "check_calibration",
     "check_composition",
     "check_explained",
@@ -48,8 +48,8 @@ __all__ = [
     "element_of",
     "axis_error",
     "energy_shift",
+    "find_phases",
     "fractions",
-    "kmeans_regions",
     "line_intensity",
     "list_lines",
     "mask_vacuum",
@@ -57,6 +57,7 @@ __all__ = [
     "peak_shifts",
     "ratio",
     "region_table",
+    "sum_regions",
     "unexplained_peaks",
     "weight_k_factors",
 ]

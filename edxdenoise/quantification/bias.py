@@ -1,12 +1,15 @@
-"""Whether denoising moved anything: net counts of raw minus denoised, summed over regions.
+"""Test whether denoising moved counts: raw minus denoised net counts, summed over pixels.
 
-A dropped component takes its signal along, and no variance tells. But raw counts are unbiased: with
-a and b as in `intensity`, their difference is sum_j (a_j - b_j) X_j, again a weighted sum of
-Poisson counts, so that its variance is known and its z-score is near 0 where nothing was lost.
+A dropped component takes its signal with it, and an average over pixels may move counts from a
+small grain to its surroundings. No variance shows either. Raw counts are unbiased: with a and b as
+in `intensity`, the difference sum_j (a_j - b_j) X_j is again a weighted sum of Poisson counts. Its
+variance is known, and its z-score is near 0 where nothing was lost.
 
-Over all pixels that are alike in their kept components the difference has next to no noise. Its
-square, for the counts of one pixel, is the bias of each of them squared, with the error of
-knowing it: raw counts vouch for a material no better than that.
+Regions that do not depend on the counts, such as areas, are tested with all counts. Groups of
+similar pixels are found with one half of the counts and tested with the other (see `phases`): with
+the counts that found it, the sum over a group is biased by its own noise.
+
+The difference of a group, less what its noise explains, is the bias of each of its pixels.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.compute import compute
-from edxdenoise.cube import kept_maps
 from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.preprocess import thin
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
@@ -30,19 +33,25 @@ from edxdenoise.quantification.estimators import (
     sums_denoised,
 )
 from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.phases import pixel_features, similar_pixels
 from edxdenoise.quantification.shrunk import is_shrunk
-from edxdenoise.schema import DIM_LINE, DIM_X, DIM_Y, WEIGHT_PIXEL
+from edxdenoise.schema import (
+    DIM_LINE,
+    DIM_X,
+    DIM_Y,
+    GROUP_DENOISED,
+    GROUP_PIXELS,
+    GROUP_RAW,
+    GROUP_STDDEV,
+    LINE_INTENSITY_BIAS,
+)
 
-# Groups of pixels that are alike, and pixels in one on average, at least.
-_ALIKE = 64
+# Groups of similar pixels, and pixels in one on average, at least.
+_GROUPS = 64
 _FEWEST = 200
-# Steps of k-means that are enough for them.
-_ROUGH = 20
 # Standard deviations beyond which one of some hundred differences is no chance, and the share of
 # the counts from which it matters.
 _SURELY, _MUCH = 5.0, 0.05
-# K-means looks at no more pixels than these: enough for centres, whatever the map.
-_SAMPLE = 20_000
 
 
 def bias_table(
@@ -52,8 +61,9 @@ def bias_table(
     *,
     intensities: str = "windows-linear",
     elements: Iterable[str] = (),
+    held_out: xr.Dataset | None = None,
 ) -> pd.DataFrame:
-    """Net counts of raw minus denoised by region and line, with z-scores.
+    """Tabulate raw and denoised net counts by region and line, with z-scores of the difference.
 
     Parameters
     ----------
@@ -62,10 +72,12 @@ def bias_table(
     lines : mapping of str to LineSpec
         As `line_intensity` takes them.
     regions : mapping of str to array of bool, shape (y, x)
-        By name; see `area_regions` and `kmeans_regions`.
+        By name; see `area_regions` and `find_phases`.
     intensities, elements
         As `line_intensity` takes them, the file's elements by default; a fit is compared without
         the bound at 0, which is not linear.
+    held_out : Dataset, optional
+        With the half of the counts to test with, where the other half found the regions.
 
     Returns
     -------
@@ -75,123 +87,152 @@ def bias_table(
     """
     elements = tuple(elements) or tuple(ds.attrs.get("elements", ()))
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
-    maps = [part.values for part in compute(*_both(ds, weights.estimators))]
+    maps = [part.values for part in compute(*_raw_and_denoised(ds, weights.estimators, held_out))]
     rows = []
     for region, mask in regions.items():
         for i, name in enumerate(lines):
-            sums = [float(part[..., i][mask].sum()) for part in maps]
-            stddev = float(np.sqrt(max(sums[2], 0.0)))
-            difference = sums[0] - sums[1]
+            raw, denoised, variance = (float(part[..., i][mask].sum()) for part in maps)
+            stddev = float(np.sqrt(max(variance, 0.0)))
             rows.append(
                 {
                     "region": region,
                     "line": name,
-                    "raw": sums[0],
-                    "denoised": sums[1],
-                    "difference": difference,
+                    "raw": raw,
+                    "denoised": denoised,
+                    "difference": raw - denoised,
                     "stddev": stddev,
-                    "z": difference / stddev if stddev > 0 else np.nan,
+                    "z": (raw - denoised) / stddev if stddev > 0 else np.nan,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def moved(ds: xr.Dataset, lines: Mapping[str, LineSpec], estimators: np.ndarray) -> xr.DataArray:
-    """Raw less denoised net counts of pixels like each, for its counts: dims (y, x, line).
-
-    Warns of lines where that is much, and far beyond the noise. Lazy where the maps or counts are.
+def denoising_bias(
+    ds: xr.Dataset, names: list[str], estimators: np.ndarray, *, seed: int = 0
+) -> dict[str, xr.DataArray]:
+    """Estimate the bias of denoised net counts from groups of similar pixels.
 
     Parameters
     ----------
     ds : Dataset
-        Denoised, with its ``counts``.
-    lines : mapping of str to LineSpec
+        Denoised, with its whole ``counts``.
+    names : list of str
+        The lines.
     estimators : array, shape (line, energy)
-        What each channel of the raw counts weighs.
+        Weight of each channel of the raw counts.
+    seed : int
+        Of the thinning and of k-means.
+
+    Returns
+    -------
+    dict of str to DataArray
+        ``line_intensity_bias``, and raw and denoised net counts, the standard deviation of their
+        difference and the pixels of each group. Lazy where the maps or counts are.
     """
-    kept, g = kept_maps(ds), ds[WEIGHT_PIXEL.name]
-    arrays = [part.data for part in (kept, g, *_both(ds, estimators))]
-    found: np.ndarray | da.Array
+    first, second = thin(ds, seed=seed)
+    sizes = sums_denoised(ds, np.ones((1, estimators.shape[1])))
+    parts = [pixel_features(ds, first), sizes, *_raw_and_denoised(ds, estimators, second)]
+    arrays = [part.transpose(DIM_Y, DIM_X, "row").data for part in parts]
+    rows, columns = arrays[0].shape[:2]
+    count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
+    found: tuple[np.ndarray | da.Array, ...]
     if any(isinstance(array, da.Array) for array in arrays):
-        later = dask.delayed(_moved)(list(lines), *arrays)
-        found = da.from_delayed(later, (*g.shape, len(lines)), np.float32)
+        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count, seed=seed)
+        lines = len(names)
+        shapes = [(rows, columns, lines), (3, count, lines), (count,)]
+        kinds = [np.float32, np.float64, np.int64]
+        found = tuple(
+            da.from_delayed(part, shape, kind) for part, shape, kind in zip(later, shapes, kinds)
+        )
     else:
-        found = _moved(list(lines), *arrays)
-    return xr.DataArray(found, dims=(DIM_Y, DIM_X, DIM_LINE))
+        found = _group_biases(*arrays, count=count, seed=seed)
+    bias, sums, pixels = found
+    result = {LINE_INTENSITY_BIAS.name: xr.DataArray(bias, dims=(DIM_Y, DIM_X, DIM_LINE))}
+    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV
+    result |= {spec.name: spec.array(part) for spec, part in zip(specs, sums)}
+    return result | {GROUP_PIXELS.name: GROUP_PIXELS.array(pixels)}
 
 
-def _moved(
-    names: list[str],
-    kept: np.ndarray,
-    g: np.ndarray,
+def _group_biases(
+    features: np.ndarray,
+    sizes: np.ndarray,
     raw: np.ndarray,
     denoised: np.ndarray,
     variance: np.ndarray,
-) -> np.ndarray:
-    # Any groups of like pixels will do, and need not be the best there are.
-    count = max(min(_ALIKE, g.size // _FEWEST), 1)
-    labels = _alike(kept / g, count, seed=0, steps=_ROUGH)
-    counts, flat = g.astype(float) ** 2, labels.ravel()
+    *,
+    count: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Biases (y, x, line); raw, denoised and stddev (3, group, line); pixels (group,).
 
-    def by_label(values: np.ndarray) -> np.ndarray:
-        return np.bincount(flat, values.ravel())
+    `sizes` are the denoised totals of the pixels, shape (y, x, 1). Groups that were merged are
+    empty.
+    """
+    labels = similar_pixels(features, count, seed=seed)
+    flat = labels.ravel()
+    sums = np.zeros((3, count, raw.shape[-1]))
+    for part, values in zip(sums, (raw, denoised, variance)):
+        for line in range(raw.shape[-1]):
+            part[:, line] = np.bincount(flat, values[..., line].ravel(), minlength=count)
+    sums[2] = np.sqrt(np.maximum(sums[2], 0))
+    totals = np.bincount(flat, sizes.ravel(), minlength=count)[:, np.newaxis]
+    difference = sums[0] - sums[1]
+    # The square of the difference exceeds that of the bias by the variance, on average.
+    beyond = np.sqrt(np.maximum(difference**2 - sums[2] ** 2, 0)) * np.sign(difference)
+    share = np.divide(beyond, totals, out=np.zeros_like(beyond), where=totals > 0)
+    bias = (share[labels] * np.maximum(sizes, 0)).astype(np.float32)
+    return bias, sums, np.bincount(flat, minlength=count)
 
-    total, pixels = by_label(counts), np.bincount(flat)
-    found = np.empty(raw.shape, np.float32)
-    told = []
-    for i, name in enumerate(names):
-        before, after, spread = (by_label(part[..., i]) for part in (raw, denoised, variance))
-        difference, noise = before - after, np.sqrt(np.maximum(spread, 0))
-        share = np.divide(difference, total, out=np.zeros_like(total), where=total > 0)
-        found[..., i] = share[labels] * counts
-        much = (np.abs(difference) > _MUCH * np.abs(before)) & (noise > 0)
-        z = np.divide(np.abs(difference), noise, out=np.zeros_like(total), where=much)
-        worst = int(np.argmax(z))
-        if z[worst] > _SURELY:
-            told.append(
-                f"{name} {after[worst]:.3g} for {before[worst]:.3g} in {pixels[worst]} pixels "
-                f"({z[worst]:.0f} standard deviations)"
+
+def check_bias(ds: xr.Dataset) -> None:
+    """Warn of lines whose net counts denoising moved, far beyond the noise; needs them computed."""
+    if GROUP_RAW.name not in ds:
+        return
+    raw, denoised, stddev = (
+        ds[spec.name].values for spec in (GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV)
+    )
+    much = (np.abs(raw - denoised) > _MUCH * np.abs(raw)) & (stddev > 0)
+    z = np.divide(np.abs(raw - denoised), stddev, out=np.zeros_like(raw), where=much)
+    moved = []
+    for i, name in enumerate(ds[DIM_LINE].values):
+        worst = int(np.argmax(z[:, i]))
+        if z[worst, i] > _SURELY:
+            change = denoised[worst, i] / raw[worst, i] - 1 if raw[worst, i] > 0 else np.inf
+            share = f"{abs(change):.0%}" if abs(change) < 10 else "many times"
+            moved.append(
+                f"{name} has {share} {'more' if change > 0 else 'fewer'} counts after denoising in "
+                f"a group of {int(ds[GROUP_PIXELS.name].values[worst])} similar pixels "
+                f"({z[worst, i]:.0f} σ)"
             )
-    if told:
+    if moved:
         warnings.warn(
-            "over pixels alike in their components denoised net counts differ from raw ones: "
-            f"{', '.join(told)}; errors of pixels include it. More components, or no shrinkage, "
-            "lessen it",
+            f"possible bias: {'; '.join(moved)}. The errors of pixels include it, and regions are "
+            "summed from raw counts. Try more components (--keep) or --no-shrink",
             EdxdenoiseWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
-    return found
 
 
-def _both(ds: xr.Dataset, estimators: np.ndarray) -> list[xr.DataArray]:
+def _raw_and_denoised(
+    ds: xr.Dataset, estimators: np.ndarray, held_out: xr.Dataset | None = None
+) -> list[xr.DataArray]:
     """Raw and denoised net counts and the variance of their difference, dims (y, x, row).
 
-    Shrunk maps have next to none of the noise of their pixels, which the raw counts have in full.
+    Of the half held out, both are doubled. Without averages over pixels, denoised counts are a
+    filter of the raw ones, which is applied to that half alone.
     """
-    lost = estimators if is_shrunk(ds) else estimators - behind_projection(ds, estimators)
-    rows = np.vstack([estimators, lost**2])
-    denoised = sums_denoised(ds, rows).astype(np.float32)
-    parts = np.split(np.arange(len(rows)), 2)
-    raw = sums_counts(ds, estimators).astype(np.float32)
-    return [raw, *(denoised.isel(row=part) for part in parts)]
-
-
-def kmeans_regions(ds: xr.Dataset, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Masks of pixels alike in their kept components, as many regions as components."""
-    maps = kept_maps(ds).values / ds[WEIGHT_PIXEL.name].values
-    labels = _alike(maps, max(len(maps), 2), seed=seed)
-    return {f"cluster {i + 1}": labels == i for i in range(labels.max() + 1)}
-
-
-def _alike(profiles: np.ndarray, count: int, *, seed: int, steps: int = 300) -> np.ndarray:
-    """Number from 0 of the cluster that each pixel is of, shape (y, x).
-
-    By scores over the pixel weight, shape (component, y, x), so that thickness does not count.
-    """
-    from sklearn.cluster import KMeans
-
-    pixels = profiles.reshape(len(profiles), -1).T.astype(float)
-    pixels /= np.maximum(pixels.std(axis=0), np.finfo(float).tiny)
-    sample = np.random.default_rng(seed).permutation(len(pixels))[:_SAMPLE]
-    means = KMeans(min(count, len(sample)), n_init=3, max_iter=steps, random_state=seed)
-    return means.fit(pixels[sample]).predict(pixels).reshape(profiles.shape[1:])
+    share = 1.0 if held_out is None else 0.5
+    counts = ds if held_out is None else held_out
+    lines = len(estimators)
+    if is_shrunk(ds):
+        # The mean over many pixels has next to none of the noise of its own, which the raw counts
+        # have in full.
+        raw = sums_counts(counts, estimators) / share
+        both = sums_denoised(ds, np.vstack([estimators, estimators**2]))
+        denoised, variance = both.isel(row=slice(lines)), both.isel(row=slice(lines, None))
+    else:
+        behind = behind_projection(ds, estimators)
+        both = sums_counts(counts, np.vstack([estimators, behind])) / share
+        raw, denoised = both.isel(row=slice(lines)), both.isel(row=slice(lines, None))
+        variance = sums_denoised(ds, (estimators - behind) ** 2)
+    return [part.astype(np.float32) for part in (raw, denoised, variance / share)]

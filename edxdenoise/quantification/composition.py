@@ -40,6 +40,8 @@ from edxdenoise.xray import atomic_weight
 from edxdenoise.xray.families import element_of
 
 _PIECE = 16_384  # pixels
+# Standard deviations by which net counts exceed 0 where there is something to quantify.
+DETECTED = 3.0
 
 
 def fractions(
@@ -80,6 +82,38 @@ def fractions(
     variance += fraction * (fraction * rows.sum(axis=0) - 2 * rows)
     stddev = np.sqrt(np.maximum(variance, 0)) / total
     return fraction.reshape(shape), stddev.reshape(shape)
+
+
+def detected_fractions(
+    intensity: np.ndarray, covariance: np.ndarray, factors: np.ndarray, factor_stddev: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fractions of the lines that are detected in one spectrum, and limits of the others.
+
+    A line whose net counts are within three standard deviations of 0 is left out of the sum; its
+    error is part of that of the sum.
+
+    Parameters
+    ----------
+    intensity : array, shape (line,)
+    covariance : array, shape (line, line)
+    factors, factor_stddev : array, shape (line,)
+
+    Returns
+    -------
+    detected : array of bool, shape (line,)
+    fraction, stddev : array, shape (line,)
+        NaN where the line is not detected.
+    limit : array, shape (line,)
+        Three standard deviations where the line is not detected, else NaN; NaN where none is.
+    """
+    stddev = np.sqrt(np.diag(covariance))
+    detected = intensity > DETECTED * stddev
+    present = np.where(detected, intensity, 0.0)
+    fraction, error = fractions(present, covariance, factors, factor_stddev)
+    total = factors @ present
+    limit = DETECTED * factors * stddev / (total if total > 0 else np.nan)
+    fraction, error = (np.where(detected, part, np.nan) for part in (fraction, error))
+    return detected, fraction, error, np.where(detected, np.nan, limit)
 
 
 def ratio(
@@ -143,9 +177,10 @@ def cliff_lorimer(
     -------
     Dataset
         With ``weight_percent``, ``atomic_percent`` and, for ratios, ``ratio_map``, each with its
-        ``_stddev``. They are of `unbiased_intensity`. Pixels in which no line has net counts are
-        NaN, and ratios where the divisor is not detected. Other variables by element, such as the
-        truth of a phantom, are cut to the elements of `lines`. Lazy in, lazy out.
+        ``_stddev``. They are of `unbiased_intensity`. Percents are NaN where no line is detected or
+        the sum of all lines is within three of its standard deviations; ratios where the divisor
+        is not detected. Other variables by element, such as the truth of a phantom, are cut to the
+        elements of `lines`. Lazy in, lazy out.
 
     Raises
     ------
@@ -163,6 +198,9 @@ def cliff_lorimer(
     result = result.assign_coords({DIM_ELEMENT: elements})
     specs = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
     parts = _by_block(ds, _percents, (len(specs), len(lines)), factors=(by_weight, by_atom))
+    seen = (ds[LINE_DETECTED.name].data == 1).any(axis=0)
+    where = da.where if isinstance(parts, da.Array) else np.where
+    parts = where(seen, parts, np.float32(np.nan))
     for spec, part in zip(specs, parts):
         result[spec.name] = spec.array(part)
     if pairs:
@@ -172,7 +210,6 @@ def cliff_lorimer(
         divisors = [below for _, below in pairs]
         detected = ds[LINE_DETECTED.name].data[divisors] == 1
         for spec, part in zip((RATIO, RATIO_STDDEV), parts):
-            where = da.where if isinstance(part, da.Array) else np.where
             result[spec.name] = spec.array(where(detected, part, np.float32(np.nan)))
     return add_history(result, f"cliff_lorimer k_factor_unit={k_factor_unit} {' '.join(ratios)}")
 
@@ -211,7 +248,8 @@ def check_composition(ds: xr.Dataset) -> None:
     pixels = intensity[0].size
     if empty:
         warnings.warn(
-            f"{empty} of {pixels} pixels have no net counts in any line and no composition (NaN)",
+            f"no line is detected in {empty / pixels:.0%} of the pixels ({empty}): they have no "
+            "composition (NaN)",
             EdxdenoiseWarning,
             stacklevel=2,
         )
@@ -243,10 +281,19 @@ def _percents(
     for start in range(0, rows * columns, _PIECE):
         piece = slice(start, start + _PIECE)
         counts, spread = intensity[:, piece].astype(float), covariance[..., piece]
+        known = np.all([_significant(counts, spread, each) for each, _ in factors], axis=0)
+        counts[:, ~known] = np.nan
         for i, each in enumerate(factors):
             for j, part in enumerate(fractions(counts, spread, *each)):
                 np.multiply(part, 100, out=percents[2 * i + j, :, piece], casting="same_kind")
     return percents.reshape(-1, lines, rows, columns)
+
+
+def _significant(intensity: np.ndarray, covariance: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Whether the sum that percents are of exceeds its noise, shape (pixel,)."""
+    scale = factors.astype(covariance.dtype)
+    variance = ((scale @ covariance.reshape(len(scale), -1)).reshape(len(scale), -1)).T @ scale
+    return factors @ intensity > DETECTED * np.sqrt(np.maximum(variance, 0))
 
 
 def _ratios(

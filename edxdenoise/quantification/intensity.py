@@ -27,7 +27,7 @@ from edxdenoise.compute import chunk, load
 from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy
 from edxdenoise.errors import ParameterError, SchemaError
 from edxdenoise.methods import INTENSITIES, SOURCES
-from edxdenoise.quantification.bias import moved
+from edxdenoise.quantification.bias import denoising_bias
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
@@ -41,19 +41,22 @@ from edxdenoise.quantification.fit import (
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
 from edxdenoise.quantification.neighbours import OWN_SHARE, expected_sums
+from edxdenoise.quantification.phases import can_split
 from edxdenoise.quantification.shrunk import SOURCE, is_shrunk, profile_variance, total_share
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COUNTS,
     DIM_ENERGY,
+    DIM_GROUP,
     DIM_LINE,
     DIM_LINE_OTHER,
     DIM_X,
     DIM_Y,
     LINE_DETECTED,
+    LINE_ESTIMATOR,
     LINE_INTENSITY,
+    LINE_INTENSITY_BIAS,
     LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_MOVED,
     LINE_INTENSITY_STDDEV,
     LINE_INTENSITY_UNBOUNDED,
     WEIGHT_PIXEL,
@@ -97,10 +100,11 @@ def line_intensity(
     Returns
     -------
     Dataset
-        With ``line_intensity``, ``line_intensity_stddev``, ``line_intensity_covariance`` and
-        ``line_detected``; from a fit also ``line_intensity_unbounded``. Standard deviations are
-        those without the bound at 0, too large by a half or so where a line is absent. Lazy where
-        the counts or maps used are.
+        With ``line_intensity``, ``line_intensity_stddev``, ``line_intensity_covariance``,
+        ``line_detected`` and ``line_estimator``; from a fit also ``line_intensity_unbounded``; of
+        denoised counts also what `denoising_bias` gives, where raw whole counts are there to test
+        them. Standard deviations are those without the bound at 0, too large by a half or so where
+        a line is absent. Lazy where the counts or maps used are.
 
     Raises
     ------
@@ -153,7 +157,9 @@ def line_intensity(
     ends = np.cumsum([0, len(filters), len(products), len(lines)])
     filtered, variances, level = (sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:]))
     shrunk = denoised and is_shrunk(ds)
-    shift = moved(ds, lines, weights.estimators) if denoised and COUNTS.name in ds else None
+    tested = denoised and can_split(ds)
+    bias = denoising_bias(ds, list(lines), weights.estimators) if tested else {}
+    shift = bias.pop(LINE_INTENSITY_BIAS.name, None)
     parts = xr.apply_ufunc(
         _finish,
         filtered,
@@ -187,14 +193,16 @@ def line_intensity(
         spec.name: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
     }
     made[LINE_INTENSITY_COVARIANCE.name].attrs[SOURCE] = source
+    made[LINE_ESTIMATOR.name] = LINE_ESTIMATOR.array(weights.estimators)
     if shift is not None:
-        made[LINE_INTENSITY_MOVED.name] = LINE_INTENSITY_MOVED.array(
-            shift.transpose(*LINE_INTENSITY_MOVED.dims).data
+        made[LINE_INTENSITY_BIAS.name] = LINE_INTENSITY_BIAS.array(
+            shift.transpose(*LINE_INTENSITY_BIAS.dims).data
         )
+        made |= bias
     if weights.model is None:
         del made[LINE_INTENSITY_UNBOUNDED.name]
     # An earlier quantification may be of other lines.
-    result = ds.drop_dims([DIM_LINE, DIM_LINE_OTHER], errors="ignore")
+    result = ds.drop_dims([DIM_LINE, DIM_LINE_OTHER, DIM_GROUP], errors="ignore")
     result = result.assign_coords({DIM_LINE: list(lines), DIM_LINE_OTHER: list(lines)})
     result = result.assign(made)
     if in_numpy:

@@ -1,40 +1,33 @@
-"""What regions of a map hold as wholes: composition of sums, ratios, differences between areas."""
+"""Regions of a map and their sum spectra: the whole, areas, phases, a user's regions, profiles."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
+import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy.stats import norm, ttest_ind
 
-from edxdenoise.quantification.composition import (
-    factor_arrays,
-    fractions,
-    parse_ratio,
-    ratio,
-    unbiased_intensity,
-)
-from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
+from edxdenoise.cube import is_lazy, kept_maps
+from edxdenoise.errors import ParameterError
+from edxdenoise.quantification.phases import Phases
 from edxdenoise.schema import (
-    ATOMIC_PERCENT,
+    COMPONENT_KEEP,
+    COMPONENT_SPECTRUM,
     COORD_AREA,
+    COORD_REGION_DISTANCE,
+    COORD_REGION_KIND,
+    COORD_REGION_SHARE,
+    COUNTS,
+    DIM_REGION,
     DIM_X,
     DIM_Y,
-    LINE_DETECTED,
-    LINE_INTENSITY,
-    LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_MOVED,
-    RATIO,
+    MEAN_SPECTRUM,
+    REGION_MASK,
+    REGION_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
 )
-from edxdenoise.xray.families import element_of
-
-# Standard deviations by which what is in a region must exceed nothing.
-_SEEN = 3.0
 
 
 def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
@@ -51,181 +44,113 @@ def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
     return regions
 
 
-def region_table(
+def sum_regions(
     ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    regions: Mapping[str, np.ndarray],
+    regions: Mapping[str, np.ndarray] | None = None,
     *,
-    k_factor_unit: str = "weight",
-    ratios: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Composition and ratios of regions, of summed counts and as means over pixels.
-
-    Summed counts are the estimate to quote: a mean of ratios over pixels is biased upwards where
-    the divisor is noisy. NaN where all lines together are within the noise.
+    phases: Phases | None = None,
+    profiles: Mapping[str, tuple[float, np.ndarray]] | None = None,
+) -> xr.Dataset:
+    """Sum the counts of the whole map, its areas, phases, other regions and profiles.
 
     Parameters
     ----------
     ds : Dataset
-        With what `cliff_lorimer` gives, computed.
-    lines : mapping of str to LineSpec
-        The same.
+        With ``counts``, or with the components that stand for them.
     regions : mapping of str to array of bool, shape (y, x)
-        By name.
-    k_factor_unit, ratios
-        As `cliff_lorimer` takes them.
+        A user's regions, by name. They may overlap.
+    phases : Phases, optional
+        Their spectra are of the half of the counts that did not find them.
+    profiles : mapping of str to (float, array of bool), optional
+        Distance along the profile, and mask, of each of its steps.
 
     Returns
     -------
-    pandas.DataFrame
-        One row per region and quantity: ``region``, ``quantity`` ("Pb at%" or "I/Pb"), ``value``
-        and ``stddev`` of the summed counts (errors of the k-factors and what denoising moved
-        included),
-        ``stddev_counting`` (without them), ``mean_of_pixels``, ``stddev_of_pixels`` (their
-        scatter), ``pixels``: how many those are of, where a line is detected, or the divisor.
+    Dataset
+        `ds` with ``region_mask`` and ``region_spectrum``. Coordinates of ``region`` are its kind
+        (``map``, ``area``, ``region``, ``phase`` or ``profile``), the share of the counts that the
+        spectrum holds, and the distance along a profile. The spectra are lazy where the counts are.
+
+    Raises
+    ------
+    ParameterError
+        If a region has the name of another one.
     """
-    factors, spread = factor_arrays(lines, k_factor_unit)[1]
-    elements = [element_of(name) for name in lines]
-    # Where no line is seen, percents of pixels are noise over noise, and so is any mean of them.
-    seen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
-    intensity = unbiased_intensity(ds).values.astype(float)
-    covariance = ds[LINE_INTENSITY_COVARIANCE.name].values.astype(float)
-    no_shift = xr.zeros_like(ds[LINE_INTENSITY.name])
-    moved = ds.get(LINE_INTENSITY_MOVED.name, no_shift).values.astype(float)
-    rows = []
-    for region, mask in regions.items():
-        total = intensity[:, mask].sum(axis=-1)
-        # The filter of the denoiser runs along channels only; shrinkage keeps what adds up. What
-        # was moved over like pixels does not average out.
-        variance = covariance[:, :, mask].sum(axis=-1)
-        variance += np.diag(moved[:, mask].sum(axis=-1) ** 2)
-        # A sum within its own noise has no composition.
-        if factors @ total < _SEEN * np.sqrt(factors @ variance @ factors):
-            total = np.full_like(total, np.nan)
-        with_k = fractions(total, variance.copy(), factors, spread)
-        counting = fractions(total, variance.copy(), factors, np.zeros_like(spread))
-        pixels = ds[ATOMIC_PERCENT.name].values[:, mask & seen]
-        for i, element in enumerate(elements):
-            rows.append(
-                _row(
-                    region,
-                    f"{element} at%",
-                    100 * with_k[0][i],
-                    100 * with_k[1][i],
-                    100 * counting[1][i],
-                    pixels[i],
-                )
-            )
-        for i, text in enumerate(ratios):
-            # Over all pixels: those whose divisor is detected are those where noise raised it.
-            pair = parse_ratio(text, elements)
-            value, stddev = ratio(total, variance, factors, spread, pair)
-            _, plain = ratio(total, variance, factors, np.zeros_like(spread), pair)
-            rows.append(_row(region, text, value, stddev, plain, ds[RATIO.name].values[i][mask]))
-    return pd.DataFrame(rows)
-
-
-def _row(
-    region: str, quantity: str, value: Any, stddev: Any, counting: Any, pixels: np.ndarray
-) -> dict[str, object]:
-    finite = pixels[np.isfinite(pixels)]
-    return {
-        "region": region,
-        "quantity": quantity,
-        "value": float(value),
-        "stddev": float(stddev),
-        "stddev_counting": float(counting),
-        "mean_of_pixels": float(finite.mean()) if finite.size else np.nan,
-        "stddev_of_pixels": float(finite.std()) if finite.size else np.nan,
-        "pixels": int(finite.size),
-    }
-
-
-def group_of(label: str) -> str:
-    """Name of an area without its number: areas that differ in it alone are repeats.
-
-    Examples
-    --------
-    >>> group_of("control 2")
-    'control'
-    """
-    return re.sub(r"[\s_-]*\d+$", "", label) or label
-
-
-def compare_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """Differences between groups of areas, against counting errors and against their scatter.
-
-    Areas whose names differ only in a number at the end are repeats of one group. The error of a
-    k-factor is common to all areas and left out.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From `region_table`, with the regions of `area_regions`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        For each pair of groups and each quantity: ``difference`` of the means, its counting
-        ``stddev``, ``z`` and two-sided ``p_counting``; ``p_areas`` of Welch's t-test between the
-        areas, NaN for fewer than two of either. Empty for fewer than two groups.
-    """
-    areas = table[table["region"] != "all"].copy()
-    areas["group"] = [group_of(region) for region in areas["region"]]
-    groups = list(dict.fromkeys(areas["group"]))
-    rows = []
-    for i, first in enumerate(groups):
-        for second in groups[i + 1 :]:
-            for quantity in dict.fromkeys(areas["quantity"]):
-                a, b = (
-                    areas[(areas["group"] == group) & (areas["quantity"] == quantity)]
-                    for group in (first, second)
-                )
-                difference = b["value"].mean() - a["value"].mean()
-                stddev = np.hypot(
-                    *(np.sqrt((g["stddev_counting"] ** 2).sum()) / len(g) for g in (a, b))
-                )
-                z = difference / stddev
-                enough = min(len(a), len(b)) > 1
-                rows.append(
-                    {
-                        "groups": f"{second} - {first}",
-                        "quantity": quantity,
-                        "difference": difference,
-                        "stddev": stddev,
-                        "z": z,
-                        "p_counting": 2 * norm.sf(abs(z)),
-                        "p_areas": (
-                            ttest_ind(b["value"], a["value"], equal_var=False).pvalue
-                            if enough
-                            else np.nan
-                        ),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def bin_ratio(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    text: str,
-    *,
-    factor: int = 2,
-    k_factor_unit: str = "weight",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Map of a ratio with counts summed over `factor` x `factor` pixels, and its stddev.
-
-    The ratio of sums, which a ratio of few counts needs; rows and columns that do not fill a
-    bin are left out.
-    """
-    factors, spread = factor_arrays(lines, k_factor_unit)[1]
-    pair = parse_ratio(text, [element_of(name) for name in lines])
-    bins = {DIM_Y: factor, DIM_X: factor}
-    # Pixels of a bin that were averaged with one another share all their noise.
-    shared = factor**2 if shares_noise(ds) else 1
-    intensity = unbiased_intensity(ds)
-    intensity, covariance = (
-        part.astype(float).coarsen(bins, boundary="trim").sum()
-        for part in (intensity, pixel_covariance(ds, intensity))
+    steps = profiles or {}
+    parts = [
+        ("area", area_regions(ds)),
+        ("region", dict(regions or {})),
+        ("phase", {} if phases is None else phases.masks),
+        ("profile", {name: mask for name, (_, mask) in steps.items()}),
+    ]
+    kinds: dict[str, str] = {}
+    masks: dict[str, np.ndarray] = {}
+    for kind, part in parts:
+        for name, mask in part.items():
+            if name in masks:
+                raise ParameterError(f"region '{name}' is there twice; give it another name")
+            kinds[name], masks[name] = kind, mask
+    kinds["all"] = "map"
+    stacked = np.stack(list(masks.values()))
+    of_phases = np.array([kind == "phase" for kind in kinds.values()])
+    fixed = _spectra(ds, stacked[~of_phases])
+    if phases is not None:
+        array = da if isinstance(fixed, da.Array) else np
+        held_out = _spectra(phases.held_out, stacked[of_phases])
+        # Phases stand before profiles.
+        before = int(np.argmax(of_phases))
+        fixed = array.concatenate([fixed[:before], held_out, fixed[before:]])
+    distances = [steps[name][0] if name in steps else np.nan for name in masks]
+    result = ds.drop_dims(DIM_REGION, errors="ignore").assign_coords(
+        {
+            DIM_REGION: list(masks),
+            COORD_REGION_KIND: (DIM_REGION, list(kinds.values())),
+            COORD_REGION_SHARE: (DIM_REGION, np.where(of_phases, 0.5, 1.0)),
+            COORD_REGION_DISTANCE: (DIM_REGION, distances, {"units": str(_spatial_units(ds))}),
+        }
     )
-    return ratio(intensity.values, shared * covariance.values, factors, spread, pair)
+    return result.assign(
+        {
+            REGION_MASK.name: REGION_MASK.array(stacked.astype(np.int8)),
+            REGION_SPECTRUM.name: REGION_SPECTRUM.array(fixed),
+        }
+    )
+
+
+def _spatial_units(ds: xr.Dataset) -> str:
+    return str(ds[DIM_X].attrs.get("units", "pixel")) if DIM_X in ds.coords else "pixel"
+
+
+def _spectra(ds: xr.Dataset, masks: np.ndarray) -> np.ndarray | da.Array:
+    """Sum spectra, shape (region, energy), of raw counts or else of what the model expects."""
+    if COUNTS.name not in ds:
+        h = ds[WEIGHT_ENERGY.name].values
+        kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+        g, maps = ds[WEIGHT_PIXEL.name].values, kept_maps(ds).values
+        inside = masks.astype(np.float64) * g
+        amounts = np.einsum("ryx,kyx->rk", inside, maps, optimize=True)
+        spectra = amounts @ ds[COMPONENT_SPECTRUM.name].values[kept]
+        spectra += inside.sum(axis=(1, 2))[:, np.newaxis] * ds[MEAN_SPECTRUM.name].values
+        return np.maximum(spectra * h, 0)
+    counts = ds[COUNTS.name].data
+    if not is_lazy(ds):
+        return _block_spectra(counts, masks)
+    inside = da.from_array(masks, chunks=(-1, *counts.chunks[:2]))
+    return da.blockwise(
+        lambda block, part: _block_spectra(block, part)[np.newaxis, np.newaxis],
+        "yxre",
+        counts,
+        "yxe",
+        inside,
+        "ryx",
+        dtype=np.float64,
+        adjust_chunks={"y": 1, "x": 1},
+    ).sum(axis=(0, 1))
+
+
+def _block_spectra(counts: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Sum spectra of one block, shape (region, energy)."""
+    spectra = np.zeros((len(masks), counts.shape[-1]))
+    for spectrum, mask in zip(spectra, masks):
+        spectrum[:] = counts[mask].sum(axis=0, dtype=np.float64)
+    return spectra

@@ -1,8 +1,8 @@
-"""What is known of the intensities of a single denoised pixel.
+"""Covariances of the intensities of single denoised pixels.
 
-The covariances of `intensity`, of Poisson counts behind the projection, add up over pixels: a sum
-over a region rests on the counts of the region, whatever was averaged within. They are stored. A
-single pixel has instead, with n its counts and s the standard deviation of its total,
+The covariances of `intensity` are those of Poisson counts behind the projection. Where pixels were
+averaged they hold too much noise. A single pixel has instead, with n its counts and s the standard
+deviation of its total,
 
     V_l = P_l + I_l^2 s^2 / n^2 + b_l^2
 
@@ -11,9 +11,9 @@ P_l is the variance of its composition, cov_ll - I_l^2 / n without shrinkage and
     P_l = sum_k (g B_lk s_k)^2,    B_lk = sum_j a_lj h_j p_kj
 
 over the kept components but the first, with s_k of ``component_map_shrunk_stddev``; s^2 is n
-without, and with it that of ``total_stddev``; b_l, ``line_intensity_moved``, is what denoising
-moved (`bias`). The noise of the total is common to all lines; P has the correlations that cov has
-without it, and what was moved is taken for independent.
+without, and with it that of ``total_stddev``; b_l, ``line_intensity_bias``, is the bias that
+the raw counts show (`bias`). The noise of the total is common to all lines; P has the correlations
+that cov has without it, and biases are taken as independent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from edxdenoise.schema import (
     DIM_COMPONENT,
     DIM_LINE,
     DIM_LINE_OTHER,
+    LINE_INTENSITY_BIAS,
     LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_MOVED,
     LINE_INTENSITY_STDDEV,
     TOTAL_STDDEV,
     WEIGHT_PIXEL,
@@ -84,8 +84,8 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
     covariance = ds[LINE_INTENSITY_COVARIANCE.name]
     if not _of_denoised(ds):
         return covariance
-    moved = ds.get(LINE_INTENSITY_MOVED.name, xr.zeros_like(intensity))
-    maps = intensity, ds[LINE_INTENSITY_STDDEV.name], moved
+    bias = ds.get(LINE_INTENSITY_BIAS.name, xr.zeros_like(intensity))
+    maps = intensity, ds[LINE_INTENSITY_STDDEV.name], bias
     pixels = total_share(ds), ds[WEIGHT_PIXEL.name] ** 2
     single = xr.apply_ufunc(
         _of_pixels,
@@ -103,7 +103,7 @@ def _of_pixels(
     covariance: np.ndarray,
     intensity: np.ndarray,
     stddev: np.ndarray,
-    moved: np.ndarray,
+    bias: np.ndarray,
     share: np.ndarray,
     counts: np.ndarray,
 ) -> np.ndarray:
@@ -112,7 +112,7 @@ def _of_pixels(
     own = covariance - np.where(share > 0, 1 / counts, 0)[..., None, None] * product
     before = np.maximum(_diagonal(own), _LEAST * _diagonal(covariance))
     common = share[..., None, None] * product
-    left = np.maximum(stddev**2 - moved**2 - _diagonal(common), 0)
+    left = np.maximum(stddev**2 - bias**2 - _diagonal(common), 0)
     scale = np.sqrt(np.divide(left, before, out=np.zeros_like(left), where=before > 0))
     result = own * scale[..., :, None] * scale[..., None, :] + common
     lines = np.arange(stddev.shape[-1])

@@ -1,4 +1,4 @@
-"""The bias check as a picture: what denoising moved, region by region and line by line."""
+"""The bias check as a picture: raw minus denoised net counts, by region and line."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def bias_figure(table: pd.DataFrame) -> Figure:
         figure,
         _MARGIN,
         _HEADER + 0.33 + rows * _Z_ROW,
-        "Beyond 3 σ dropped components held signal, or averages moved it. Clusters: pixels alike "
-        "in kept components.",
+        "Beyond 3 σ, dropped components held signal, or averages moved it. Phases are found with "
+        "one half of the counts and tested with the other.",
         fontsize=SMALL,
         color=DARK,
     )

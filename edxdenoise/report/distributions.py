@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from edxdenoise.quantification.regions import group_of
+from edxdenoise.quantification.region_table import group_of
 from edxdenoise.report.style import BLUE, GREEN, ORANGE, SMALL, VERMILION
-from edxdenoise.report.text import with_error
+from edxdenoise.report.text import region_words, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,12 +85,15 @@ def draw_distributions(
 
 def group_values(table: pd.DataFrame, quantity: str) -> dict[str, str]:
     """Mean over the areas of each group, with its counting error."""
-    rows = table[table["quantity"] == quantity].copy()
+    rows = table[(table["quantity"] == quantity) & table["kind"].isin(["map", "area"])].copy()
     rows["group"] = [group_of(name) for name in rows["region"]]
     words = {}
     for group, part in rows.groupby("group", sort=False):
         stddev = np.sqrt((part["stddev_counting"] ** 2).sum()) / len(part)
-        words[str(group)] = with_error(part["value"].mean(), stddev)
+        value = part["value"].mean(skipna=False)
+        words[str(group)] = region_words(
+            {"value": value, "stddev": stddev, "limit": part["limit"].max()}
+        )
     return words
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ from edxdenoise.io import (
     write_tiff,
 )
 from edxdenoise.quantification import LineSpec
-from edxdenoise.quantification.bias import bias_table, kmeans_regions
-from edxdenoise.quantification.regions import area_regions, compare_groups, region_table
+from edxdenoise.quantification.bias import bias_table
+from edxdenoise.quantification.phases import can_split, find_phases
+from edxdenoise.quantification.region_table import compare_groups, region_table
+from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.report.bias import bias_figure
 from edxdenoise.report.integration import integration_figure
 from edxdenoise.report.quantities import percent_figure, ratios_figure
@@ -46,12 +49,15 @@ from edxdenoise.schema import (
     DIM_LINE,
     DIM_RATIO,
     LINE_DETECTED,
+    LINE_ESTIMATOR,
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
     LINE_INTENSITY_STDDEV,
     MEAN_SPECTRUM,
     RATIO,
     RATIO_STDDEV,
+    REGION_MASK,
+    REGION_SPECTRUM,
     WEIGHT_ENERGY,
     WEIGHT_PERCENT,
     WEIGHT_PERCENT_STDDEV,
@@ -68,6 +74,7 @@ _QUANTIFIED = (
     LINE_INTENSITY_STDDEV,
     LINE_INTENSITY_COVARIANCE,
     LINE_DETECTED,
+    LINE_ESTIMATOR,
     WEIGHT_PERCENT,
     WEIGHT_PERCENT_STDDEV,
     ATOMIC_PERCENT,
@@ -109,7 +116,8 @@ def write_quantification(
 
     ``windows.png``: what was integrated, or fitted. ``at_percent.png``, ``ratios.png``: maps with
     standard deviations and distributions. ``regions.csv``: compositions and ratios of the whole
-    map and of areas; ``groups.csv``: differences between groups of areas, where there are groups.
+    map, areas, phases, regions and profiles; ``groups.csv``: differences between groups of areas,
+    where there are groups.
     ``bias.csv``, ``bias.png``: raw minus denoised, where there are components and counts.
     ``maps/``: each map as PNG and, as its standard deviation, as 32-bit float TIFF. ``spectra/``:
     sum spectra as EMSA/MAS files and as a table.
@@ -142,27 +150,39 @@ def write_quantification(
     ds = _checked(ds, lines, list(ratios))
     _check_history(ds, intensities=intensities, k_factor_unit=k_factor_unit)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
-    with atomic_output(folder, overwrite, folder_marker=QUANTIFICATION_MARKER) as partial, style():
+    with atomic_output(folder, overwrite, folder_marker=QUANTIFICATION_MARKER) as made, style():
         ds = _loaded(ds)
         chosen = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
-        regions = area_regions(ds)
-        table = region_table(ds, lines, regions, k_factor_unit=k_factor_unit, ratios=chosen)
+        if REGION_SPECTRUM.name not in ds:
+            ds = _loaded(sum_regions(ds))
+        table = region_table(ds, lines, k_factor_unit=k_factor_unit, ratios=chosen)
         groups = compare_groups(table)
-        _write_tables(partial, table, groups)
-        _save(percent_figure(ds, table, groups), partial / QUANTIFICATION_MARKER)
+        _write_tables(made, table, groups)
+        _save(percent_figure(ds, table, groups), made / QUANTIFICATION_MARKER)
         if chosen:
             figure = ratios_figure(ds, lines, table, groups, k_factor_unit=k_factor_unit)
-            _save(figure, partial / "ratios.png")
+            _save(figure, made / "ratios.png")
         figure = integration_figure(ds, lines, intensities=intensities, elements=elements)
-        _save(figure, partial / "windows.png")
+        _save(figure, made / "windows.png")
         if COMPONENT_KEEP.name in ds and COUNTS.name in ds:
-            regions = regions | kmeans_regions(ds)
-            bias = bias_table(ds, lines, regions, intensities=intensities, elements=elements)
-            _save(bias_figure(bias), partial / "bias.png")
+            bias = _bias(ds, lines, intensities, elements)
+            _save(bias_figure(bias), made / "bias.png")
             counts = {name: f"{name} (counts)" for name in bias.columns[2:6]}
-            write_table(partial / "bias.csv", bias.rename(columns=counts))
-        _write_maps(ds, partial / "maps")
-        _write_spectra(ds, partial / "spectra")
+            write_table(made / "bias.csv", bias.rename(columns=counts))
+        _write_maps(ds, made / "maps")
+        _write_spectra(ds, made / "spectra")
+
+
+def _bias(
+    ds: xr.Dataset, lines: Mapping[str, LineSpec], intensities: str, elements: Sequence[str]
+) -> pd.DataFrame:
+    """Raw minus denoised of areas and, where counts are whole, of phases."""
+    table = partial(bias_table, ds, lines, intensities=intensities, elements=elements)
+    parts = [table(area_regions(ds))]
+    if can_split(ds):
+        phases = find_phases(ds)
+        parts.append(table(phases.masks, held_out=phases.held_out))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _checked(ds: xr.Dataset, lines: Mapping[str, LineSpec], ratios: list[str]) -> xr.Dataset:
@@ -199,7 +219,7 @@ def _loaded(ds: xr.Dataset) -> xr.Dataset:
     if COMPONENT_KEEP.name in ds:
         kept = np.flatnonzero(load(ds[[COMPONENT_KEEP.name]])[COMPONENT_KEEP.name].values)
         ds = ds.isel({DIM_COMPONENT: kept})
-    specs = (*_QUANTIFIED, RATIO, RATIO_STDDEV, *_DENOISED)
+    specs = (*_QUANTIFIED, RATIO, RATIO_STDDEV, REGION_MASK, REGION_SPECTRUM, *_DENOISED)
     names = [spec.name for spec in specs if spec.name in ds]
     return ds.assign(load(ds[names]).data_vars)
 

@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.quantification import LineSpec
-from edxdenoise.quantification.regions import area_regions, bin_ratio
+from edxdenoise.quantification.region_table import bin_ratio
+from edxdenoise.quantification.regions import area_regions
 from edxdenoise.report.distributions import comparison, draw_distributions, group_values
 from edxdenoise.report.frame import (
     Frame,
@@ -29,6 +30,7 @@ from edxdenoise.report.style import (
     add_title,
     new_figure,
 )
+from edxdenoise.report.text import region_words
 from edxdenoise.report.value_maps import FAR_ABOVE, draw_value_map, hatch_undetected, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
@@ -224,8 +226,8 @@ def _rows_figure(
 
 
 def _composition(table: pd.DataFrame, elements: Sequence[str]) -> str:
-    whole = table[table["region"] == "all"].set_index("quantity")["value"]
-    parts = [f"{element} {whole[f'{element} at%']:.3g}" for element in elements]
+    whole = table[table["region"] == "all"].set_index("quantity")
+    parts = [f"{element} {region_words(whole.loc[f'{element} at%'])}" for element in elements]
     return _wrapped(["Whole map: " + ", ".join(parts) + " at%"], 95)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -184,6 +186,19 @@ def with_error(value: float, stddev: float) -> str:
         return f"{value:.3g}".replace("-", "−")
     digits = max(0, -int(np.floor(np.log10(stddev))))
     return f"{value:.{digits}f} ± {stddev:.{digits}f}".replace("-", "−")
+
+
+def region_words(row: Mapping[str, Any]) -> str:
+    """Value of a row of `region_table` with its error, or the limit of what was not detected.
+
+    Examples
+    --------
+    >>> region_words({"value": np.nan, "stddev": np.nan, "limit": 0.0123})
+    '< 0.012 (3 σ)'
+    """
+    if np.isfinite(row["value"]):
+        return with_error(row["value"], row["stddev"])
+    return f"< {row['limit']:.2g} (3 σ)" if np.isfinite(row["limit"]) else "–"
 
 
 def line_label(name: str) -> str:
