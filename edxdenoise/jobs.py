@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
 from edxdenoise._version import __version__
 from edxdenoise.compute import chunk
-from edxdenoise.errors import EdxdenoiseWarning, RecipeError
+from edxdenoise.errors import EdxdenoiseWarning, RecipeError, recorded, warning_attrs
 from edxdenoise.io import (
     atomic_output,
     check_output,
@@ -99,7 +96,7 @@ def run_recipe(
     )
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
-    with recorded() as doubts, naming(files):
+    with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
             maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
@@ -111,7 +108,7 @@ def run_recipe(
         ds = denoise(ds, chosen, found=found, progress=progress)
         if recipe.lines:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
-    ds = _signed(ds, recipe, doubts)
+    ds = _signed(ds, recipe, issued)
     with progress("writing"):
         save_dataset(_written(ds), output, overwrite=overwrite)
     if report is not None:
@@ -146,13 +143,13 @@ def quantify_file(
     """
     files, output, report = _paths(recipe, ".", overwrite, QUANTIFICATION_MARKER)
     check_quantify(recipe.lines, recipe.quantify)
-    with recorded() as doubts, naming(files):
+    with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
             ds = read_file(files[0], recipe.input.signal, memory_limit)
             ds = chunk(ds, memory_limit=memory_limit, workers=workers)
         with reading(files):
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
-    ds = _signed(ds, recipe, doubts)
+    ds = _signed(ds, recipe, issued)
     maps = _written(quantities(ds))
     with progress("writing"):
         save_dataset(maps, output, overwrite=overwrite)
@@ -245,8 +242,9 @@ def _below(folder: str | Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(Path(folder, name)) for name in names)
 
 
-def _signed(ds: xr.Dataset, recipe: Recipe, doubts: list[str]) -> xr.Dataset:
-    return ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml(), warnings=doubts)
+def _signed(ds: xr.Dataset, recipe: Recipe, issued: list[EdxdenoiseWarning]) -> xr.Dataset:
+    signed = ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml())
+    return signed.assign_attrs(warning_attrs(issued, ds.attrs))
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:
@@ -297,19 +295,3 @@ def read_file(path: str | Path, signal: str | None, memory_limit: int | None) ->
     """The spectrum image of a file; one of ours that does not know its source gets it."""
     ds = read_cube(path, signal=signal, memory_limit=memory_limit)
     return ds if "source" in ds.attrs else ds.assign_attrs(source=file_source(path))
-
-
-@contextmanager
-def recorded() -> Iterator[list[str]]:
-    """Collect the doubts that are shown meanwhile: they belong to the result as well."""
-    doubts: list[str] = []
-    show = warnings.showwarning
-
-    def record(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        if issubclass(category, EdxdenoiseWarning) and str(message) not in doubts:
-            doubts.append(str(message))
-        show(message, category, *args, **kwargs)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = record
-        yield doubts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,7 +13,7 @@ from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decomposition import check_decomposition, decompose
-from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.errors import DataError, recorded
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
@@ -146,9 +145,8 @@ def denoise(
         with progress("shrinkage"):
             instead = None
             if recipe.subspace == "union" and recipe.keep is None:
-                with warnings.catch_warnings():
-                    # What there is to doubt of the maps was said of the others.
-                    warnings.simplefilter("ignore", EdxdenoiseWarning)
+                # Warnings were already issued for the first selection.
+                with recorded(show=False):
                     instead = _selected(pixelwise, recipe)
             ds = shrink(ds, instead=instead, seed=recipe.seed)
     return reconstruct(ds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edxdenoise.cube import energy_axis
-from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.resources import memory_needed
 from edxdenoise.schema import COORD_AREA, COUNTS, DIM_ENERGY, DIM_X, DIM_Y
@@ -103,7 +102,7 @@ def describe_cube(
         try:
             check_survey(found, name=files[0].name)
         except DataError as error:
-            warnings.warn(str(error), EdxdenoiseWarning, stacklevel=2)
+            warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
     counts = ds[COUNTS.name]
     pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
     axes = {DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[DIM_ENERGY].attrs["units"]}}

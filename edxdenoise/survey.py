@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import xarray as xr
 
 from edxdenoise.compute import compute
 from edxdenoise.cube import smallest_count_dtype
-from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, FormatError
+from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io import check_totals
 from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 
@@ -102,11 +101,12 @@ def check_survey(found: Survey, *, name: str) -> None:
 def warn_zero_peak(found: Survey) -> None:
     """Warn of counts that are no X-rays."""
     if _ZERO_PEAK_SHARE * found.total < found.zero_peak < found.total:
-        warnings.warn(
-            f"{found.zero_peak / found.total:.0%} of the counts lie below {_ZERO_PEAK} keV, in the "
-            f"detector's zero peak; cut them off with --energy {_ZERO_PEAK}:",
-            EdxdenoiseWarning,
-            stacklevel=3,
+        warn(
+            f"{found.zero_peak / found.total:.0%} of the counts are below {_ZERO_PEAK} keV, in the "
+            "detector's zero peak",
+            "they are no X-rays, but take part in weights and components",
+            f"cut them off with --energy {_ZERO_PEAK}:",
+            rank=Rank.WORSE,
         )
 
 

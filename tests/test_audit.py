@@ -78,7 +78,7 @@ def test_empty_pixels_and_channels():
     truth[:4] = 0
     truth[..., 50:] = 0
     found = audit(model(truth))
-    assert found.table.empty and "leaves nothing" in found.summary()
+    assert found.table.empty and "counting noise in all" in found.summary()
     assert not found.peaks.any()
 
 

@@ -63,7 +63,7 @@ def test_bad_ratio_is_named(text):
 
 
 def test_overlaps_are_warned_of():
-    with pytest.warns(EdxdenoiseWarning, match=r"line 'S_Ka' .* overlaps .*Pb Ma"):
+    with pytest.warns(EdxdenoiseWarning, match=r"Line 'S_Ka' .* overlaps .*Pb Ma"):
         check_positions({"S_Ka": LineSpec(), "Pb_La": LineSpec()}, SPAN)
     with pytest.warns(EdxdenoiseWarning, match="'N_Ka' .* overlaps .*Ti"):
         check_positions({"N_Ka": LineSpec()}, SPAN, elements=["Ti"])

@@ -160,7 +160,7 @@ class TestFit:
             np.testing.assert_allclose(lazy[name], eager[name], atol=1e-5 * largest)
 
     def test_goes_on_from_an_earlier_result(self, ds, loss):
-        with pytest.warns(EdxdenoiseWarning, match="not settled.*start from this result"):
+        with pytest.warns(EdxdenoiseWarning, match="not converged.*start from this result"):
             first = nmf(ds, components=3, loss=loss, init="random", tolerance=0, max_iterations=2)
         start = first.component_spectrum.values * first.weight_energy.values
         second = nmf(ds, loss=loss, start=start)

@@ -33,7 +33,7 @@ def test_shift_put_in_is_found(mineral, put_in):
     if put_in == 0:
         assert check_calibration(moved, ELEMENTS) is moved
         return
-    with pytest.warns(EdxdenoiseWarning, match=r"the peaks lie [+-]2\d\.\d ± 0\.\d eV from where"):
+    with pytest.warns(EdxdenoiseWarning, match=r"peaks are [+-]2\d\.\d ± 0\.\d eV from their"):
         check_calibration(moved, ELEMENTS)
     corrected = check_calibration(moved, ELEMENTS, correct=True)
     np.testing.assert_allclose(corrected.energy, mineral.energy, atol=0.003)
@@ -78,7 +78,7 @@ def test_gain_put_in_is_found_and_corrected(mineral):
     error = axis_error(peak_shifts(moved, ELEMENTS))
     assert error.gain == pytest.approx(0.003, abs=0.0006)
     assert error.at(0.0) == pytest.approx(0.01, abs=0.002)
-    with pytest.warns(EdxdenoiseWarning, match=r"peaks lie [+]1\d eV at .* keV to [+]\d\d eV at"):
+    with pytest.warns(EdxdenoiseWarning, match=r"peaks are [+]1\d eV at .* keV to [+]\d\d eV at"):
         check_calibration(moved, ELEMENTS)
     corrected = check_calibration(moved, ELEMENTS, correct=True)
     np.testing.assert_allclose(corrected.energy[:700], mineral.energy[:700], atol=0.004)

@@ -126,8 +126,8 @@ def test_doubtful_pixels_are_counted(quantified):
         check_composition(result)
     missing = int(np.isnan(result.atomic_percent[0]).sum())
     assert missing >= 60
-    assert f"of the pixels ({missing}): they have no composition" in str(caught[0].message)
-    assert "net counts below 0" in str(caught[1].message)
+    assert f"of the pixels ({missing}); they have no composition" in str(caught[0].message)
+    assert "Net counts are negative" in str(caught[1].message)
 
 
 def test_error_where_one_line_is_nearly_all():

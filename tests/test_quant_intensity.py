@@ -205,7 +205,7 @@ def test_a_dropped_component_is_warned_of_and_none_otherwise(denoised):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_bias(honest)
-    with pytest.warns(EdxdenoiseWarning, match="possible bias: .* counts after denoising in a"):
+    with pytest.warns(EdxdenoiseWarning, match="Possible bias: .* counts after denoising in a"):
         check_bias(dropped)
 
 

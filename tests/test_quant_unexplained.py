@@ -1,4 +1,4 @@
-"""Peaks that no listed element explains, on phantoms and on a real file."""
+"""Peaks that No listed element explains, on phantoms and on a real file."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_an_element_left_out_is_named(preset, missing, energy, line):
     found = min(unexplained_peaks(ds, listed), key=lambda peak: abs(peak.energy - energy))
     assert found.energy == pytest.approx(energy, abs=0.03)
     assert line in found.candidates
-    with pytest.warns(EdxdenoiseWarning, match=f"no listed element explains .*{line}"):
+    with pytest.warns(EdxdenoiseWarning, match=f"No listed element explains .*{line}"):
         check_explained(ds, listed)
 
 

@@ -120,7 +120,7 @@ def test_keep_beats_the_selector(components):
 
 
 def test_dropping_component_1_by_hand_raises_doubt(components):
-    with pytest.warns(EdxdenoiseWarning, match="component 1 is not kept"):
+    with pytest.warns(EdxdenoiseWarning, match="Component 1 is not kept"):
         result = select(components, keep="2-3")
     np.testing.assert_array_equal(np.flatnonzero(result.component_keep) + 1, [2, 3])
 

@@ -88,7 +88,7 @@ def test_smoothed_counts_are_noticed_and_judged_against_their_own_noise():
     ds = pca(
         weight(phantom[["counts"]].assign(counts=(phantom.counts.dims, smooth))), components=25
     )
-    with pytest.warns(EdxdenoiseWarning, match="neighbouring pixels share their noise"):
+    with pytest.warns(EdxdenoiseWarning, match="Neighbouring pixels share their noise"):
         result = select(ds, selector="spatial")
     assert result.component_spatial_statistic.noise_correlated == 1
     expected = ndimage.gaussian_filter(phantom.expected_counts.values, (0.6, 0.6, 0))

@@ -164,5 +164,5 @@ def test_axes_that_differ_by_a_hair_are_one():
 
 
 def test_other_pixel_sizes_raise_doubt():
-    with pytest.warns(EdxdenoiseWarning, match="map 2 has pixels of 2 pixel, map 1 of 1 pixel"):
+    with pytest.warns(EdxdenoiseWarning, match="Map 2 has pixels of 2 pixel, map 1 of 1 pixel"):
         stack([a_map(2), a_map(2, step=2.0)])

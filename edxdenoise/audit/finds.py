@@ -85,22 +85,22 @@ class Audit:
     profile: np.ndarray
 
     def summary(self) -> str:
-        """One line: how much was found, and the strongest."""
+        """State in one line how much was found, and the strongest; pixels as `slice` takes them."""
         if self.table.empty:
             return (
-                f"the model leaves nothing that {self.tests:,} tests of the residuals tell from "
-                f"counting noise (false-alarm rate {100 * self.rate:g} %)"
+                f"The residuals are counting noise in all of {self.tests:,} tests (false-alarm "
+                f"rate {100 * self.rate:g} %)"
             )
         first = self.table.iloc[0]
-        places = "1 place" if len(self.table) == 1 else f"{len(self.table)} places"
+        features = "1 feature" if len(self.table) == 1 else f"{len(self.table)} features"
         if len(self.table) == _MOST:
-            places = f"{_MOST} places or more"
+            features = f"{_MOST} features or more"
         name = f" ({first.lines})" if first.lines else ""
         return (
-            f"the model misses structure in {places}: the strongest at "
-            f"{first.energy_low:.2f}-{first.energy_high:.2f} keV{name} in rows "
-            f"{first.y_start + 1}-{first.y_stop}, columns {first.x_start + 1}-{first.x_stop}, "
-            f"{first.counts:,.0f} counts where {first.expected:,.0f} are expected (z {first.z:.1f})"
+            f"The residuals show {features} that the model does not describe, the strongest at "
+            f"{first.energy_low:.2f}-{first.energy_high:.2f} keV{name}, y {first.y_start}:"
+            f"{first.y_stop}, x {first.x_start}:{first.x_stop}: {first.counts:,.0f} counts where "
+            f"{first.expected:,.0f} are expected (z {first.z:.1f})"
         )
 
 

@@ -20,15 +20,35 @@ class Verbosity:
     level = 0
 
 
-def show_warning(message: Any, category: type, *args: Any, **kwargs: Any) -> None:
-    """Scientific doubt on one line of stderr; chatter of libraries only with -v."""
-    from edxdenoise.errors import EdxdenoiseWarning
+def _show_foreign(message: Any, category: type, *args: Any, **kwargs: Any) -> None:
+    """Print what a library warns of."""
+    click.echo(f"{category.__name__}: {message}", err=True)
 
-    if issubclass(category, EdxdenoiseWarning):
-        if Verbosity.level >= 0:
-            click.secho(f"Warning: {message}", fg="yellow", err=True)
-    elif Verbosity.level >= 1:
-        click.echo(f"{category.__name__}: {message}", err=True)
+
+@contextmanager
+def _warnings_at_the_end() -> Iterator[None]:
+    """Print the most important warnings when all is done, or all of them and notes with -v."""
+    from edxdenoise.errors import SHOWN, Rank, ranked, recorded
+
+    if Verbosity.level >= 1:
+        warnings.showwarning = _show_foreign
+    else:
+        warnings.simplefilter("ignore")
+    with recorded(show=False) as issued:
+        try:
+            yield
+        finally:
+            in_order = ranked(issued)
+            shown = in_order
+            if Verbosity.level < 1:
+                shown = [each for each in in_order if each.rank < Rank.NOTE]
+                shown = shown[: SHOWN if Verbosity.level == 0 else 0]
+            for each in shown:
+                label = "Note" if each.rank == Rank.NOTE else "Warning"
+                click.secho(f"{label}: {each}", fg="yellow", err=True)
+            warned = sum(each.rank < Rank.NOTE for each in in_order)
+            if Verbosity.level == 0 and warned > SHOWN:
+                say(f"{warned - SHOWN} more warnings: repeat with -v to see them")
 
 
 class _Stopped(click.ClickException):
@@ -74,13 +94,10 @@ def _stopping() -> Iterator[None]:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """One line and exit status 1 for whatever goes wrong; the traceback only with -vv."""
-    warnings.showwarning = show_warning
-    warnings.simplefilter("ignore")
-    from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning
+    from edxdenoise.errors import EdxdenoiseError
 
-    warnings.simplefilter("default", EdxdenoiseWarning)
     try:
-        with _stopping():
+        with _stopping(), _warnings_at_the_end():
             yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise

@@ -17,8 +17,9 @@ from edxdenoise.comparison.tables import (
 )
 from edxdenoise.comparison.words import verdict
 from edxdenoise.compute import chunk
+from edxdenoise.errors import recorded, warning_attrs
 from edxdenoise.io import check_output
-from edxdenoise.jobs import read_file, recorded
+from edxdenoise.jobs import read_file
 from edxdenoise.pipeline import Progress, prepare, silent
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison
@@ -52,14 +53,14 @@ def compare_file(
     Returns
     -------
     Dataset
-        As `compare` gives it, with the attribute ``warnings``.
+        As `compare` gives it, with the attributes ``warnings`` and ``notes``.
     """
     files = [Path(name) for name in recipe.input.files]
     report = None if recipe.output.report is None else Path(recipe.output.report)
     check_compare(models, recipe.lines, recipe.quantify, folds)
     if report is not None:
         check_output(report, overwrite, folder_marker=COMPARISON_MARKER)
-    with recorded() as doubts, naming(files), reading(files):
+    with recorded() as issued, naming(files), reading(files):
         maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
         if all(EXPECTED_COUNTS.name in each for each in maps):
@@ -76,7 +77,7 @@ def compare_file(
             memory_limit=memory_limit,
             progress=progress,
         )
-    compared = compared.assign_attrs(warnings=doubts)
+    compared = compared.assign_attrs(warning_attrs(issued))
     if report is not None:
         with progress("report"):
             tables = {MODELS_CAPTION: model_table(compared)}

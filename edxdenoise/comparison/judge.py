@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ from edxdenoise.comparison.quantities import Quantities, quantities_of
 from edxdenoise.comparison.result import assemble
 from edxdenoise.compute import chunk, compute
 from edxdenoise.cube import check_cube, detector_resolution, sum_spectrum
-from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.errors import recorded
 from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.preprocess import hold_out
 from edxdenoise.preprocess.folds import check_folds
@@ -120,9 +119,8 @@ def compare(
 
     parts: list[Sums] = []
     for number in range(folds):
-        with progress(f"part {number + 1} of {folds}"), warnings.catch_warnings():
-            # What is doubtful about the counts has been said of all of them.
-            warnings.simplefilter("ignore", EdxdenoiseWarning)
+        with progress(f"part {number + 1} of {folds}"), recorded(show=False):
+            # Warnings were already issued for the whole of the counts.
             rest, held_out = hold_out(bare, number, folds=folds, seed=recipe.seed)
             if keep:
                 rest = rest.assign({COUNTS.name: rest[COUNTS.name].persist()})

@@ -16,7 +16,6 @@ poisson
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import dask
@@ -31,7 +30,7 @@ from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.decompose.nmf_fit import Count, Problem, Settled, fit_frobenius, fit_poisson
 from edxdenoise.decompose.nmf_start import Compressed, fit_compressed, nndsvda, random_start
 from edxdenoise.decompose.pca import check_components, pca
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.methods import INITS, LOSSES
 from edxdenoise.schema import (
     COMPONENT_MAP,
@@ -188,11 +187,12 @@ def nmf(
     fit = fit_poisson if loss == "poisson" else fit_frobenius
     fitted, spectra = fit(problem, pieces, spectra, settled)
     if settled.fall >= tolerance:
-        warnings.warn(
-            f"NMF has not settled: iteration {max_iterations} still lowered its objective by "
-            f"{settled.fall:.1g} of it; allow more iterations, or start from this result again",
-            EdxdenoiseWarning,
-            stacklevel=2,
+        warn(
+            f"NMF has not converged: iteration {max_iterations} still lowered its loss by a "
+            f"relative {settled.fall:.1g}",
+            "spectra and abundances would still change",
+            "allow more iterations, or start from this result again",
+            rank=Rank.WORSE,
         )
 
     array = _assembled(fitted, components, cut, kind)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, FormatError
+from edxdenoise.errors import EdxdenoiseError, FormatError, issue, recorded
 
 _logger = logging.getLogger(__name__)
 _READER_LOGGER = "rsciio"
@@ -67,7 +67,7 @@ def guarded(path: Path, work: Callable[[], T]) -> T:
         Naming the file, what is wrong and what to do.
     """
     try:
-        with _quiet() as caught:
+        with _quiet() as caught, recorded(show=False) as issued:
             result = work()
     except EdxdenoiseError:
         raise
@@ -76,10 +76,8 @@ def guarded(path: Path, work: Callable[[], T]) -> T:
     except Exception as error:
         raise FormatError(f"cannot read '{path}': {_explain(error)}") from error
     for warning in caught:
-        if issubclass(warning.category, EdxdenoiseWarning):
-            warnings.warn(warning.message, stacklevel=3)
-        else:
-            _logger.debug("reader: %s", one_line(str(warning.message)))
+        _logger.debug("reader: %s", one_line(str(warning.message)))
+    issue(*issued)
     return result
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, FormatError
+from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.metadata import axis_values, find, spatial_units, unit_ratio
 from edxdenoise.io.signals import check_file, energy_position, open_file
@@ -62,7 +61,7 @@ def detector_images(
         try:
             values = guarded(path, lambda: np.asarray(signal.data))
         except EdxdenoiseError as error:
-            warnings.warn(f"image '{title}' is left out: {error}", EdxdenoiseWarning, stacklevel=3)
+            warn(f"Image '{title}' is left out: {error}", "counts are not affected", rank=Rank.NOTE)
             continue
         same = sum(name == title or name.startswith(f"{title} ") for name in found)
         found[f"{title} {same + 1}" if same else title] = values

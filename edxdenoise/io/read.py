@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
-from edxdenoise.errors import EdxdenoiseWarning, MemoryLimitError
+from edxdenoise.errors import MemoryLimitError, Rank, warn
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.metadata import (
@@ -124,11 +123,11 @@ def _energy(path: Path, signal: VendorSignal, position: int) -> tuple[np.ndarray
         energy = 1e-3 * axis_values(axis)
     if energy is not None:
         return energy, True
-    warnings.warn(
-        f"'{path}' has no energy calibration: its energy axis holds channel numbers, so that "
-        "energies in keV and X-ray lines mean nothing",
-        EdxdenoiseWarning,
-        stacklevel=4,
+    warn(
+        f"'{path}' has no energy calibration: its energy axis holds channel numbers",
+        "X-ray lines cannot be assigned and nothing can be quantified",
+        "write offset and scale into the file's header and read it again",
+        rank=Rank.WRONG,
     )
     return axis_values(axis), False
 

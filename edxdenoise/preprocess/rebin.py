@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history, drop_needless, smallest_count_dtype
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.preprocess.stack import stack, unstack
 from edxdenoise.schema import (
     COORD_AREA,
@@ -103,11 +101,11 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
             )
         rest = sizes[dim] % factor
         if rest:
-            warnings.warn(
-                f"rebin by {factor} along {dim}: the last {rest} of {sizes[dim]} do not fill a "
-                "bin and are dropped; crop to choose which",
-                EdxdenoiseWarning,
-                stacklevel=2,
+            warn(
+                f"Rebin by {factor} along {dim}: the last {rest} of {sizes[dim]} do not fill a bin",
+                "they are dropped",
+                "crop to choose which",
+                rank=Rank.NOTE,
             )
     trimmed = ds.isel({dim: slice(0, n - n % f) for (dim, n), f in zip(sizes.items(), factors)})
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history, drop_needless, measured_pixels
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.errors import ParameterError, Rank, SchemaError, warn
 from edxdenoise.schema import (
     COORD_AREA,
     COUNTS,
@@ -201,12 +200,11 @@ def _check_fit(maps: Sequence[xr.Dataset]) -> None:
             if abs(ours - theirs) > 0.01 * abs(ours) or (
                 ds[DIM_X].attrs.get("units") != first[DIM_X].attrs.get("units")
             ):
-                warnings.warn(
-                    f"map {number} has pixels of {theirs:.4g} {ds[DIM_X].attrs.get('units', '')}, "
-                    f"map 1 of {ours:.4g} {first[DIM_X].attrs.get('units', '')}; the stack "
-                    "takes those of map 1",
-                    EdxdenoiseWarning,
-                    stacklevel=3,
+                warn(
+                    f"Map {number} has pixels of {theirs:.4g} {ds[DIM_X].attrs.get('units', '')}, "
+                    f"map 1 of {ours:.4g} {first[DIM_X].attrs.get('units', '')}",
+                    "the stack has those of map 1: at% are right, lengths in other maps are not",
+                    rank=Rank.NOTE,
                 )
 
 

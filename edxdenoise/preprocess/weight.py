@@ -8,14 +8,12 @@ and h_j the root of the channel's total, the weighted data are D = X / (g_i h_j)
 
 from __future__ import annotations
 
-import warnings
-
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history
-from edxdenoise.errors import DataError, EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import DataError, ParameterError, Rank, warn
 from edxdenoise.methods import WEIGHTINGS
 from edxdenoise.schema import COUNTS, WEIGHT_ENERGY, WEIGHT_PIXEL, validate
 
@@ -114,11 +112,11 @@ def check_weights(ds: xr.Dataset) -> None:
     if all((ds[spec.name].values == 1).all() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY)):
         raise DataError("there are no counts at all: every pixel and every channel is empty")
     if shares:
-        warnings.warn(
-            f"{' and '.join(shares)} have fewer than {_FEW_COUNTS} counts: Poisson weights are "
-            "uncertain there and rare counts weigh too much; crop the energy axis or rebin",
-            EdxdenoiseWarning,
-            stacklevel=2,
+        warn(
+            f"{' and '.join(shares)} have fewer than {_FEW_COUNTS} counts",
+            "Poisson weights are uncertain there and isolated counts are over-weighted",
+            "crop with --energy or rebin with --rebin-energy or --rebin-xy",
+            rank=Rank.WORSE,
         )
 
 

@@ -14,7 +14,6 @@ The difference of a group, less what its noise explains, is the bias of each of 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 
 import dask
@@ -24,7 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.compute import compute
-from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.errors import Rank, warn
 from edxdenoise.preprocess import thin
 from edxdenoise.quantification.estimators import (
     behind_projection,
@@ -205,11 +204,11 @@ def check_bias(ds: xr.Dataset) -> None:
                 f"({z[worst, i]:.0f} σ)"
             )
     if moved:
-        warnings.warn(
-            f"possible bias: {'; '.join(moved)}. The errors of pixels include it, and regions are "
-            "summed from raw counts. Try more components (--keep) or --no-shrink",
-            EdxdenoiseWarning,
-            stacklevel=2,
+        warn(
+            f"Possible bias: {'; '.join(moved)}",
+            "the errors of pixels include it, and regions are summed from raw counts",
+            "try more components (--keep) or --no-shrink",
+            rank=Rank.WORSE,
         )
 
 

@@ -18,7 +18,7 @@ from edxdenoise.cube import (
     energy_range,
     sum_spectrum,
 )
-from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.errors import Rank, warn
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import fwhm
 from edxdenoise.xray.families import strong_lines
@@ -235,10 +235,10 @@ def check_calibration(
             f"{1000 * low:+.0f} eV at {ends[0]:.2f} keV to {1000 * high:+.0f} eV at "
             f"{ends[1]:.2f} keV ({stddev})"
         )
-    warnings.warn(
-        f"the peaks lie {text} from where they should: windows and fits miss them; correct the "
-        "energy axis with --correct-energy",
-        EdxdenoiseWarning,
-        stacklevel=2,
+    warn(
+        f"The peaks are {text} from their tabulated energies",
+        "integration windows and fits are misplaced and at% are wrong",
+        "correct the energy axis with --correct-energy",
+        rank=Rank.WRONG,
     )
     return ds

@@ -8,7 +8,6 @@ k-factors to first order: with u_l = k_l I_l and S = sum u, dw_l = sum_m (delta_
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec, weight_k_factors
 from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.schema import (
@@ -242,16 +241,15 @@ def parse_ratio(text: str, elements: Sequence[str]) -> tuple[int, int]:
 
 
 def check_composition(ds: xr.Dataset) -> None:
-    """Warn of pixels without a composition, and of net intensities below 0; needs them computed."""
+    """Note pixels without a composition and negative net counts; needs them computed."""
     intensity = unbiased_intensity(ds)
     empty = int(np.isnan(ds[ATOMIC_PERCENT.name].isel({DIM_ELEMENT: 0})).sum())
     pixels = intensity[0].size
     if empty:
-        warnings.warn(
-            f"no line is detected in {empty / pixels:.0%} of the pixels ({empty}): they have no "
-            "composition (NaN)",
-            EdxdenoiseWarning,
-            stacklevel=2,
+        warn(
+            f"No line is detected in {empty / pixels:.0%} of the pixels ({empty})",
+            "they have no composition (NaN)",
+            rank=Rank.NOTE,
         )
     negative = (intensity < 0).mean(intensity.dims[1:])
     names = [
@@ -260,11 +258,10 @@ def check_composition(ds: xr.Dataset) -> None:
         if share > 0.005
     ]
     if names:
-        warnings.warn(
-            f"net counts below 0, where a line is within its noise: {', '.join(names)} of the "
-            "pixels; they enter the sum to 100 % as they are, so that means stay unbiased",
-            EdxdenoiseWarning,
-            stacklevel=2,
+        warn(
+            f"Net counts are negative (line not detected) in {', '.join(names)} of the pixels",
+            "they are kept so that averages stay unbiased",
+            rank=Rank.NOTE,
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 
@@ -158,11 +157,12 @@ def check_positions(
     for name in lines:
         energy = line_energy(name)
         if beam_energy is not None and energy > beam_energy / 2:
-            warnings.warn(
-                f"line '{name}' at {energy:.4g} keV lies above half the beam energy of "
-                f"{beam_energy:.4g} keV and is hardly excited",
-                EdxdenoiseWarning,
-                stacklevel=2,
+            warn(
+                f"Line '{name}' at {energy:.4g} keV is above half the beam energy of "
+                f"{beam_energy:.4g} keV",
+                "it is weakly excited, and k-factors for it are unreliable",
+                f"use a line of {element_of(name)} at lower energy",
+                rank=Rank.WORSE,
             )
         width = float(fwhm(energy, resolution)) / 1000
         close = [
@@ -171,11 +171,11 @@ def check_positions(
             if element_of(other) != element_of(name) and abs(position - energy) < width
         ]
         if close and overlaps:
-            warnings.warn(
-                f"line '{name}' at {energy:.4g} keV overlaps {', '.join(close)}: windows cannot "
-                "tell them apart; use --intensities fit",
-                EdxdenoiseWarning,
-                stacklevel=2,
+            warn(
+                f"Line '{name}' at {energy:.4g} keV overlaps {', '.join(close)}",
+                f"windows cannot separate them, and at% of {element_of(name)} is wrong",
+                "use --intensities fit",
+                rank=Rank.WRONG,
             )
 
 

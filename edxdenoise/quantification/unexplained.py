@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
-from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise.errors import Rank, warn
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import SYMBOLS, fwhm
 from edxdenoise.xray.families import Window, element_of, strong_lines
@@ -107,11 +106,11 @@ def check_explained(ds: xr.Dataset, elements: Iterable[str]) -> None:
     if not peaks:
         return
     words = [f"{p.energy:.2f} keV ({' or '.join(p.candidates) or 'no line'})" for p in peaks]
-    warnings.warn(
-        f"no listed element explains the peak{'s' * (len(peaks) > 1)} at {', '.join(words)}: "
-        "background and neighbours take their counts; add what is there with --elements",
-        EdxdenoiseWarning,
-        stacklevel=2,
+    warn(
+        f"No listed element explains the peak{'s' * (len(peaks) > 1)} at {', '.join(words)}",
+        "its counts may be attributed to background or to lines nearby",
+        "add the elements that are present with --elements",
+        rank=Rank.WRONG,
     )
 
 

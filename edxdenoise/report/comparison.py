@@ -25,7 +25,7 @@ from edxdenoise.report.style import (
     new_figure,
     style,
 )
-from edxdenoise.report.text import line_label
+from edxdenoise.report.text import line_label, warning_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ img { max-width: 100%; display: block; margin: 1em 0 }
 </style></head><body>
 <h1>{{ title }}</h1>
 {% for sentence in sentences %}<p>{{ sentence }}</p>
-{% endfor %}{% for doubt in doubts %}<p><strong>Warning:</strong> {{ doubt }}</p>
+{% endfor %}{% for line in warnings %}<p>{{ line }}</p>
 {% endfor %}{% for caption, (heads, rows) in tables.items() %}<h2>{{ caption }}</h2>
 <table><tr><th></th>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -275,7 +275,7 @@ def _write_page(
     text = page.render(
         title=f"Models compared: {compared.attrs.get('title') or 'spectrum image'}",
         sentences=sentences,
-        doubts=compared.attrs.get("warnings", ()),
+        warnings=warning_lines(compared),
         tables=dict(tables),
         pictures=pictures,
         version=__version__,

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
+from edxdenoise.errors import SHOWN
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import Weights, line_weights
 from edxdenoise.quantification.fit import solve_nonnegative
@@ -26,7 +27,7 @@ from edxdenoise.report.style import (
     add_axes,
     new_plot,
 )
-from edxdenoise.report.text import doubts_of, line_label, number_words
+from edxdenoise.report.text import line_label, number_words, warning_lines
 from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of
@@ -83,7 +84,7 @@ def integration_figure(
     rows = -(-len(lines) // _COLUMNS)
     below = _AXIS + (_RESIDUAL + 2 * _TITLE if fit else 0.0)
     height = _TITLE + _OVERVIEW + below + rows * (_TITLE + _PANEL + _AXIS)
-    figure = new_plot(height, _title(lines, intensities), doubts_of(ds))
+    figure = new_plot(height, _title(lines, intensities), warning_lines(ds, most=SHOWN))
     figure.set_layout_engine("none")
     top = _HEAD + _TITLE
     overview = add_axes(figure, _LEFT, top, PAGE_WIDTH - _LEFT - _RIGHT, _OVERVIEW)

@@ -18,7 +18,7 @@ from edxdenoise.report.style import (
     VERMILION,
     new_plot,
 )
-from edxdenoise.report.text import decision, doubts_of, kept_numbers
+from edxdenoise.report.text import decision, kept_numbers, warning_lines
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SIGNAL_PROBABILITY,
@@ -61,7 +61,7 @@ def scree_figure(ds: xr.Dataset) -> Figure:
     ends = [shown] if shown <= _FIRST_COMPONENTS else [shown, _FIRST_COMPONENTS]
     probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
     rated = bool(np.isfinite(probability).any())
-    figure = new_plot(3.7 if rated else 2.9, decision(ds), doubts_of(ds), legend=_LEGEND)
+    figure = new_plot(3.7 if rated else 2.9, decision(ds), warning_lines(ds), legend=_LEGEND)
     grid = figure.subplots(
         1 + rated,
         len(ends),

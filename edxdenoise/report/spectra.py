@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import isotonic_regression
 
+from edxdenoise.errors import SHOWN
 from edxdenoise.report.style import (
     BLUE,
     DARK,
@@ -19,7 +20,7 @@ from edxdenoise.report.style import (
     new_plot,
 )
 from edxdenoise.report.sums import Sums
-from edxdenoise.report.text import doubts_of, keeps_totals, kept_numbers, number_words
+from edxdenoise.report.text import keeps_totals, kept_numbers, number_words, warning_lines
 from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def spectra_figure(
         f"{len(kept_numbers(ds))} of {ds.sizes[DIM_COMPONENT]} components describe "
         f"{number_words(total)} counts in {ds.sizes[DIM_Y]} × {ds.sizes[DIM_X]} pixels, "
         f"{number_words(total / pixels)} per pixel",
-        doubts_of(ds),
+        warning_lines(ds, most=SHOWN),
     )
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 2])
     unit = counts_unit(energy)

@@ -62,10 +62,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def new_plot(height: float, title: str, doubts: Sequence[str], *, legend: float = 0.0) -> Figure:
-    """A page-wide figure laid out between title and `legend` inches above, warnings below."""
+def new_plot(
+    height: float, title: str, small_print: Sequence[str], *, legend: float = 0.0
+) -> Figure:
+    """A page-wide figure laid out between title and `legend` inches above, small print below."""
     wrap = textwrap.TextWrapper(_LINE_CHARACTERS)
-    lines = [line for doubt in doubts for line in wrap.wrap(f"Warning: {doubt}")]
+    lines = [line for text in small_print for line in wrap.wrap(text)]
     foot = 0.11 * len(lines) + 0.1 if lines else 0.0
     whole = _HEAD + legend + height + foot
     figure = new_figure(PAGE_WIDTH, whole)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from edxdenoise.decompose import is_nmf
 from edxdenoise.decompose.nmf import HELD
+from edxdenoise.errors import texts_of
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
@@ -155,10 +156,12 @@ def component_name(ds: xr.Dataset, number: int) -> str | None:
     return f"{name} (held)" if held else name
 
 
-def doubts_of(ds: xr.Dataset) -> list[str]:
-    """The warnings given on the way to `ds`."""
-    doubts = ds.attrs.get("warnings", [])
-    return [doubts] if isinstance(doubts, str) else [str(doubt) for doubt in doubts]
+def warning_lines(ds: xr.Dataset, *, most: int | None = None) -> list[str]:
+    """Return the warnings of `ds` and its notes, or the first of the warnings alone, as printed."""
+    lines = [f"Warning: {text}" for text in texts_of(ds.attrs, "warnings")]
+    if most is not None:
+        return lines[:most]
+    return lines + [f"Note: {text}" for text in texts_of(ds.attrs, "notes")]
 
 
 def number_words(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import xarray as xr
 from edxdenoise.audit import BLOCK, Audit, audit
 from edxdenoise.compute import as_blocks, load
 from edxdenoise.cube import detector_resolution, is_lazy
-from edxdenoise.errors import DataError, EdxdenoiseWarning
+from edxdenoise.errors import DataError, Rank, recorded, warn, warning_attrs
 from edxdenoise.io import atomic_output, write_table
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.audit import audit_figure
@@ -22,7 +21,7 @@ from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
-from edxdenoise.report.text import doubts_of, kept_numbers, uncertain_numbers
+from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
 from edxdenoise.report.windows import Window, choose_windows
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
@@ -73,6 +72,8 @@ _EVIDENCE = (
 _COMPONENT_MAPS = (COMPONENT_MAP.name, COMPONENT_MAP_SHRUNK.name)
 _LEAST_SHOWN, _MOST_SHOWN = 12, 24
 _LINE_MAPS = 3
+# Share of the counts that may be missed without any effect on at%.
+_MUCH_MISSED = 1e-3
 
 
 def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -123,11 +124,6 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     # The other maps, most of a hundred, are left where they are.
     pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
     kept = pictured.sel({DIM_COMPONENT: kept_list})
-    found, doubt = _audited(ds, kept)
-    if doubt:
-        warnings.warn(doubt, EdxdenoiseWarning, stacklevel=3)
-        ds = ds.assign_attrs(warnings=[*doubts_of(ds), doubt])
-
     lines, resolution = lines_of(ds), detector_resolution(ds)
     energy = ds[DIM_ENERGY].values
     # With dropped components as well: a hand-picked model may lack the first, and so all peaks.
@@ -140,6 +136,9 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     channels = [window.channels for window in windows]
     raw, denoised = raw_sums(ds, channels), denoised_sums(kept, channels)
     pixel = _typical_pixel(raw.maps[0])
+    with recorded() as issued:
+        found = _audited(ds, kept, float(raw.spectrum.sum()))
+    ds = ds.assign_attrs(warning_attrs(issued, ds.attrs))
 
     _save(scree_figure(ds), folder / REPORT_MARKER)
     for page, figure in enumerate(
@@ -154,8 +153,8 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
         write_table(folder / "audit.csv", found.table)
 
 
-def _audited(ds: xr.Dataset, kept: xr.Dataset) -> tuple[Audit | None, str]:
-    """What the audit finds in the kept components, and the doubt it leaves; rebuilt by blocks."""
+def _audited(ds: xr.Dataset, kept: xr.Dataset, total: float) -> Audit | None:
+    """Audit what the kept components describe, rebuilt by blocks; warn of what they do not."""
     if not is_lazy(ds):
         blocks = as_blocks(ds[COUNTS.name].values, (BLOCK, BLOCK, -1))
     else:
@@ -165,8 +164,22 @@ def _audited(ds: xr.Dataset, kept: xr.Dataset) -> tuple[Audit | None, str]:
     try:
         found = audit(reconstruct(ds))
     except DataError as error:
-        return None, f"no residual audit: {error}"
-    return found, "" if found.table.empty else found.summary()
+        warn(
+            f"No residual audit: {error}",
+            "signal that the model lost is not reported",
+            rank=Rank.NOTE,
+        )
+        return None
+    if not found.table.empty:
+        missed = float((found.table.counts - found.table.expected).abs().sum())
+        share = missed / total
+        warn(
+            found.summary(),
+            f"together they miss {number_words(100 * share)} % of the counts",
+            "try more components or --no-shrink; audit.csv lists all",
+            rank=Rank.WORSE if share > _MUCH_MISSED else Rank.NOTE,
+        )
+    return found
 
 
 def _typical_pixel(totals: np.ndarray) -> tuple[int, int]:

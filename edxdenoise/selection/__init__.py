@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import xarray as xr
 from edxdenoise.compute import load
 from edxdenoise.cube import add_history
 from edxdenoise.decompose import is_nmf
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
     COMPONENT_KEEP,
@@ -129,11 +128,11 @@ def select(
         verdict = Verdict(chosen)
         how = f"keep={keep}"
         if not (chosen[0] or factors):
-            warnings.warn(
-                "component 1 is not kept: it carries the total of every pixel and channel, and "
-                "without it the denoised counts are not counts",
-                EdxdenoiseWarning,
-                stacklevel=2,
+            warn(
+                "Component 1 is not kept: it carries the total of every pixel and channel",
+                "the denoised counts are no counts, and at% from them are wrong",
+                "add 1 to --keep",
+                rank=Rank.WRONG,
             )
     else:
         verdict = network_verdict(ds, models) if models else SELECTORS[selector](ds, seed)
@@ -208,12 +207,13 @@ def _with_evidence(ds: xr.Dataset) -> xr.Dataset:
     ds = ds.assign(load(ds[[spec.name for spec in specs]]).data_vars)
     evidence = spatial_evidence(ds)
     if evidence.correlated:
-        warnings.warn(
-            "neighbouring pixels share their noise, as in maps that were smoothed, interpolated "
-            "or corrected for drift before: components are judged against the later half of "
-            "their own; use the map as it was measured if you can",
-            EdxdenoiseWarning,
-            stacklevel=3,
+        warn(
+            "Neighbouring pixels share their noise, as in maps that were smoothed, interpolated "
+            "or corrected for drift before",
+            "components are judged against the later half of them, which is less certain, and "
+            "stated errors are too small",
+            "use the map as it was measured",
+            rank=Rank.WORSE,
         )
     statistic = COMPONENT_SPATIAL_STATISTIC.array(evidence.statistic)
     return ds.assign(

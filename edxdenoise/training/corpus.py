@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from edxdenoise.classifier.inputs import KINDS, network_input
 from edxdenoise.decompose import pca
-from edxdenoise.errors import EdxdenoiseWarning, FormatError, ParameterError
+from edxdenoise.errors import FormatError, ParameterError, recorded
 from edxdenoise.io import atomic_output
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import PRESETS
@@ -225,9 +224,8 @@ def _make(folder: Path, seed: int, index: int) -> None:
         for stream in (_SPECIMEN, _COUNTS, _MADE)
     )
     # One thread each, for speed with several processes and for sums that never change.
-    with threadpool_limits(1), dask.config.set(scheduler="synchronous"), warnings.catch_warnings():
-        # Low doses are meant.
-        warnings.simplefilter("ignore", EdxdenoiseWarning)
+    with threadpool_limits(1), dask.config.set(scheduler="synchronous"), recorded(show=False):
+        # Low doses, which are warned of, are intended.
         specimen, ds = measure(random_specimen(_preset(index), specimen_rng), counts_rng)
         ds = pca(weight(ds, weighting=specimen.weighting), components=_COMPONENTS).compute()
         components = enriched(ds, specimen, made_rng)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edxdenoise.errors import EdxdenoiseWarning, FormatError
+from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.metadata import apply_mapping
 
 # The sum spectrum a file holds and the sum over its map differ by up to 1 % in sound files.
@@ -111,6 +110,8 @@ def check_loss(
         raise FormatError(
             f"cannot read '{path}': {message}, it is a line scan or damaged; export a map again"
         )
-    warnings.warn(
-        f"'{path}': {message}; an unfinished sweep is left out", EdxdenoiseWarning, stacklevel=2
+    warn(
+        f"'{path}': {message}",
+        "an unfinished sweep is left out; at% are not affected",
+        rank=Rank.NOTE,
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import bz2
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from edxdenoise.errors import EdxdenoiseWarning, FormatError
+from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.vendor.base import (
     VendorSignal,
     cut_short,
@@ -48,10 +47,11 @@ def open_tia(path: Path) -> list[VendorSignal]:
         header = item["original_metadata"]["ser_header_parameters"]
         planned, done = header["TotalNumberElements"], header["ValidNumberElements"]
         if done < planned and is_map(item):
-            warnings.warn(
-                f"'{path}': the map was stopped after {done} of {planned} pixels; the rest is 0",
-                EdxdenoiseWarning,
-                stacklevel=2,
+            warn(
+                f"'{path}': the map was stopped after {done} of {planned} pixels",
+                "the rest has 0 counts and no composition",
+                "crop it off with --crop-y",
+                rank=Rank.WORSE,
             )
     return [vendor_signal(item) for item in items]
 
