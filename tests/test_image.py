@@ -172,7 +172,7 @@ class TestWhichImages:
 
         bad = da.map_blocks(fail, da.ones((4, 6)), dtype=float, meta=np.ones((0, 0)))
         signal = VendorSignal(bad, _image().axes, {"General": {"title": "SE"}}, {})
-        with pytest.warns(EdxdenoiseWarning, match="image 'SE' is left out: .*bad block"):
+        with pytest.warns(EdxdenoiseWarning, match="Image 'SE' is left out: .*bad block"):
             assert self.names(signal, _image("BSE")) == ["BSE"]
 
 
