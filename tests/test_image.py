@@ -9,7 +9,7 @@ from helpers import cube, nothing_computed
 
 from edxdenoise.cube import guide_images, make_cube
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
-from edxdenoise.io import list_signals, read_cube
+from edxdenoise.io import list_signals, read_cube, save_dataset
 from edxdenoise.io.images import detector_images, named_images
 from edxdenoise.io.vendor import VendorSignal, jeol
 from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
@@ -222,6 +222,22 @@ class TestStages:
         for part in thin(ds):
             xr.testing.assert_identical(part.image, ds.image)
             xr.testing.assert_identical(part.measured, ds.measured)
+
+    @pytest.mark.parametrize("suffix", [".zarr", ".nc", ".hspy"])
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_saved_and_read_again(self, tmp_path, suffix, lazy):
+        missing = np.zeros((4, 6), bool)
+        missing[2, 1:3] = True
+        ds = a_map(detectors="SE BSE", missing=missing)
+        save_dataset(ds.chunk({"y": 2}) if lazy else ds, tmp_path / f"a{suffix}")
+        again = read_cube(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(again.counts, ds.counts)
+        np.testing.assert_array_equal(again.measured, ~missing)
+        assert again.measured.dtype == np.int8 and again.image.dtype == ds.image.dtype
+        for name in ds.detector.values:
+            np.testing.assert_array_equal(
+                again.image.sel(detector=name), ds.image.sel(detector=name)
+            )
 
     def test_stays_lazy(self):
         ds = a_map(detectors="SE").chunk({"y": 2})

@@ -8,6 +8,7 @@ import xarray as xr
 
 from edxdenoise.cube import make_cube
 from edxdenoise.io import save_dataset
+from edxdenoise.io.images import named_images
 from edxdenoise.schema import COUNTS_DENOISED
 
 hs = pytest.importorskip("hyperspy.api")
@@ -121,3 +122,23 @@ def test_stacked_areas_lie_below_each_other(cube, tmp_path):
     save_dataset(stacked, tmp_path / "out.hspy")
     y = hs.load(tmp_path / "out.hspy").axes_manager["y"]
     assert (y.size, y.scale, y.offset) == (14, 2.5, 10)
+
+
+def test_images_are_further_signals(cube, tmp_path):
+    images = named_images(np.arange(70, dtype=np.uint16).reshape(2, 7, 5), ["HAADF", "A/B"])
+    save_dataset(cube.assign(image=images), tmp_path / "out.hspy")
+    found = {
+        str(signal.metadata.General.title): signal for signal in hs.load(tmp_path / "out.hspy")
+    }
+    assert set(found) == {"HAADF", "A/B", "Control 1/2"}
+    assert type(found["HAADF"]).__name__ == "Signal2D"
+    np.testing.assert_array_equal(found["A/B"].data, images[1])
+    y, x = found["HAADF"].axes_manager["y"], found["HAADF"].axes_manager["x"]
+    assert (y.offset, y.scale, y.units, x.scale) == (10, 2.5, "nm", 2.5)
+    assert not y.navigate and type(found["Control 1/2"]).__name__ == "EDSTEMSpectrum"
+
+
+def test_image_with_the_title_of_the_map(cube, tmp_path):
+    image = named_images(np.zeros((1, 7, 5)), ["Control 1/2"])
+    save_dataset(cube.assign(image=image), tmp_path / "out.hspy")
+    assert sorted(signal.data.ndim for signal in hs.load(tmp_path / "out.hspy")) == [2, 3]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -14,7 +15,20 @@ import xarray as xr
 from edxdenoise import __version__
 from edxdenoise.cube import energy_axis
 from edxdenoise.io.chunks import storage_chunks
-from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_ENERGY, DIM_X, DIM_Y, validate
+from edxdenoise.schema import (
+    COUNTS,
+    COUNTS_DENOISED,
+    DIM_DETECTOR,
+    DIM_ENERGY,
+    DIM_X,
+    DIM_Y,
+    IMAGE,
+    MEASURED,
+    validate,
+)
+
+if TYPE_CHECKING:
+    import h5py
 
 # Electrons of a scanning microscope for bulk samples are slower than this (keV).
 _SEM_BEAM_ENERGY = 35.0
@@ -36,6 +50,9 @@ def image_name(ds: xr.Dataset) -> str:
 def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     """Write ``counts_denoised``, or ``counts`` where there is none, for HyperSpy.
 
+    Every image is a separate signal, as in vendors' files, under the name of its detector; so is
+    ``measured``.
+
     Parameters
     ----------
     ds : xarray.Dataset
@@ -53,30 +70,67 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     import h5py
     from rsciio.hspy._api import HyperspyWriter, version
 
-    image = ds[image_name(ds)]
     file = _ForgivingFile(path)
-    signal = {
-        "data": file.stop_after_error(image.data),
-        "axes": [_axis(ds, DIM_Y), _axis(ds, DIM_X), _energy_axis(ds)],
-        "metadata": _metadata(ds.attrs),
-        "original_metadata": _original_metadata(ds.attrs),
-        "attributes": {"_lazy": isinstance(image.data, da.Array), "ragged": False},
+    with file, h5py.File(file, "w") as hdf5:
+        hdf5.attrs.update({"file_format": "HyperSpy", "file_format_version": version})
+        for array, signal in _signals(ds):
+            signal["data"] = file.stop_after_error(array.data)
+            packing: dict[str, Any] = {"compression": None}
+            if array.dtype.kind in "iu":
+                packing = {"compression": "gzip", "compression_opts": compression_level}
+                packing["shuffle"] = True
+            HyperspyWriter(
+                hdf5,
+                signal,
+                _new_group(hdf5, signal["metadata"]["General"]["title"]),
+                chunks=storage_chunks(array),
+                show_progressbar=False,
+                **packing,
+            ).write()
+
+
+def _signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, Any]]]:
+    """Spectrum image and images, with all that HyperSpy wants to know of each but its data."""
+    cube = ds[image_name(ds)]
+    axes = [_axis(ds, DIM_Y), _axis(ds, DIM_X)]
+    yield cube, _signal(cube, [*axes, _energy_axis(ds)], _metadata(ds.attrs)) | {
+        "original_metadata": _original_metadata(ds.attrs)
+    }
+    axes = [axis | {"navigate": False} for axis in axes]
+    images = {}
+    if IMAGE.name in ds:
+        images = {
+            str(name): ds[IMAGE.name].sel({DIM_DETECTOR: name}) for name in ds[DIM_DETECTOR].values
+        }
+    if MEASURED.name in ds:
+        images[MEASURED.name] = ds[MEASURED.name].astype(np.uint8)
+    for name, image in images.items():
+        metadata = {"General": {"title": _text(name)}, "Signal": {"signal_type": ""}}
+        yield image, _signal(image, axes, metadata)
+
+
+def _signal(
+    array: xr.DataArray, axes: list[dict[str, Any]], metadata: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "axes": axes,
+        "metadata": metadata,
+        "original_metadata": {},
+        "attributes": {"_lazy": isinstance(array.data, da.Array), "ragged": False},
         "learning_results": {},
         "models": {},
         # Empty, since HyperSpy asks for the package named here to be installed.
         "package_info": {"package": "", "package_version": ""},
         "tmp_parameters": {},
     }
-    packing: dict[str, Any] = {"compression": None}
-    if image.dtype.kind in "iu":
-        packing = {"compression": "gzip", "compression_opts": compression_level, "shuffle": True}
-    with file, h5py.File(file, "w") as hdf5:
-        hdf5.attrs.update({"file_format": "HyperSpy", "file_format_version": version})
-        title = signal["metadata"]["General"]["title"].replace("/", "-") or "__unnamed__"
-        group = hdf5.require_group(f"Experiments/{title}")
-        HyperspyWriter(
-            hdf5, signal, group, chunks=storage_chunks(image), show_progressbar=False, **packing
-        ).write()
+
+
+def _new_group(hdf5: h5py.File, title: str) -> h5py.Group:
+    """A group for one more signal, with a number where the title is taken."""
+    name = title.replace("/", "-") or "__unnamed__"
+    groups = hdf5.require_group("Experiments")
+    taken = sum(other == name or other.startswith(f"{name} ") for other in groups)
+    return groups.create_group(f"{name} {taken + 1}" if taken else name)
 
 
 class _ForgivingFile:

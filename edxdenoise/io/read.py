@@ -24,7 +24,7 @@ from edxdenoise.io.metadata import (
 from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
-from edxdenoise.schema import COUNTS, DIM_ENERGY, IMAGE
+from edxdenoise.schema import COUNTS, DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
 
 
 def read_cube(
@@ -78,7 +78,11 @@ def read_cube(
         chosen = guarded(path, chosen.load)
     ds = guarded(path, lambda: mark_missing(_dataset(path, chosen)))
     images = detector_images(path, ds, [*signals, *chosen.images])
-    return ds if images is None else ds.assign({IMAGE.name: images})
+    if images is not None and MEASURED.name in images[DIM_DETECTOR]:
+        # A .hspy of ours has this variable as one more signal.
+        ds = mark_missing(ds, images.sel({DIM_DETECTOR: MEASURED.name}).values == 0)
+        images = images.drop_sel({DIM_DETECTOR: MEASURED.name})
+    return ds if images is None or not images.size else ds.assign({IMAGE.name: images})
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:

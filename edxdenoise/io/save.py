@@ -21,6 +21,7 @@ from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
 from edxdenoise.io.own import open_zarr
 from edxdenoise.resources import default_workers
+from edxdenoise.schema import IMAGE, MEASURED
 
 SUFFIXES = (".nc", ".zarr", ".hspy")
 # A .zarr is a folder, and this is in every one of them.
@@ -42,7 +43,8 @@ def save_dataset(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -
         Anything the stages return.
     path : str or Path
         Ends in ``.zarr`` (written in parallel, the choice for large maps), ``.nc``, or ``.hspy``
-        (the denoised counts, else the counts, for HyperSpy).
+        (for HyperSpy: the denoised counts, else the counts, with ``image`` and ``measured`` as
+        further signals).
     overwrite : bool
         Replace what stands at `path`.
 
@@ -55,7 +57,7 @@ def save_dataset(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -
     path = Path(path)
     suffix = check_suffix(path)
     if suffix == ".hspy":
-        ds = ds[[image_name(ds)]]
+        ds = ds[[image_name(ds), *(name for name in (IMAGE.name, MEASURED.name) if name in ds)]]
     with atomic_output(path, overwrite, folder_marker=_MARKER.get(suffix)) as partial:
         try:
             with _hdf5_in_one_process(ds, suffix, partial) as ds:
