@@ -199,12 +199,13 @@ def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Datase
     counts = where(measured[:, :, np.newaxis], counts, zero)
     if isinstance(counts, np.ndarray):
         counts = _shrink_dtype(counts)
-    return ds.assign(
+    ds = ds.assign(
         {
             COUNTS.name: COUNTS.array(counts),
             MEASURED.name: MEASURED.array(measured.astype(np.int8)),
         }
     )
+    return add_history(ds, f"mark_missing pixels={np.count_nonzero(~measured)}")
 
 
 def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:

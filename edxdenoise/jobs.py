@@ -10,6 +10,7 @@ import xarray as xr
 
 from edxdenoise._version import __version__
 from edxdenoise.compute import chunk
+from edxdenoise.cube import mark_missing
 from edxdenoise.errors import EdxdenoiseWarning, RecipeError, recorded, warning_attrs
 from edxdenoise.io import (
     atomic_output,
@@ -17,6 +18,7 @@ from edxdenoise.io import (
     check_save,
     file_source,
     read_cube,
+    read_mask,
     save_dataset,
 )
 from edxdenoise.pipeline import (
@@ -94,11 +96,14 @@ def run_recipe(
         start=_below(folder, recipe.denoise.start),
         fix_spectrum=_below(folder, recipe.denoise.fix_spectrum),
     )
+    masks = [read_mask(path) for path in _below(folder, recipe.input.missing)]
     if recipe.lines:
         check_quantify(recipe.lines, recipe.quantify)
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
             maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+            if masks:
+                maps = [mark_missing(ds, mask) for ds, mask in zip(maps, masks)]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
             if recipe.lines:
                 check_quantify(recipe.lines, recipe.quantify, ds)

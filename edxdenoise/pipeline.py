@@ -39,7 +39,16 @@ from edxdenoise.quantification import (
 from edxdenoise.recipe import Denoise, Prepare, Quantify
 from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
-from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_ELEMENT, DIM_LINE, DIM_RATIO, DIM_REGION
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COUNTS,
+    DIM_DETECTOR,
+    DIM_ELEMENT,
+    DIM_LINE,
+    DIM_RATIO,
+    DIM_REGION,
+    MEASURED,
+)
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.shrinkage import shrink
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
@@ -239,9 +248,11 @@ def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
 
 
 def quantities(ds: xr.Dataset) -> xr.Dataset:
-    """The variables by line, element, ratio or region alone."""
-    dims = {DIM_LINE, DIM_ELEMENT, DIM_RATIO, DIM_REGION}
-    return ds[[name for name, array in ds.data_vars.items() if dims & set(array.dims)]]
+    """Return the variables by line, element, ratio or region, with ``image`` and ``measured``."""
+    dims = {DIM_LINE, DIM_ELEMENT, DIM_RATIO, DIM_REGION, DIM_DETECTOR}
+    return ds[
+        [n for n, array in ds.data_vars.items() if dims & set(array.dims) or n == MEASURED.name]
+    ]
 
 
 def check_quantify(

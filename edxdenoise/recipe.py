@@ -29,11 +29,23 @@ _NMF_KEYS = (
 
 @dataclass(frozen=True)
 class Input(Section):
-    """``[input]``: what is read. Several files are stacked as areas, in this order."""
+    """``[input]``: what is read. Several files are stacked as areas, in this order.
+
+    ``missing`` names a mask for each file: an image that is not 0 where a pixel was not measured.
+    """
 
     files: tuple[str, ...] = ()
     signal: str | None = None
     exposure: tuple[float, ...] | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.missing and len(self.missing) != len(self.files):
+            raise RecipeError(
+                f"recipe: 'input.missing' names {len(self.missing)} masks for {len(self.files)} "
+                "files; name one mask for each file, in the same order"
+            )
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from edxdenoise.cube import energy_axis
+from edxdenoise.cube import energy_axis, measured_pixels
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.resources import memory_needed
-from edxdenoise.schema import COORD_AREA, COUNTS, DIM_ENERGY, DIM_X, DIM_Y
+from edxdenoise.schema import COORD_AREA, COUNTS, DIM_DETECTOR, DIM_ENERGY, DIM_X, DIM_Y, IMAGE
 from edxdenoise.survey import check_survey, naming, reading, survey
 
 _MEASUREMENT = (
@@ -104,6 +105,7 @@ def describe_cube(
         except DataError as error:
             warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
     counts = ds[COUNTS.name]
+    missing = int(np.count_nonzero(~measured_pixels(ds)))
     pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
     axes = {DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[DIM_ENERGY].attrs["units"]}}
     for dim in (DIM_Y, DIM_X):
@@ -122,7 +124,9 @@ def describe_cube(
         "total_counts": found.total if np.isfinite(found.total) else None,
         "counts_per_pixel": found.total / pixels if np.isfinite(found.total) else None,
         "largest_count": found.largest if np.isfinite(found.largest) else None,
-        "empty_pixels": found.empty_pixels / pixels,
+        "empty_pixels": (found.empty_pixels - missing) / pixels,
+        "missing_pixels": missing / pixels,
+        "images": _describe_images(ds),
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
     factors = vendor_k_factors(json.loads(ds.attrs.get("original_metadata") or "{}"))
@@ -131,6 +135,25 @@ def describe_cube(
     if COORD_AREA in ds.coords:
         result["areas"] = list(ds[COORD_AREA].attrs.get("area_label", []))
     return result
+
+
+def _describe_images(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """The images recorded with the counts as records, ready for JSON."""
+    if IMAGE.name not in ds:
+        return []
+    records = []
+    for name, image in zip(ds[DIM_DETECTOR].values, ds[IMAGE.name].values):
+        values = image[np.isfinite(image)]
+        records.append(
+            {
+                "name": str(name),
+                "dtype": str(image.dtype),
+                "smallest": float(values.min()),
+                "largest": float(values.max()),
+                "mean": float(values.mean(dtype=float)),
+            }
+        )
+    return records
 
 
 def vendor_k_factors(metadata: Any, path: str = "") -> dict[str, Any]:

@@ -1,18 +1,32 @@
 """Images recorded with the counts, and pixels that were not measured, through all stages."""
 
+import json
+import re
+
 import h5py
 import numpy as np
 import pytest
 import rsciio.jeol
+import tifffile
 import xarray as xr
-from helpers import cube, nothing_computed
+from click.testing import CliRunner
+from helpers import cube, nothing_computed, phases
 
-from edxdenoise.cube import guide_images, make_cube
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
-from edxdenoise.io import list_signals, read_cube, save_dataset
+from edxdenoise.cli import main
+from edxdenoise.cube import guide_images, make_cube, mark_missing, measured_pixels
+from edxdenoise.errors import (
+    DataError,
+    EdxdenoiseWarning,
+    FormatError,
+    ParameterError,
+    SchemaError,
+)
+from edxdenoise.io import list_signals, read_cube, read_mask, save_dataset
 from edxdenoise.io.images import detector_images, named_images
 from edxdenoise.io.vendor import VendorSignal, jeol
+from edxdenoise.pipeline import denoise
 from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
+from edxdenoise.recipe import Denoise, Recipe
 
 
 def a_map(
@@ -268,3 +282,119 @@ class TestGuide:
         ds = a_map(detectors="SE")
         with pytest.raises(SchemaError, match="'image' has dims"):
             guide_images(ds.assign(image=ds.image.transpose("y", "x", "detector")))
+
+
+class TestMissing:
+    def test_nan_marks_pixels(self):
+        missing = np.zeros((4, 6), bool)
+        missing[1, 2:5] = True
+        ds = a_map(missing=missing)
+        assert ds.counts.dtype == np.uint8
+        np.testing.assert_array_equal(measured_pixels(ds), ~missing)
+        assert not ds.counts.values[missing].any() and ds.counts.values[~missing].all()
+
+    def test_pixel_without_counts_was_measured(self):
+        counts = np.ones((3, 4, 5))
+        counts[1, 1] = 0
+        assert "measured" not in cube(counts) and measured_pixels(cube(counts)).all()
+
+    def test_pixel_that_is_nan_in_part_is_an_error(self):
+        counts = np.ones((3, 4, 5))
+        counts[1, 1, 2] = np.nan
+        with pytest.raises(DataError, match="NaN"):
+            denoise(cube(counts), Denoise(select="all"))
+
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_mask(self, lazy):
+        missing = np.zeros((4, 6), bool)
+        missing[0, 0] = True
+        ds = a_map()
+        marked = mark_missing(ds.chunk({"y": 2}) if lazy else ds, missing)
+        assert (marked.counts.chunks is not None) == lazy and marked.counts.dtype == ds.counts.dtype
+        assert not marked.counts[0, 0].any() and "measured" not in ds
+        missing[3, 5] = True
+        again = mark_missing(marked, missing)
+        np.testing.assert_array_equal(measured_pixels(again), ~missing)
+        assert mark_missing(ds, np.zeros((4, 6), bool)) is ds
+
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            (np.zeros((6, 4), bool), "mask of missing pixels has 6 x 4 pixels, the map has 4 x 6"),
+            (np.ones((4, 6), bool), "all pixels of the map are marked as missing"),
+        ],
+    )
+    def test_wrong_mask(self, mask, message):
+        with pytest.raises(ParameterError, match=message):
+            mark_missing(a_map(), mask)
+
+    def test_crop_rebin_and_stack(self):
+        missing = np.zeros((4, 6), bool)
+        missing[:2, :2] = missing[2, 5] = True
+        ds = a_map(missing=missing)
+        np.testing.assert_array_equal(crop(ds, y=(1, 4)).measured, ~missing[1:])
+        assert "measured" not in crop(ds, x=(2, 5))
+        coarse = rebin(ds, xy=2)
+        np.testing.assert_array_equal(coarse.measured, [[0, 1, 1], [1, 1, 1]])
+        np.testing.assert_allclose(coarse.exposure, [[0, 1, 1], [1, 1, 0.75]])
+        stacked = stack([a_map(3), ds])
+        np.testing.assert_array_equal(measured_pixels(stacked)[:3], True)
+        np.testing.assert_array_equal(measured_pixels(stacked)[3:], ~missing)
+        first, second = unstack(stacked)
+        assert "measured" not in first
+        xr.testing.assert_equal(second.measured, ds.measured)
+
+    def test_option(self, tmp_path):
+        """A mask by TIFF, one for each input, from the command line to the result."""
+        phantom = phases((12, 14, 40))
+        save_dataset(phantom, tmp_path / "a.zarr")
+        mask = np.zeros((12, 14), np.uint8)
+        mask[3, 4:8] = 255
+        tifffile.imwrite(tmp_path / "mask.tif", mask)
+        arguments = ["denoise", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "out.nc")]
+        arguments += ["--missing", str(tmp_path / "mask.tif"), "--select", "elbow"]
+        result = CliRunner().invoke(main, [*arguments, "--components", "8"])
+        assert result.exit_code == 0, result.output
+        with xr.open_dataset(tmp_path / "out.nc") as out:
+            np.testing.assert_array_equal(out.measured, mask == 0)
+        recipe = CliRunner().invoke(main, [*arguments, "--print-recipe"]).output
+        assert Recipe.from_toml(recipe).input.missing == (str(tmp_path / "mask.tif"),)
+        again = CliRunner().invoke(main, [*arguments, "--missing", "b.tif", "--print-recipe"])
+        assert again.exit_code == 2 and "2 masks for 1 files" in again.output
+
+    def test_mask_files(self, tmp_path):
+        path = tmp_path / "mask.tif"
+        for dtype in (bool, np.uint16, np.float32):
+            tifffile.imwrite(path, np.eye(5, 6).astype(dtype))
+            np.testing.assert_array_equal(read_mask(path), np.eye(5, 6) != 0)
+        tifffile.imwrite(path, np.zeros((5, 6, 3), np.uint8), photometric="rgb")
+        with pytest.raises(FormatError, match="is no mask: it must hold one image"):
+            read_mask(path)
+
+
+class TestInfo:
+    def test_images(self, tmp_path):
+        missing = np.zeros((4, 6), bool)
+        missing[0, :3] = True
+        save_dataset(a_map(detectors="SE BSE", missing=missing), tmp_path / "a.nc")
+        result = CliRunner().invoke(main, ["info", str(tmp_path / "a.nc"), "--json"])
+        found = json.loads(result.stdout)
+        assert found["missing_pixels"] == 3 / 24 and found["empty_pixels"] == 0
+        assert found["images"][1] == {
+            "name": "BSE",
+            "dtype": "uint16",
+            "smallest": 24,
+            "largest": 47,
+            "mean": 35.5,
+        }
+        text = CliRunner().invoke(main, ["info", str(tmp_path / "a.nc")]).stdout
+        assert re.search(r"image BSE +uint16, from 24 to 47, mean 35\.5", text)
+        assert re.search(r"not measured +12\.5% of pixels", text)
+
+
+def test_unknown_image_is_one_line(tmp_path):
+    save_dataset(a_map(12, 14, detectors="SE BSE"), tmp_path / "a.nc")
+    arguments = ["denoise", str(tmp_path / "a.nc"), "-o", str(tmp_path / "b.nc")]
+    result = CliRunner().invoke(main, [*arguments, "--image", "HAADF"])
+    assert result.exit_code == 1 and not (tmp_path / "b.nc").exists()
+    assert "'HAADF' is not in the map, which has SE, BSE; use auto, none or one" in result.output

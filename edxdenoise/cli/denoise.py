@@ -32,6 +32,12 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 @click.option(
     "--exposure", type=Numbers(), help="Relative exposure of each INPUT; counts are not scaled."
 )
+@click.option(
+    "--missing",
+    multiple=True,
+    metavar="MASK.tif",
+    help="Image that is not 0 where a pixel of INPUT was not measured; one for each INPUT.",
+)
 @click.option("--weighting", type=click.Choice(WEIGHTINGS), default="poisson", show_default=True)
 @click.option(
     "--decomposition", type=click.Choice(DECOMPOSITIONS), default="pca", show_default=True
@@ -89,6 +95,7 @@ def denoise(
     memory_limit: int | None,
     signal: str | None,
     exposure: tuple[float, ...] | None,
+    missing: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Denoise spectrum images: several INPUTs are stacked as areas of one map.
@@ -108,7 +115,7 @@ def denoise(
     prepare = {field.name: options.pop(field.name) for field in fields(Prepare)}
     try:
         recipe = Recipe(
-            Input(tuple(map(str, inputs)), signal, exposure),
+            Input(tuple(map(str, inputs)), signal, exposure, missing),
             Prepare(**prepare),
             Denoise(**options),
             output=Output(str(output), None if report is None else str(report)),

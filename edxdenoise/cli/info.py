@@ -104,6 +104,14 @@ def _print_cube(cube: dict[str, Any]) -> None:
             f"{cube['total_counts']:,.0f}; {cube['counts_per_pixel']:.4g} per pixel, largest "
             f"{cube['largest_count']:g}, {cube['empty_pixels']:.1%} of pixels empty",
         )
+    if cube["missing_pixels"]:
+        line("not measured", f"{cube['missing_pixels']:.1%} of pixels")
+    for image in cube["images"]:
+        line(
+            f"image {image['name']}",
+            f"{image['dtype']}, from {image['smallest']:.5g} to {image['largest']:.5g}, mean "
+            f"{image['mean']:.5g}",
+        )
     units = {
         "beam_energy": " keV",
         "live_time": " s",

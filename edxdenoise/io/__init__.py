@@ -10,6 +10,7 @@ from edxdenoise.io.export import (
     write_table,
     write_tiff,
 )
+from edxdenoise.io.images import named_images, read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
@@ -31,11 +32,13 @@ __all__ = [
     "file_name",
     "file_source",
     "list_signals",
+    "named_images",
     "open_dataset",
     "pick_signal",
     "pixel_size",
     "profile_steps",
     "read_cube",
+    "read_mask",
     "read_regions",
     "read_spectra",
     "save_dataset",
