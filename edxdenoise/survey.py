@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 import dask.array as da
 import numpy as np
@@ -22,6 +23,12 @@ from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 _ZERO_PEAK = 0.1
 # Share of counts there of which the user is told.
 _ZERO_PEAK_SHARE = 0.02
+# Packages that decode files: a ValueError or RuntimeError that passes through none of them is ours.
+_READERS = tuple(
+    f"{name}."
+    for name in ("edxdenoise.io", "h5py", "netCDF4", "numcodecs", "rsciio", "xarray.backends")
+    + ("sparse", "tifffile", "zarr")
+)
 
 
 @dataclass(frozen=True)
@@ -132,18 +139,29 @@ def naming(files: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def reading(files: Sequence[Path]) -> Iterator[None]:
-    """Explain damage inside a file: it shows only where its counts are first computed."""
+    """Explain damage inside a file, which shows only when its counts are first computed.
+
+    Errors of computing pass through: they are faults of this program and not of the file.
+    """
     try:
         yield
     except EdxdenoiseError:
         raise
     # What h5py, zarr's codecs and readers raise on a block that they cannot decode.
     except (OSError, RuntimeError, ValueError, zlib.error) as error:
+        if not isinstance(error, (OSError, zlib.error)) and not _raised_by_reader(error):
+            raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(
             f"cannot read '{_shown(files)}': its counts are damaged ({text}); copy or export it "
             "again"
         ) from error
+
+
+def _raised_by_reader(error: BaseException) -> bool:
+    """Whether an error came up through a module that reads files."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(_READERS) for module in modules)
 
 
 def _shown(files: Sequence[Path]) -> str:

@@ -357,3 +357,19 @@ def test_scheduler_that_does_not_answer(cubes, tmp_path):
     assert_refused([*command, "tcp://127.0.0.1:1"], "no Dask scheduler answers", out=out)
     assert_refused([*command, tmp_path / "no.json"], "no.json' does not exist", out=out)
     assert time.monotonic() - start < 40
+
+
+def test_faults_of_computing_are_not_called_damaged_data(tmp_path, monkeypatch, shared_data):
+    from edxdenoise import jobs
+
+    def fail(*args, **kwargs):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    monkeypatch.setattr(jobs, "quantify", fail)
+    file = str(shared_data / "fept_core_shell.hspy")
+    out = str(tmp_path / "maps.nc")
+    arguments = ["quantify", file, "-o", out, "--source", "counts", "--k-factor", "Fe_Ka=1.45"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "unexpected LinAlgError: Singular matrix" in result.output
+    assert "damaged" not in result.output

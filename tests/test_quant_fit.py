@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from edxdenoise.errors import ParameterError
+from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.fit import (
     LOWEST_FITTED,
     fit_model,
@@ -90,3 +92,51 @@ def test_fit_ignores_what_lies_below_its_start():
     assert (model.filters[:, ENERGY < LOWEST_FITTED] == 0).all()
     assert (model.weights[ENERGY > LOWEST_FITTED] > 0).all()
     assert fwhm(LOWEST_FITTED) > 20
+
+
+@pytest.fixture(scope="module")
+def particles(shared_data):
+    from edxdenoise.io import read_cube
+
+    return read_cube(shared_data / "fept_core_shell.hspy").isel(y=slice(20, 40))
+
+
+def net_sums(ds):
+    options = {"intensities": "fit", "source": "counts", "elements": ["C", "O", "Si", "Cu"]}
+    fitted = line_intensity(ds, {"Fe_Ka": LineSpec(), "Pt_La": LineSpec()}, **options)
+    assert (fitted.line_intensity_stddev > 0).all()
+    return fitted.line_intensity_unbounded.sum(("y", "x")).values
+
+
+@pytest.fixture(scope="module")
+def whole_axis(particles):
+    return net_sums(particles)
+
+
+@pytest.mark.filterwarnings("ignore:Rebin by")
+@pytest.mark.parametrize(
+    ("lowest", "rebin_energy"), [(0.5, 1), (0.8, 1), (1.5, 1), (0.1, 8), (0.8, 8), (0.2, 25)]
+)
+def test_fit_runs_whatever_the_axis(particles, whole_axis, lowest, rebin_energy):
+    """Axes that start above the carbon line, and channels up to half a keV wide."""
+    from edxdenoise.preprocess import crop, rebin
+
+    ds = rebin(crop(particles, energy=(lowest, 15.0)), energy=rebin_energy)
+    np.testing.assert_allclose(net_sums(ds), whole_axis, rtol=0.07)
+
+
+def test_lines_that_no_channel_separates_are_named():
+    energy = 0.4 + 0.8 * np.arange(15)
+    found = families(["N", "O", "Fe"], (0.1, 12.0), names=["N_Ka", "O_Ka"])
+    with pytest.raises(ParameterError, match="line 'O_Ka' cannot be separated from N_Ka"):
+        fit_model(energy, np.ones(15), found, pixels=100, needed=2)
+    model = fit_model(energy, np.ones(15), found, pixels=100, needed=1)
+    assert model.names[0] == "N_Ka" and "O_Ka" not in model.names
+    assert np.isfinite(model.estimators).all()
+
+
+def test_more_families_than_channels_are_refused():
+    energy = 1.0 + 1.0 * np.arange(6)
+    found = families(["Si", "Ca", "Fe", "Ti", "K", "Cr"], (0.5, 6.5))
+    with pytest.raises(ParameterError, match="6 channels cannot separate"):
+        fit_model(energy, np.ones(6), found, pixels=100)

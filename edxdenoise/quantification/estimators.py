@@ -91,6 +91,7 @@ def line_weights(
             pixels=pixels,
             resolution=resolution,
             beam_energy=DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy,
+            needed=len(lines) if intensities == "fit" else 0,
         )
     background = None if model is None else model.background
     if model is not None and intensities == "fit":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edxdenoise.errors import ParameterError
 from edxdenoise.xray import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.families import Family
 
@@ -25,6 +26,10 @@ from edxdenoise.xray.families import Family
 LOWEST_FITTED = 0.15
 # Triangles per unit of ln E, far wider than any peak above 0.2 keV.
 _KNOTS_PER_E_FOLD = 1.0
+# Least share of a term's squared norm that no other term describes. Below it two lines are in the
+# same channels, or there are more terms than channels, and no counts can separate them. Lines half
+# an eV apart in narrow channels reach it.
+_LEAST_DISTINCT = 1e-4
 # The least a channel's mean counts as, in units of the mean over all channels: an empty channel
 # must not weigh without end.
 _LEAST_MEAN = 1e-3
@@ -82,6 +87,7 @@ def fit_model(
     pixels: int,
     resolution: float = 130.0,
     beam_energy: float = 200.0,
+    needed: int = 0,
 ) -> FitModel:
     """Model for spectra with these channels, from the mean of them all.
 
@@ -99,26 +105,84 @@ def fit_model(
         FWHM at Mn K alpha in eV.
     beam_energy : float
         In keV.
+    needed : int
+        How many of the first families must be in the model. Of the others, one that has the shape
+        of those before it is left out: they count for it.
+
+    Raises
+    ------
+    ParameterError
+        If a family that is needed has the shape of others, or there are too few channels.
     """
-    lines = np.array(
+    used = energy >= LOWEST_FITTED
+    lines = _line_shapes(energy, families, resolution)
+    mean = np.maximum(mean_spectrum, _LEAST_MEAN * mean_spectrum.mean())
+    families, lines = _separable(families, lines, used / mean, needed)
+    smooth = smooth_background(
+        energy, mean, lines, pixels=pixels, resolution=resolution, beam_energy=beam_energy
+    )
+    smooth = np.maximum(smooth, _LEAST_MEAN * mean_spectrum.mean())
+    # Triangles begin where the counts do: one below the axis would be 0 in every channel.
+    start = max(LOWEST_FITTED, energy[0])
+    ends = np.log(start), np.log(energy[-1])
+    most = max(3, int(_KNOTS_PER_E_FOLD * (ends[1] - ends[0])) + 1)
+    position = np.log(np.maximum(energy, start))
+    for number in range(most, 0, -1):
+        background = _triangles(position, np.linspace(*ends, number)) * smooth
+        shapes = np.vstack([lines, background])
+        if _distinctness(shapes, used / mean).min() > _LEAST_DISTINCT:
+            break
+    else:
+        raise ParameterError(
+            f"{used.sum()} channels cannot separate {len(families)} families of lines "
+            f"({', '.join(family.name for family in families)}) from a background; use narrower "
+            "channels or fewer elements"
+        )
+    return FitModel(tuple(family.name for family in families), shapes, used / mean)
+
+
+def _line_shapes(energy: np.ndarray, families: Sequence[Family], resolution: float) -> np.ndarray:
+    """Counts per channel of one unit of each family, shape (family, energy)."""
+    return np.array(
         [
             np.array(family.weights)
             @ channel_response(np.array(family.energies), energy, resolution)
             for family in families
         ]
     ).reshape(len(families), energy.size)
-    used = energy >= LOWEST_FITTED
-    mean = np.maximum(mean_spectrum, _LEAST_MEAN * mean_spectrum.mean())
-    smooth = smooth_background(
-        energy, mean, lines, pixels=pixels, resolution=resolution, beam_energy=beam_energy
-    )
-    ends = np.log(LOWEST_FITTED), np.log(energy[-1])
-    knots = np.linspace(*ends, max(3, int(_KNOTS_PER_E_FOLD * (ends[1] - ends[0])) + 1))
-    triangles = _triangles(np.log(np.maximum(energy, LOWEST_FITTED)), knots)
-    background = triangles * np.maximum(smooth, _LEAST_MEAN * mean_spectrum.mean())
-    return FitModel(
-        tuple(family.name for family in families), np.vstack([lines, background]), used / mean
-    )
+
+
+def _distinctness(shapes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of each term's squared norm that the other terms cannot describe, shape (term,)."""
+    rows = shapes * np.sqrt(weights)
+    norms = np.linalg.norm(rows, axis=1)
+    rows = rows / np.maximum(norms, np.finfo(float).tiny)[:, np.newaxis]
+    values, axes = np.linalg.eigh(rows @ rows.T)
+    # 1 / (1 - R^2) of each term on the others is the diagonal of the inverse Gram matrix.
+    return 1 / (axes**2 @ (1 / np.maximum(values, np.finfo(float).eps)))
+
+
+def _separable(
+    families: Sequence[Family], lines: np.ndarray, weights: np.ndarray, needed: int
+) -> tuple[list[Family], np.ndarray]:
+    """Families that differ from those before them, and their shapes.
+
+    Raises
+    ------
+    ParameterError
+        If one of the first `needed` is not among them.
+    """
+    kept: list[int] = []
+    for i, family in enumerate(families):
+        if _distinctness(lines[[*kept, i]], weights)[-1] > _LEAST_DISTINCT:
+            kept.append(i)
+        elif i < needed:
+            others = ", ".join(families[k].name for k in kept) or "the end of the energy axis"
+            raise ParameterError(
+                f"line '{family.name}' cannot be separated from {others} in these channels; use "
+                f"narrower channels, another line of {family.element}, or leave it out"
+            )
+    return [families[i] for i in kept], lines[kept]
 
 
 def smooth_background(
