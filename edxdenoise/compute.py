@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
 import re
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import cluster
 from edxdenoise.errors import MemoryLimitError, ParameterError
 from edxdenoise.resources import (
     BLOCK_COPIES,
@@ -106,7 +106,12 @@ def as_blocks(array: np.ndarray, chunks: tuple[Any, ...]) -> da.Array:
 
 @contextmanager
 def scheduler(
-    name: str = "threads", *, workers: int | None = None, memory_limit: int | None = None
+    name: str = "threads",
+    *,
+    workers: int | None = None,
+    memory_limit: int | None = None,
+    wait_for_workers: tuple[int, float] = cluster.WAIT_FOR_WORKERS,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[None]:
     """Run everything computed inside on the scheduler named.
 
@@ -120,11 +125,15 @@ def scheduler(
         own.
     memory_limit : int, optional
         Bytes for all workers of a local cluster together.
+    wait_for_workers, say
+        As `cluster.connect` takes them.
 
     Raises
     ------
     ParameterError
         If the name is none of these or the cluster does not answer.
+    ClusterError
+        As `cluster.connect`.
     """
     if name == "threads":
         # One BLAS thread per Dask thread: two layers of threads would fight for the processors.
@@ -134,9 +143,9 @@ def scheduler(
         ):
             yield
         return
-    from distributed import Client, LocalCluster
-
     if name == "processes":
+        from distributed import LocalCluster
+
         count = workers or default_workers()
         per_worker = (memory_limit or default_memory_limit()) // count
         with (
@@ -145,8 +154,8 @@ def scheduler(
                 threads_per_worker=1,
                 memory_limit=per_worker,
                 dashboard_address=None,
-            ) as cluster,
-            Client(cluster),
+            ) as local,
+            cluster.connect(local.scheduler_address),
         ):
             yield
         return
@@ -155,18 +164,7 @@ def scheduler(
             f"scheduler '{name}' is not known; allowed are threads, processes, an address such as "
             "tcp://host:8786 or a scheduler file ending in .json"
         )
-    if name.endswith(".json") and not os.path.isfile(name):
-        # The client would wait for the file to appear.
-        raise ParameterError(f"scheduler file '{name}' does not exist; start the scheduler first")
-    try:
-        client = (
-            Client(scheduler_file=name, timeout="10s")
-            if name.endswith(".json")
-            else Client(name, timeout="10s")
-        )
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"no Dask scheduler answers at '{name}': {error}") from error
-    with client:
+    with cluster.connect(name, wait_for_workers, say):
         yield
 
 

@@ -57,6 +57,10 @@ class MemoryLimitError(EdxdenoiseError, MemoryError):
     """The job cannot be done within the memory limit."""
 
 
+class ClusterError(EdxdenoiseError, RuntimeError):
+    """A Dask scheduler or worker is missing, has failed, or does not see the files."""
+
+
 class Rank(enum.IntEnum):
     """How much a warning matters; the smallest number is shown first."""
 

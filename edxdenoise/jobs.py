@@ -14,6 +14,7 @@ from edxdenoise.cube import mark_missing
 from edxdenoise.errors import EdxdenoiseWarning, RecipeError, recorded, warning_attrs
 from edxdenoise.io import (
     atomic_output,
+    check_apart,
     check_output,
     check_save,
     file_source,
@@ -35,8 +36,6 @@ from edxdenoise.pipeline import (
 from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
-from edxdenoise.report.quantified import QUANTIFICATION_MARKER
-from edxdenoise.report.write import REPORT_MARKER
 from edxdenoise.resources import check_memory, default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS, LINE_INTENSITY_COVARIANCE
 from edxdenoise.simulation import simulate
@@ -89,7 +88,7 @@ def run_recipe(
     EdxdenoiseError
         Of the kind that fits; no output is left behind.
     """
-    files, output, report = _paths(recipe, folder, overwrite, REPORT_MARKER)
+    files, output, report = _paths(recipe, folder, overwrite)
     chosen = replace(
         recipe.denoise,
         model=_below(folder, recipe.denoise.model),
@@ -115,7 +114,7 @@ def run_recipe(
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     with progress("writing"):
-        save_dataset(_written(ds), output, overwrite=overwrite)
+        save_dataset(_written(ds), output, overwrite=overwrite, total=found.total)
     if report is not None:
         with progress("report"):
             write_report(ds, report, overwrite=overwrite)
@@ -146,7 +145,7 @@ def quantify_file(
     Dataset
         What was written: intensities, percents and ratios with their standard deviations.
     """
-    files, output, report = _paths(recipe, ".", overwrite, QUANTIFICATION_MARKER)
+    files, output, report = _paths(recipe, ".", overwrite)
     check_quantify(recipe.lines, recipe.quantify)
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
@@ -178,8 +177,9 @@ def convert_file(
 
     Parameters are those of `run_recipe`; `signal` picks one where the file holds several.
     """
-    check_save(out, overwrite=overwrite)
     files = [Path(path)]
+    check_apart(files, [out])
+    check_save(out, overwrite=overwrite)
     with progress("reading"), naming(files), reading(files):
         ds = chunk(
             read_file(path, signal, memory_limit), memory_limit=memory_limit, workers=workers
@@ -188,7 +188,7 @@ def convert_file(
         check_survey(found, name=name_of(ds))
         ds = shrink_dtype(ds, found)
     with progress("writing"):
-        save_dataset(ds, out, overwrite=overwrite)
+        save_dataset(ds, out, overwrite=overwrite, total=found.total)
 
 
 def demo_recipe() -> Recipe:
@@ -211,7 +211,7 @@ def run_demo(
     progress: Progress = silent,
 ) -> xr.Dataset:
     """Simulate a small solar cell into `folder`, denoise and quantify it there, with pictures."""
-    with atomic_output(Path(folder), overwrite, folder_marker="phantom.zarr") as partial:
+    with atomic_output(Path(folder), overwrite, folder=True) as partial:
         partial.mkdir(exist_ok=True)
         with progress("simulation"):
             phantom = simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
@@ -226,7 +226,7 @@ def run_demo(
 
 
 def _paths(
-    recipe: Recipe, folder: str | Path, overwrite: bool, marker: str
+    recipe: Recipe, folder: str | Path, overwrite: bool
 ) -> tuple[list[Path], Path, Path | None]:
     """Inputs, output and report of a recipe, once it is sure that they can be written."""
     if not recipe.input.files:
@@ -236,10 +236,11 @@ def _paths(
     files = [Path(folder, name) for name in recipe.input.files]
     output = Path(folder, recipe.output.file)
     report = None if recipe.output.report is None else Path(folder, recipe.output.report)
+    check_apart(files, [output, report])
     # An output that cannot be written must be known before an hour of work, not after it.
     check_save(output, overwrite=overwrite)
     if report is not None:
-        check_output(report, overwrite, folder_marker=marker)
+        check_output(report, overwrite, folder=True)
     return files, output, report
 
 

@@ -41,18 +41,26 @@ from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import (
     COMPONENT_KEEP,
+    COMPONENT_VARIANCE,
     COUNTS,
     DIM_DETECTOR,
     DIM_ELEMENT,
     DIM_LINE,
     DIM_RATIO,
     DIM_REGION,
+    DIM_X,
+    DIM_Y,
     MEASURED,
+    WEIGHT_PIXEL,
 )
 from edxdenoise.selection import check_models, parse_keep, select
+from edxdenoise.shared_files import check_total
 from edxdenoise.shrinkage import shrink
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
 from edxdenoise.xray import atomic_number
+
+# Relative error of the largest variance, which is summed from products in 32 bits.
+_VARIANCE_TOLERANCE = 1e-6
 
 # Called with what is being done; what it returns is entered while it is done.
 Progress = Callable[[str], AbstractContextManager[object]]
@@ -140,9 +148,16 @@ def denoise(
             ds = _load_small(ds)
             if recipe.weighting == "poisson":
                 check_weights(ds)
+                read = (ds[WEIGHT_PIXEL.name].values ** 2).sum() - found.empty_pixels
+                check_total("weights", float(read), found.total)
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)
+        if recipe.weighting == "poisson" and COMPONENT_VARIANCE.name in ds and found.whole:
+            # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
+            pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+            read = float(ds[COMPONENT_VARIANCE.name].values[0]) * pixels * found.total
+            check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
     pixelwise = ds
     if recipe.asks_neighbours:
         with progress("neighbours"):

@@ -13,6 +13,8 @@ LAYERS = [
     {"errors", "methods", "_version"},
     {"schema", "resources"},
     {"cube"},
+    {"cluster"},
+    {"shared_files"},
     {"compute"},
     {"xray"},
     {"simulation"},

@@ -195,9 +195,17 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> Iterator[Progress]:
     """The scheduler a user asked for, and progress bars for what is computed on it."""
+    from edxdenoise.cluster import WAIT_FOR_WORKERS
     from edxdenoise.compute import scheduler as dask_scheduler
 
-    with dask_scheduler(scheduler, workers=workers, memory_limit=memory_limit):
+    meta = click.get_current_context().meta
+    with dask_scheduler(
+        scheduler,
+        workers=workers,
+        memory_limit=memory_limit,
+        wait_for_workers=meta.get("edxdenoise.wait_for_workers", WAIT_FOR_WORKERS),
+        say=say,
+    ):
         with Progress() as progress:
             yield progress
 

@@ -293,6 +293,12 @@ def preset_option(function: F) -> F:
     )(function)
 
 
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep a value for `helpers.computing`, which no command needs to know."""
+    if value is not None:
+        context.meta[f"edxdenoise.{option.name}"] = value
+
+
 def compute_options(function: F) -> F:
     """Where and with how much memory a command computes."""
     return _apply(
@@ -314,5 +320,14 @@ def compute_options(function: F) -> F:
             "--memory-limit",
             type=Memory(),
             help="Memory to keep within, such as 4GB.  [default: half of what is free]",
+        ),
+        click.option(
+            "--wait-for-workers",
+            nargs=2,
+            type=(click.IntRange(min=1), click.FloatRange(min=0)),
+            metavar="N SECONDS",
+            expose_value=False,
+            callback=_remember,
+            help="Wait for N workers of a Dask scheduler, SECONDS at most.  [default: 1 60]",
         ),
     )

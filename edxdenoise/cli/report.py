@@ -29,8 +29,10 @@ def report(
     \b
     edxdenoise report map.zarr -o report
     """
+    from edxdenoise.io import check_apart
     from edxdenoise.report import write_report
 
+    check_apart([file], [None, output])
     ds = open_denoised(file)
     with computing(scheduler, workers, memory_limit) as progress, progress("report"):
         write_report(ds, output, overwrite=overwrite)

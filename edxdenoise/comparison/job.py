@@ -18,12 +18,11 @@ from edxdenoise.comparison.tables import (
 from edxdenoise.comparison.words import verdict
 from edxdenoise.compute import chunk
 from edxdenoise.errors import recorded, warning_attrs
-from edxdenoise.io import check_output
+from edxdenoise.io import check_apart, check_output
 from edxdenoise.jobs import read_file
 from edxdenoise.pipeline import Progress, prepare, silent
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison
-from edxdenoise.report.comparison import COMPARISON_MARKER
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import naming, reading
@@ -59,7 +58,8 @@ def compare_file(
     report = None if recipe.output.report is None else Path(recipe.output.report)
     check_compare(models, recipe.lines, recipe.quantify, folds)
     if report is not None:
-        check_output(report, overwrite, folder_marker=COMPARISON_MARKER)
+        check_apart(files, [None, report])
+        check_output(report, overwrite, folder=True)
     with recorded() as issued, naming(files), reading(files):
         maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)

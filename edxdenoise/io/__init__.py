@@ -1,6 +1,6 @@
 """Reading and writing files; nothing here decides anything about the data."""
 
-from edxdenoise.io.atomic import atomic_output, check_output
+from edxdenoise.io.atomic import atomic_output, check_apart, check_output
 from edxdenoise.io.checks import check_counts, check_totals
 from edxdenoise.io.export import (
     PixelSize,
@@ -23,6 +23,7 @@ __all__ = [
     "PixelSize",
     "SignalInfo",
     "atomic_output",
+    "check_apart",
     "check_counts",
     "check_output",
     "check_profile",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import os
 import platform
 import re
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +25,15 @@ from edxdenoise.io.guard import one_line
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # HDF5 and netCDF hide the system's reason; a disk with less than this left is the likely one.
 _NEARLY_FULL = 1 << 20
+# In every folder written here but a .zarr: the names of its files, one a line.
+_LIST = ".edxdenoise"
+# From linux/fcntl.h and linux/fs.h.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
 def atomic_output(
-    path: str | Path, overwrite: bool = False, *, folder_marker: str | None = None
+    path: str | Path, overwrite: bool = False, *, folder: bool = False
 ) -> Iterator[Path]:
     """Give a hidden sibling of `path` to write to; rename it to `path` if all went well.
 
@@ -37,12 +44,12 @@ def atomic_output(
     Parameters
     ----------
     path : str or Path
-        The file, or with `folder_marker` the folder, to make.
+        The file or folder to make.
     overwrite : bool
-        Replace what stands at `path`.
-    folder_marker : str, optional
-        The output is a folder, made empty for the block. An existing folder is replaced only if it
-        is empty or holds an entry of this name: a folder of other things is never deleted.
+        Replace what stands at `path`. A folder is replaced only if it is empty or edxdenoise wrote
+        all files in it.
+    folder : bool
+        The output is a folder, made empty for the block.
 
     Yields
     ------
@@ -56,25 +63,29 @@ def atomic_output(
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
-    check_output(path, overwrite, folder_marker=folder_marker)
+    check_output(path, overwrite, folder=folder)
     partial = _sibling(target, "partial")
     with _errors_in_one_line(path):
-        if folder_marker is None:
-            partial.touch()
-        else:
+        # Neither follows a link that somebody else put there.
+        if folder:
             partial.mkdir()
+        else:
+            partial.touch(exist_ok=False)
     try:
         with _errors_in_one_line(path):
             yield partial
-            _check_target(path, target, overwrite, folder_marker)
-            _move_into_place(partial, target)
+            if folder:
+                _list_files(partial)
+            with _uninterrupted():
+                _check_target(path, target, overwrite, folder)
+                _move_into_place(partial, target)
     finally:
-        remove(partial)
+        # Where a folder was replaced, this is the old one.
+        with _uninterrupted():
+            remove(partial)
 
 
-def check_output(
-    path: str | Path, overwrite: bool = False, *, folder_marker: str | None = None
-) -> None:
+def check_output(path: str | Path, overwrite: bool = False, *, folder: bool = False) -> None:
     """Check that `atomic_output` will be able to write `path`, before hours of work.
 
     Parameters are those of `atomic_output`.
@@ -92,10 +103,60 @@ def check_output(
         )
     with _errors_in_one_line(path):
         _clear_stale(target)
-        _check_target(path, target, overwrite, folder_marker)
+        _check_target(path, target, overwrite, folder)
         probe = _sibling(target, "partial")
-        probe.touch()
+        probe.touch(exist_ok=False)
         probe.unlink()
+
+
+def check_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path | None]) -> None:
+    """Check that no output changes an input or another output.
+
+    Parameters
+    ----------
+    inputs, outputs : iterable of path
+        Files and folders; None stands for an output that is not wanted. The first output may
+        replace an input.
+
+    Raises
+    ------
+    FormatError
+        If one is inside another, or two outputs are the same.
+    """
+    sources = [Path(os.path.realpath(path)) for path in inputs]
+    before: list[Path] = []
+    for number, path in enumerate(outputs):
+        if path is None:
+            continue
+        place = Path(os.path.realpath(path))
+        for other in [*sources, *before]:
+            if other in place.parents or place in other.parents or (number and other == place):
+                kind = "input" if other in sources else "output"
+                raise FormatError(
+                    f"the output {place} and the {kind} {other} are the same or one is inside the "
+                    "other; choose another place for the output"
+                )
+        before.append(place)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -161,34 +222,80 @@ def _is_alive(pid: int) -> bool:
     return pid != os.getpid() and psutil.pid_exists(pid)
 
 
-def _check_target(path: Path, target: Path, overwrite: bool, folder_marker: str | None) -> None:
-    if not target.exists():
+def _check_target(path: Path, target: Path, overwrite: bool, folder: bool) -> None:
+    if not os.path.lexists(target):
         return
-    if folder_marker is None and target.is_dir():
+    if not folder and target.is_dir():
         raise FormatError(f"{path} is a folder; name a file in it")
     if not overwrite:
         raise FormatError(f"{path} exists; add --overwrite to replace it")
-    if folder_marker is None:
+    if not folder:
         return
     if not target.is_dir():
         raise FormatError(f"{path} is a file, must be a folder; choose another name")
-    if any(target.iterdir()) and not (target / folder_marker).exists():
+    foreign = _foreign(target)
+    if foreign is not None:
         raise FormatError(
-            f"{path} is a folder without '{folder_marker}', not an output of edxdenoise, and is "
-            "not replaced; choose another name"
+            f"{path} is not replaced since edxdenoise did not write {foreign}; move that away, or "
+            "choose another name"
         )
+
+
+def _list_files(folder: Path) -> None:
+    """Leave a list of the files of a folder in it; a .zarr of ours shows itself what is its own."""
+    if not (folder / "zarr.json").exists():
+        names = sorted(part.relative_to(folder).as_posix() for part in _files(folder))
+        (folder / _LIST).write_text("\n".join([_LIST, *names]) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (part for part in folder.rglob("*") if part.is_symlink() or not part.is_dir())
+
+
+def _foreign(folder: Path) -> Path | None:
+    """A file in `folder` that edxdenoise did not write there, or `folder` if it wrote none."""
+    known: set[str] = set()
+    chunks = None
+    if (folder / _LIST).is_file():
+        known.update((folder / _LIST).read_text(encoding="utf-8", errors="replace").splitlines())
+    elif (folder / "zarr.json").is_file():
+        if b'"edxdenoise_version"' not in (folder / "zarr.json").read_bytes():
+            return folder
+        chunks = re.compile(r"(.*/)?zarr\.json|.+/c(/\d+)*")
+    elif any(folder.iterdir()):
+        return folder
+    for part in sorted(_files(folder)):
+        name = part.relative_to(folder).as_posix()
+        if name in known or (chunks is not None and chunks.fullmatch(name)):
+            continue
+        # A report may hold another that was written into it later.
+        inner = [parent for parent in part.parents if folder in parent.parents]
+        nested = next((parent for parent in inner if (parent / _LIST).is_file()), None)
+        if nested is None or _foreign(nested) is not None:
+            return part
+    return None
 
 
 def _move_into_place(partial: Path, target: Path) -> None:
     if not (partial.is_dir() and target.exists()):
         os.replace(partial, target)
-        return
-    # A folder cannot be replaced in one step.
-    old = _sibling(target, "replaced")
-    target.rename(old)
-    try:
-        partial.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    remove(old)
+    elif not _exchanged(partial, target):
+        # Two steps where the system knows no exchange. Should this process be killed between them,
+        # the next one that writes `target` brings the old folder back.
+        old = _sibling(target, "replaced")
+        target.rename(old)
+        try:
+            partial.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        remove(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two paths could be exchanged in one step, as Linux can on most file systems."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0

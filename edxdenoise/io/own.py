@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import numpy as np
 import xarray as xr
 
@@ -11,6 +12,7 @@ from edxdenoise.errors import FormatError
 from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
 from edxdenoise.schema import COUNTS, DIM_X, DIM_Y, IMAGE, MEASURED, SPECS
+from edxdenoise.shared_files import check_input
 
 _SMALL = (MEASURED.name, IMAGE.name)
 
@@ -33,6 +35,8 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     ------
     FormatError
         If there is no such file, it is damaged, or is no spectrum image.
+    ClusterError
+        If a worker of the cluster in use does not see it.
     """
     path = Path(path)
     if not path.exists():
@@ -49,35 +53,31 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         raise FormatError(
             f"{path} is not from edxdenoise and has no variable 'counts' with dims {COUNTS.dims}"
         )
-    return ds
+    return check_input(ds, path)
 
 
 def open_zarr(path: Path) -> xr.Dataset:
     """Open a .zarr folder as `open_dataset` does, whatever it holds."""
-    import zarr
+    from edxdenoise.io.store import whole_store
 
-    group = zarr.open_group(path, mode="r")
-    if "edxdenoise_version" in group.attrs:
-        # Zarr itself takes a missing chunk for one of zeros; we write those too.
-        for name, array in group.arrays():
-            if array.nchunks_initialized != array.nchunks:
-                raise FormatError(
-                    f"{path} is damaged: chunks of '{name}' are missing; copy it again"
-                )
     return _as_in_memory(
-        xr.open_dataset(path, engine="zarr", chunks={}, consolidated=False, decode_times=False)
+        xr.open_zarr(whole_store(path), chunks={}, consolidated=False, decode_times=False)
     )
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:
-    return _as_in_memory(xr.open_dataset(path, engine="netcdf4", chunks={}, decode_times=False))
+    return _as_in_memory(
+        xr.open_dataset(path.absolute(), engine="netcdf4", chunks={}, decode_times=False)
+    )
 
 
 def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:
     loaded = {}
     for name, array in ds.variables.items():
         if name in _SMALL or not {DIM_Y, DIM_X} <= set(array.dims):
-            array = array.load()
+            # Here, also where a cluster computes: a worker may not see the file.
+            with dask.config.set(scheduler="synchronous"):
+                array = array.load()
         if array.dtype.kind in "OT":
             array = array.astype(object).astype(str)
         array.attrs = memory_attrs(array.attrs)

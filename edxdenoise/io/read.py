@@ -25,6 +25,10 @@ from edxdenoise.io.signals import check_file, describe, energy_position, open_fi
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
 from edxdenoise.schema import COUNTS, DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
+from edxdenoise.shared_files import check_input
+
+# Blocks of these are read from the file where they are computed; all else is read here.
+_READ_BY_WORKERS = {".hspy", ".hdf5", ".h5", ".zspy"}
 
 
 def read_cube(
@@ -82,7 +86,9 @@ def read_cube(
         # A .hspy of ours has this variable as one more signal.
         ds = mark_missing(ds, images.sel({DIM_DETECTOR: MEASURED.name}).values == 0)
         images = images.drop_sel({DIM_DETECTOR: MEASURED.name})
-    return ds if images is None or not images.size else ds.assign({IMAGE.name: images})
+    if images is not None and images.size:
+        ds = ds.assign({IMAGE.name: images})
+    return check_input(ds, path) if path.suffix.lower() in _READ_BY_WORKERS else ds
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:

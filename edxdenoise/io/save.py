@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +12,23 @@ from typing import Any
 
 import dask
 import dask.threaded
+import numpy as np
 import xarray as xr
 
 from edxdenoise import __version__
-from edxdenoise.errors import FormatError
+from edxdenoise.cluster import client
+from edxdenoise.compute import compute
+from edxdenoise.errors import ClusterError, FormatError
 from edxdenoise.io.atomic import atomic_output, check_output, remove, write_error
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
 from edxdenoise.io.own import open_zarr
 from edxdenoise.resources import default_workers
-from edxdenoise.schema import IMAGE, MEASURED
+from edxdenoise.schema import COUNTS, IMAGE, MEASURED
+from edxdenoise.shared_files import check_folder, check_total
 
 SUFFIXES = (".nc", ".zarr", ".hspy")
-# A .zarr is a folder, and this is in every one of them.
-_MARKER = {".zarr": "zarr.json"}
 
 # HDF5 is written by one thread at a time, with zlib, the one filter every reader has: uint8 counts
 # 135 MB/s, 4.1 (level 4: 77 MB/s, 4.6); float32 58 MB/s, 1.24 against 350 MB/s uncompressed. So
@@ -34,7 +37,9 @@ _ZLIB_LEVEL = 1
 _CHUNK_CACHE = 1 << 20
 
 
-def save_dataset(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
+def save_dataset(
+    ds: xr.Dataset, path: str | Path, *, overwrite: bool = False, total: float | None = None
+) -> None:
     """Write `ds`; what is lazy is computed block by block while it is written.
 
     Parameters
@@ -47,22 +52,28 @@ def save_dataset(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -
         further signals).
     overwrite : bool
         Replace what stands at `path`.
+    total : float, optional
+        Sum of the counts, where it is known: what workers of a cluster wrote must agree.
 
     Raises
     ------
     FormatError
         If the suffix is another, `path` exists, its folder is missing or cannot be written, or the
         disk is full. Nothing is left behind.
+    ClusterError
+        If workers write elsewhere than this process reads, or counts get lost between them.
     """
     path = Path(path)
     suffix = check_suffix(path)
     if suffix == ".hspy":
         ds = ds[[image_name(ds), *(name for name in (IMAGE.name, MEASURED.name) if name in ds)]]
-    with atomic_output(path, overwrite, folder_marker=_MARKER.get(suffix)) as partial:
+    with atomic_output(path, overwrite, folder=suffix == ".zarr") as partial:
         try:
-            with _hdf5_in_one_process(ds, suffix, partial) as ds:
+            with _hdf5_in_one_process(ds, suffix, partial, total) as ds:
                 with _own_threads():
                     _write(ds, suffix, partial)
+            if suffix == ".zarr" and client() is not None:
+                _written(partial, total)
         except RuntimeError as error:
             # So netCDF and h5py call what the system would call an OSError.
             raise write_error(path, error) from error
@@ -77,7 +88,25 @@ def check_save(path: str | Path, *, overwrite: bool = False) -> None:
         As `save_dataset`.
     """
     path = Path(path)
-    check_output(path, overwrite, folder_marker=_MARKER.get(check_suffix(path)))
+    check_output(path, overwrite, folder=check_suffix(path) == ".zarr")
+    check_folder(Path(os.path.realpath(path)).parent)
+
+
+def _written(partial: Path, total: float | None) -> xr.Dataset:
+    """Open what a cluster wrote, once all its chunks are here and hold all counts."""
+    try:
+        ds = open_zarr(partial)
+    except FormatError as error:
+        raise ClusterError(
+            f"workers wrote chunks where this process does not see them ({error}); nothing was "
+            "written, choose an output folder that every worker sees at the same path"
+        ) from error
+    if total is not None and COUNTS.name in ds:
+        counts = ds[COUNTS.name]
+        wide = np.float64 if counts.dtype.kind == "f" else np.uint64
+        (written,) = compute(counts.sum(dtype=wide))
+        check_total("output", float(written), total)
+    return ds
 
 
 def check_suffix(path: Path) -> str:
@@ -109,7 +138,7 @@ def _write(ds: xr.Dataset, suffix: str, partial: Path) -> None:
 
 
 def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
-    from zarr.codecs import BloscCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec
 
     # The Zarr 3 specification has strings of any length only.
     ds = ds.assign(
@@ -125,10 +154,13 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
     #   lz4 5, shuffle      865, 2.5 / 1300, 1.2      zstd 3, bitshuffle  350, 6.1 / 420, 1.2
     # lz4 with bitshuffle costs next to nothing beside computing a block and saves most of the disk.
     blosc = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
-    encoding = {
-        name: {"chunks": storage_chunks(array), "compressors": [blosc]}
+    encoding: dict[Any, dict[str, Any]] = {
+        name: (
+            {"chunks": storage_chunks(array), "compressors": [blosc, Crc32cCodec()]}
+            if array.ndim and array.dtype != object
+            else {"compressors": [Crc32cCodec()]}
+        )
         for name, array in ds.variables.items()
-        if array.ndim and array.dtype != object
     }
     with warnings.catch_warnings():
         # Consolidated metadata, which xarray looks for first, is not in the specification yet.
@@ -157,7 +189,7 @@ def _write_netcdf(ds: xr.Dataset, partial: Path) -> None:
             # No fill value: these variables mark nothing as missing but with NaN itself.
             encoding[name] = {"_FillValue": None}
             if array.ndim:
-                encoding[name]["chunksizes"] = storage_chunks(array)
+                encoding[name] |= {"chunksizes": storage_chunks(array), "fletcher32": True}
             if array.ndim and array.dtype.kind in "iu":
                 encoding[name] |= {"zlib": True, "complevel": _ZLIB_LEVEL, "shuffle": True}
     # Chunks are written whole and once: a cache of each variable's last 64 MB would only fill.
@@ -170,28 +202,26 @@ def _write_netcdf(ds: xr.Dataset, partial: Path) -> None:
 
 
 @contextmanager
-def _hdf5_in_one_process(ds: xr.Dataset, suffix: str, partial: Path) -> Iterator[xr.Dataset]:
+def _hdf5_in_one_process(
+    ds: xr.Dataset, suffix: str, partial: Path, total: float | None
+) -> Iterator[xr.Dataset]:
     """Where a cluster computes, bring its result through a Zarr scratch folder.
 
     An HDF5 file can be written by one process only.
     """
     lazy = [array.data for array in ds.variables.values() if array.chunks]
-    if suffix == ".zarr" or not lazy or not _is_distributed():
+    if suffix == ".zarr" or not lazy or client() is None:
         yield ds
         return
     scratch = partial.with_name(partial.name + ".scratch")
+    scratch.mkdir()
     try:
         _write(ds, ".zarr", scratch)
         with dask.config.set(scheduler="threads", num_workers=default_workers()):
-            stored = open_zarr(scratch)
+            stored = _written(scratch, total)
             yield ds.assign({name: stored[name] for name in ds.variables if ds[name].chunks})
     finally:
         remove(scratch)
-
-
-def _is_distributed() -> bool:
-    get = dask.base.get_scheduler()
-    return hasattr(getattr(get, "__self__", None), "scheduler_info")
 
 
 @contextmanager

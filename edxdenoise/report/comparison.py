@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COMPARISON_MARKER = "models.png"
 # Inches.
 _MARGIN, _HEADER, _ROW, _NAME = 0.12, 0.42, 0.2, 0.95
 _CELL = 0.48
@@ -90,8 +89,8 @@ def write_comparison(
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
     """
-    with atomic_output(folder, overwrite, folder_marker=COMPARISON_MARKER) as partial, style():
-        figures = {COMPARISON_MARKER: models_figure(compared)}
+    with atomic_output(folder, overwrite, folder=True) as partial, style():
+        figures = {"models.png": models_figure(compared)}
         if "quantity_contrast" in compared:
             figures["quality.png"] = quality_figure(compared)
             for quantity in compared["quantity"].values:

@@ -68,7 +68,6 @@ from edxdenoise.schema import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUANTIFICATION_MARKER = "at_percent.png"
 _QUANTIFIED = (
     LINE_INTENSITY,
     LINE_INTENSITY_STDDEV,
@@ -150,7 +149,7 @@ def write_quantification(
     ds = _checked(ds, lines, list(ratios))
     _check_history(ds, intensities=intensities, k_factor_unit=k_factor_unit)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
-    with atomic_output(folder, overwrite, folder_marker=QUANTIFICATION_MARKER) as made, style():
+    with atomic_output(folder, overwrite, folder=True) as made, style():
         ds = _loaded(ds)
         chosen = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
         if REGION_SPECTRUM.name not in ds:
@@ -158,7 +157,7 @@ def write_quantification(
         table = region_table(ds, lines, k_factor_unit=k_factor_unit, ratios=chosen)
         groups = compare_groups(table)
         _write_tables(made, table, groups)
-        _save(percent_figure(ds, table, groups), made / QUANTIFICATION_MARKER)
+        _save(percent_figure(ds, table, groups), made / "at_percent.png")
         if chosen:
             figure = ratios_figure(ds, lines, table, groups, k_factor_unit=k_factor_unit)
             _save(figure, made / "ratios.png")

@@ -48,7 +48,6 @@ from edxdenoise.xray import find_peaks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT_MARKER = "scree.png"
 _NEEDED = (
     COUNTS,
     WEIGHT_PIXEL,
@@ -107,7 +106,7 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
         If the audit finds structure that the kept components miss, or cannot be made.
     """
     validate(ds, *_NEEDED)
-    with atomic_output(folder, overwrite, folder_marker=REPORT_MARKER) as partial, style():
+    with atomic_output(folder, overwrite, folder=True) as partial, style():
         _draw_all(ds, partial)
 
 
@@ -140,7 +139,7 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
         found = _audited(ds, kept, float(raw.spectrum.sum()))
     ds = ds.assign_attrs(warning_attrs(issued, ds.attrs))
 
-    _save(scree_figure(ds), folder / REPORT_MARKER)
+    _save(scree_figure(ds), folder / "scree.png")
     for page, figure in enumerate(
         component_figures(pictured.sel({DIM_COMPONENT: shown_list}), lines, peaks), start=1
     ):
