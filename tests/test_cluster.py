@@ -85,8 +85,7 @@ def test_totals_that_differ():
 
 def test_missing_chunk_is_an_error_whenever_it_goes(tmp_path, counts):
     ds = open_dataset(tmp_path / "data" / "map.zarr")
-    (chunk,) = (tmp_path / "data" / "map.zarr" / "counts" / "c" / "0").rglob("0")
-    chunk.unlink()
+    (tmp_path / "data" / "map.zarr" / "counts" / "c" / "0" / "0" / "0").unlink()
     with dask.config.set(scheduler="threads"), pytest.raises(OSError, match="chunk 'counts/c/0"):
         ds["counts"].sum().compute()
     with pytest.raises(OSError, match="chunks of 'counts' are missing"):

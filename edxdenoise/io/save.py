@@ -18,7 +18,7 @@ import xarray as xr
 from edxdenoise import __version__
 from edxdenoise.cluster import client
 from edxdenoise.compute import compute
-from edxdenoise.errors import ClusterError, FormatError
+from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError
 from edxdenoise.io.atomic import atomic_output, check_output, remove, write_error
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
@@ -74,6 +74,8 @@ def save_dataset(
                     _write(ds, suffix, partial)
             if suffix == ".zarr" and client() is not None:
                 _written(partial, total)
+        except EdxdenoiseError:
+            raise
         except RuntimeError as error:
             # So netCDF and h5py call what the system would call an OSError.
             raise write_error(path, error) from error
