@@ -21,7 +21,7 @@ import xarray as xr
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import FormatError
 from edxdenoise.io import atomic as atomic_module
-from edxdenoise.io import atomic_output, open_dataset, save_dataset
+from edxdenoise.io import atomic_output, check_apart, open_dataset, save_dataset
 
 SUFFIXES = [".zarr", ".nc", ".hspy"]
 
@@ -40,31 +40,36 @@ def fail_late(block, block_info=None):
     return block
 
 
+def write_folder(path: Path, text: str) -> None:
+    with atomic_output(path, overwrite=True, folder=True) as partial:
+        (partial / "index.html").write_text(text)
+
+
 class TestAtomicOutput:
     def test_file_and_folder(self, tmp_path):
         with atomic_output(tmp_path / "a.txt") as partial:
             partial.write_text("new")
             assert not (tmp_path / "a.txt").exists() and partial.parent == tmp_path
-        with atomic_output(tmp_path / "report", folder_marker="index.html") as partial:
+        with atomic_output(tmp_path / "report", folder=True) as partial:
             (partial / "index.html").write_text("page")
         assert (tmp_path / "a.txt").read_text() == "new"
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "report"]
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-    @pytest.mark.parametrize("marker", [None, "index.html"])
-    def test_nothing_is_left_by_an_error(self, tmp_path, error, marker):
-        with pytest.raises(error), atomic_output(tmp_path / "a", folder_marker=marker) as partial:
-            (partial if marker is None else partial / "index.html").write_text("half")
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_nothing_is_left_by_an_error(self, tmp_path, error, folder):
+        with pytest.raises(error), atomic_output(tmp_path / "a", folder=folder) as partial:
+            (partial / "index.html" if folder else partial).write_text("half")
             raise error
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("marker", [None, "index.html"])
-    def test_overwrite(self, tmp_path, marker):
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_overwrite(self, tmp_path, folder):
         def write(text, overwrite):
-            with atomic_output(tmp_path / "a", overwrite, folder_marker=marker) as partial:
-                (partial if marker is None else partial / "index.html").write_text(text)
+            with atomic_output(tmp_path / "a", overwrite, folder=folder) as partial:
+                (partial / "index.html" if folder else partial).write_text(text)
 
-        target = tmp_path / "a" if marker is None else tmp_path / "a" / "index.html"
+        target = tmp_path / "a" / "index.html" if folder else tmp_path / "a"
         write("old", False)
         with pytest.raises(FormatError, match="a exists; add --overwrite to replace it"):
             write("new", False)
@@ -74,18 +79,22 @@ class TestAtomicOutput:
         assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
     def test_old_output_survives_an_error(self, tmp_path):
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a" / "index.html").write_text("old")
-        with (
-            pytest.raises(ValueError),
-            atomic_output(tmp_path / "a", True, folder_marker="index.html"),
-        ):
+        write_folder(tmp_path / "a", "old")
+        with pytest.raises(ValueError), atomic_output(tmp_path / "a", True, folder=True):
             raise ValueError
         assert (tmp_path / "a" / "index.html").read_text() == "old"
 
+    @pytest.mark.parametrize("exchange", [True, False])
+    def test_folder_is_replaced_with_and_without_an_exchange(self, tmp_path, monkeypatch, exchange):
+        if not exchange:
+            monkeypatch.setattr(atomic_module, "_exchanged", lambda one, other: False)
+        write_folder(tmp_path / "a", "old")
+        write_folder(tmp_path / "a", "new")
+        assert (tmp_path / "a" / "index.html").read_text() == "new"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
     def test_old_output_survives_a_failed_rename(self, tmp_path, monkeypatch):
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a" / "index.html").write_text("old")
+        write_folder(tmp_path / "a", "old")
         rename = Path.rename
 
         def refuse(self, target):
@@ -93,11 +102,34 @@ class TestAtomicOutput:
                 raise OSError(errno.EIO, "Input/output error")
             return rename(self, target)
 
+        monkeypatch.setattr(atomic_module, "_exchanged", lambda one, other: False)
         monkeypatch.setattr(Path, "rename", refuse)
         with pytest.raises(FormatError, match="was not written: Input/output error"):
-            with atomic_output(tmp_path / "a", True, folder_marker="index.html"):
-                pass
+            write_folder(tmp_path / "a", "new")
         assert (tmp_path / "a" / "index.html").read_text() == "old"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+    @pytest.mark.parametrize("exchange", [True, False])
+    @pytest.mark.parametrize("moment", ["_exchanged", "remove"])
+    def test_signal_while_a_folder_is_replaced(self, tmp_path, monkeypatch, exchange, moment):
+        """It is heard once the new folder stands there and the old one is gone."""
+        write_folder(tmp_path / "a", "old")
+        if not exchange:
+            monkeypatch.setattr(atomic_module, "_exchanged", lambda one, other: False)
+        work = getattr(atomic_module, moment)
+
+        def interrupt(*args):
+            signal.raise_signal(signal.SIGINT)
+            return work(*args)
+
+        monkeypatch.setattr(atomic_module, moment, interrupt)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                write_folder(tmp_path / "a", "new")
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert (tmp_path / "a" / "index.html").read_text() == "new"
         assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
     def test_target_that_appears_meanwhile_is_kept(self, tmp_path):
@@ -107,13 +139,37 @@ class TestAtomicOutput:
         assert (tmp_path / "a").read_text() == "by another"
         assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
+    @pytest.mark.parametrize("name", ["thesis.tex", "sub/thesis.tex", ".hidden", "index.html~"])
+    def test_foreign_file_is_never_removed(self, tmp_path, name):
+        write_folder(tmp_path / "a", "old")
+        foreign = tmp_path / "a" / name
+        foreign.parent.mkdir(exist_ok=True)
+        foreign.write_text("years")
+        with pytest.raises(FormatError, match=f"edxdenoise did not write .*{name}; move that away"):
+            write_folder(tmp_path / "a", "new")
+        assert foreign.read_text() == "years"
+        assert (tmp_path / "a" / "index.html").read_text() == "old"
+
     def test_folder_of_other_things_is_never_replaced(self, tmp_path):
         (tmp_path / "home").mkdir()
-        (tmp_path / "home" / "thesis.tex").write_text("years")
-        with pytest.raises(FormatError, match="home is a folder without 'index.html'"):
-            with atomic_output(tmp_path / "home", True, folder_marker="index.html"):
-                pass
-        assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
+        (tmp_path / "home" / "index.html").write_text("years")
+        with pytest.raises(FormatError, match="edxdenoise did not write .*home"):
+            write_folder(tmp_path / "home", "new")
+        assert (tmp_path / "home" / "index.html").read_text() == "years"
+
+    def test_report_within_a_report_is_replaced_with_it(self, tmp_path):
+        write_folder(tmp_path / "a", "old")
+        write_folder(tmp_path / "a" / "quantification", "old")
+        write_folder(tmp_path / "a", "new")
+        assert not (tmp_path / "a" / "quantification").exists()
+
+    def test_planted_link_is_not_followed(self, tmp_path):
+        (tmp_path / "secret").write_text("keep")
+        sibling = f".a.partial-{os.getpid()}-{platform.node()}"
+        (tmp_path / sibling).symlink_to(tmp_path / "secret")
+        with atomic_output(tmp_path / "a") as partial:
+            partial.write_text("new")
+        assert (tmp_path / "secret").read_text() == "keep"
 
     def test_folder_where_a_file_is_wanted_and_the_other_way(self, tmp_path):
         (tmp_path / "folder").mkdir()
@@ -122,7 +178,7 @@ class TestAtomicOutput:
             with atomic_output(tmp_path / "folder", True):
                 pass
         with pytest.raises(FormatError, match="file is a file, must be a folder"):
-            with atomic_output(tmp_path / "file", True, folder_marker="x"):
+            with atomic_output(tmp_path / "file", True, folder=True):
                 pass
 
     def test_folder_missing(self, tmp_path):
@@ -170,7 +226,7 @@ class TestAtomicOutput:
         aside.mkdir()
         (aside / "index.html").write_text("old")
         with pytest.raises(FormatError, match="exists"):
-            with atomic_output(tmp_path / "a", folder_marker="index.html"):
+            with atomic_output(tmp_path / "a", folder=True):
                 pass
         assert (tmp_path / "a" / "index.html").read_text() == "old"
         assert not aside.exists()
@@ -221,9 +277,41 @@ def test_a_file_can_be_replaced_by_what_is_made_from_it(tmp_path, suffix):
 def test_foreign_zarr_folder_is_kept(tmp_path):
     (tmp_path / "out.zarr").mkdir()
     (tmp_path / "out.zarr" / "notes.txt").write_text("keep")
-    with pytest.raises(FormatError, match="not an output of edxdenoise"):
+    with pytest.raises(FormatError, match="edxdenoise did not write .*out.zarr"):
         save_dataset(lazy_cube(), tmp_path / "out.zarr", overwrite=True)
     assert (tmp_path / "out.zarr" / "notes.txt").exists()
+
+
+def test_foreign_zarr_and_foreign_file_in_ours_are_kept(tmp_path):
+    lazy_cube().to_zarr(tmp_path / "other.zarr", consolidated=False)
+    with pytest.raises(FormatError, match="edxdenoise did not write .*other.zarr"):
+        save_dataset(lazy_cube(), tmp_path / "other.zarr", overwrite=True)
+    save_dataset(lazy_cube(), tmp_path / "out.zarr")
+    (tmp_path / "out.zarr" / "counts" / "notes.txt").write_text("keep")
+    with pytest.raises(FormatError, match="edxdenoise did not write .*notes.txt"):
+        save_dataset(lazy_cube(), tmp_path / "out.zarr", overwrite=True)
+    assert (tmp_path / "out.zarr" / "counts" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (["a.zarr"], ["a.zarr/out.zarr"]),
+        (["a.zarr"], ["b.zarr", "a.zarr/report"]),
+        (["a.zarr"], ["b.zarr", "a.zarr"]),
+        (["report/a.zarr"], ["b.zarr", "report"]),
+        (["a.zarr"], ["b.zarr", "b.zarr"]),
+        (["a.zarr"], ["b.zarr", "b.zarr/report"]),
+        (["a.zarr"], ["report/b.zarr", "report"]),
+        (["a.zarr"], [None, "a.zarr"]),
+    ],
+)
+def test_outputs_must_be_apart(tmp_path, monkeypatch, inputs, outputs):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError, match="are the same or one is inside the other"):
+        check_apart(inputs, outputs)
+    check_apart(["a.zarr"], ["a.zarr", "report"])
+    check_apart(["a.zarr"], ["a.zarr.2", None])
 
 
 _WRITE = """
