@@ -13,7 +13,7 @@ import xarray as xr
 from edxdenoise.cube import make_cube
 from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
-from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.io import named_images, open_dataset, save_dataset
 from edxdenoise.preprocess import stack, weight
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report import write, write_report
@@ -26,6 +26,7 @@ from edxdenoise.report.style import add_axes, new_figure
 from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
 from edxdenoise.report.text import component_list, decision, keeps_totals
 from edxdenoise.report.windows import Window, choose_windows
+from edxdenoise.schema import MEASURED
 from edxdenoise.selection import elbows, select, weighted_noise_edge
 from edxdenoise.xray import Peak, channel_response, find_peaks, line_energy
 
@@ -321,6 +322,31 @@ def test_maps_share_their_colours_and_hold_the_sums(result):
         np.testing.assert_array_equal(pair[1].get_array(), model.maps[number])
         assert pair[0].get_clim() == pair[1].get_clim()
     assert any("are equal" in text.get_text() for text in figure.texts)
+
+
+def test_images_are_beside_the_maps(result):
+    windows = [Window("all X-rays", slice(0, CHANNELS)), Window("Fe", slice(125, 131))]
+    channels = [window.channels for window in windows]
+    raw, model = raw_sums(result, channels), denoised_sums(kept_of(result), channels)
+    shape = raw.maps[0].shape
+    images = np.random.default_rng(0).uniform(size=(3, *shape)).astype(np.float32)
+    measured = np.ones(shape, np.int8)
+    measured[0, :3] = 0
+    ds = result.assign(
+        image=named_images(images, ["HAADF", "BF", "DF"]), measured=MEASURED.array(measured)
+    )
+    figure = maps_figure(ds, windows, raw, model)
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert len(drawn) == 7
+    for axes, image in zip(drawn[4:], images):
+        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+        assert axes.images[0].get_cmap().name == "gray"
+        assert any(line.get_label() == "scale bar" for line in axes.lines + list(axes.artists))
+    texts = [text.get_text() for text in figure.texts]
+    assert {"HAADF image", "BF image", "DF image"} <= set(texts)
+    # What was not measured has no raw counts to show.
+    shown = drawn[0].images[0].get_array()
+    assert np.ma.getmaskarray(shown).sum() == 3 and np.ma.getmaskarray(shown)[0, :3].all()
 
 
 def test_component_pages_show_every_component_with_its_verdict(result):

@@ -144,6 +144,13 @@ def count_range(image: np.ndarray) -> tuple[str, float, float]:
     return _SEQUENTIAL, 0.0, top if top > 0 else 1.0
 
 
+def grey_range(image: np.ndarray) -> tuple[str, float, float]:
+    """Colour map and its ends for an image in arbitrary units."""
+    shown = image[np.isfinite(image)]
+    low, high = np.percentile(shown, (100 - _PERCENTILE, _PERCENTILE)) if shown.size else (0, 1)
+    return "gray", float(low), float(high) if high > low else float(low) + 1.0
+
+
 def fit_map(frame: Frame, width: float, height: float) -> tuple[float, float]:
     """Inches (width, height) of the largest map that fits into a box."""
     drawn = min(width, height / frame.ratio)

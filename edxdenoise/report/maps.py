@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import detector_resolution
+from edxdenoise.cube import detector_resolution, measured_pixels
 from edxdenoise.report.frame import (
     Frame,
     colour_range,
@@ -17,6 +17,7 @@ from edxdenoise.report.frame import (
     draw_map,
     fit_map,
     frame_of,
+    grey_range,
     label_width,
 )
 from edxdenoise.report.peaks import NamedLine, name_peaks
@@ -46,7 +47,9 @@ from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,
     DIM_COMPONENT,
+    DIM_DETECTOR,
     DIM_ENERGY,
+    IMAGE,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
@@ -177,20 +180,24 @@ def _last_energy(energy: np.ndarray, peaks: Sequence[Peak]) -> float:
 
 
 def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: Sums) -> Figure:
-    """Maps of windows, raw and denoised in the same colours.
+    """Draw maps of windows, raw and denoised in the same colours, and images recorded with them.
 
     Parameters
     ----------
     ds : Dataset
+        For the geometry, and with ``image`` and ``measured`` where there are such.
     windows : sequence of Window
         The first holds all channels.
     raw, denoised : Sums
         With the maps of these windows.
     """
     frame = frame_of(ds)
-    layout = max((_beside(frame, len(windows)), _below(frame, len(windows))), key=_map_area)
+    images = _images(ds)
+    # Two maps of each window, then the images by two.
+    pairs = len(windows) + (len(images) + 1) // 2
+    layout = max((_beside(frame, pairs), _below(frame, pairs)), key=_map_area)
     left, right = _MARGIN + label_width(frame), _MARGIN + _BAR
-    rows, columns = (len(windows), 2) if layout.beside else (2, len(windows))
+    rows, columns = (pairs, 2) if layout.beside else (2, pairs)
     last_row, last_column = rows - 1, columns - 1
     equal = keeps_totals(ds)
     title = "\n".join(filter(None, [decision(ds), shrinkage_words(ds)]))
@@ -200,26 +207,41 @@ def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: 
         header + last_row * layout.down + _TITLE + layout.height + _BELOW + equal * _NOTE,
     )
     add_title(figure, title)
-    for number, window in enumerate(windows):
-        colours = count_range(denoised.maps[number])
-        for step, (sums, name) in enumerate(((raw, "raw"), (denoised, "denoised"))):
-            row, column = (number, step) if layout.beside else (step, number)
-            x, y = left + column * layout.across, header + row * layout.down
-            add_text(figure, x, y, f"{window.label}, {name}", color=DARK, fontsize=SMALL)
-            draw_map(
-                figure,
-                sums.maps[number],
-                frame,
-                (x, y + _TITLE, layout.width, layout.height),
-                colours,
-                bar_label="counts / pixel" if step or not layout.beside else None,
-                area_labels=not column,
-            )
+    measured = measured_pixels(ds)
+    cells: list[tuple[str, np.ndarray, tuple[str, float, float], bool]] = []
+    for window, own, smooth in zip(windows, raw.maps, denoised.maps):
+        colours = count_range(smooth)
+        seen = np.where(measured, own, np.nan)
+        cells.append((f"{window.label}, raw", seen, colours, not layout.beside))
+        cells.append((f"{window.label}, denoised", smooth, colours, True))
+    for name, image in images.items():
+        cells.append((f"{name} image", image, grey_range(image), False))
+    for number, (caption, image, colours, has_bar) in enumerate(cells):
+        pair, step = divmod(number, 2)
+        row, column = (pair, step) if layout.beside else (step, pair)
+        x, y = left + column * layout.across, header + row * layout.down
+        add_text(figure, x, y, caption, color=DARK, fontsize=SMALL, parse_math=False)
+        draw_map(
+            figure,
+            image,
+            frame,
+            (x, y + _TITLE, layout.width, layout.height),
+            colours,
+            bar_label="counts / pixel" if has_bar else None,
+            area_labels=not column,
+        )
     if equal:
         text = "Maps of all X-rays are equal, since component 1 carries the total of every pixel."
         bottom = float(figure.get_size_inches()[1]) - 0.05
         add_text(figure, _MARGIN, bottom, text, fontsize=SMALL, color=DARK, va="bottom")
     return figure
+
+
+def _images(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Images recorded with the counts, by detector."""
+    if IMAGE.name not in ds:
+        return {}
+    return dict(zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from edxdenoise.report.integration import integration_figure
 from edxdenoise.report.quantities import percent_figure, ratios_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_sums
-from edxdenoise.report.value_maps import map_figure, well_known
+from edxdenoise.report.value_maps import image_figure, map_figure, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -44,10 +44,12 @@ from edxdenoise.schema import (
     COMPONENT_SPECTRUM,
     COUNTS,
     DIM_COMPONENT,
+    DIM_DETECTOR,
     DIM_ELEMENT,
     DIM_ENERGY,
     DIM_LINE,
     DIM_RATIO,
+    IMAGE,
     LINE_DETECTED,
     LINE_ESTIMATOR,
     LINE_INTENSITY,
@@ -118,8 +120,8 @@ def write_quantification(
     map, areas, phases, regions and profiles; ``groups.csv``: differences between groups of areas,
     where there are groups.
     ``bias.csv``, ``bias.png``: raw minus denoised, where there are components and counts.
-    ``maps/``: each map as PNG and, as its standard deviation, as 32-bit float TIFF. ``spectra/``:
-    sum spectra as EMSA/MAS files and as a table.
+    ``maps/``: each map as PNG and, as its standard deviation, as 32-bit float TIFF; images recorded
+    with the counts likewise. ``spectra/``: sum spectra as EMSA/MAS files and as a table.
 
     Parameters
     ----------
@@ -254,6 +256,12 @@ def _write_maps(ds: xr.Dataset, folder: Path) -> None:
             caption = f"{label.replace('_', ' ')}: {ending.replace('_', ' ')}"
             figure = map_figure(ds, image, caption, unit or label, known)
             _save(figure, folder / f"{name}.png")
+    if IMAGE.name in ds:
+        for label, image in zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values):
+            name = f"{file_name(label)}_image"
+            info = f"{label}: image recorded with the counts; edxdenoise {__version__}"
+            write_tiff(folder / f"{name}.tif", image, size, info=info)
+            _save(image_figure(ds, image, f"{label}: image"), folder / f"{name}.png")
 
 
 def _write_spectra(ds: xr.Dataset, folder: Path) -> None:

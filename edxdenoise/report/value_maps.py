@@ -14,6 +14,7 @@ from edxdenoise.report.frame import (
     draw_map,
     fit_map,
     frame_of,
+    grey_range,
     label_width,
 )
 from edxdenoise.report.style import DARK, add_text, new_figure
@@ -131,10 +132,25 @@ def map_figure(
     known : array of bool, shape (y, x)
         Pixels that the ends of the colours are taken from.
     """
+    figure, frame, box = _single_map(ds, caption)
+    draw_value_map(figure, image, frame, box, known, unit)
+    return figure
+
+
+def image_figure(ds: xr.Dataset, image: np.ndarray, caption: str) -> Figure:
+    """Draw an image recorded with the counts, shape (y, x), as `map_figure` draws a map."""
+    figure, frame, box = _single_map(ds, caption)
+    draw_map(figure, image, frame, box, grey_range(image))
+    return figure
+
+
+def _single_map(
+    ds: xr.Dataset, caption: str
+) -> tuple[Figure, Frame, tuple[float, float, float, float]]:
+    """A figure with its caption, and the box in inches of the one map that it has room for."""
     frame = frame_of(ds)
     left = _MARGIN + label_width(frame)
     width, height = fit_map(frame, _WIDTH, _HEIGHT)
     figure = new_figure(max(left + width + _BAR, _LEAST_WIDTH), _TITLE + height + _BELOW)
-    add_text(figure, left, 0.1, caption, color=DARK)
-    draw_value_map(figure, image, frame, (left, _TITLE, width, height), known, unit)
-    return figure
+    add_text(figure, left, 0.1, caption, color=DARK, parse_math=False)
+    return figure, frame, (left, _TITLE, width, height)
