@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -136,6 +136,12 @@ def measured_pixels(ds: xr.Dataset) -> np.ndarray:
         return np.ones((ds.sizes[DIM_Y], ds.sizes[DIM_X]), bool)
     validate(ds, MEASURED)
     return ds[MEASURED.name].values != 0
+
+
+def named_images(images: np.ndarray, names: Sequence[str]) -> xr.DataArray:
+    """Return images, shape (detector, y, x), as the variable ``image`` with their names."""
+    coords = {DIM_DETECTOR: (DIM_DETECTOR, list(names), {"long_name": "detector"})}
+    return IMAGE.array(images).assign_coords(coords)
 
 
 def drop_needless(ds: xr.Dataset) -> xr.Dataset:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from helpers import cube, nothing_computed, phases
 
 from edxdenoise.cli import main
-from edxdenoise.cube import guide_images, make_cube, mark_missing, measured_pixels
+from edxdenoise.cube import guide_images, make_cube, mark_missing, measured_pixels, named_images
 from edxdenoise.errors import (
     DataError,
     EdxdenoiseWarning,
@@ -21,12 +21,14 @@ from edxdenoise.errors import (
     ParameterError,
     SchemaError,
 )
-from edxdenoise.io import list_signals, read_cube, read_mask, save_dataset
-from edxdenoise.io.images import detector_images, named_images
+from edxdenoise.io import list_signals, open_dataset, read_cube, read_mask, save_dataset
+from edxdenoise.io.images import detector_images
 from edxdenoise.io.vendor import VendorSignal, jeol
+from edxdenoise.methods import IMAGES
 from edxdenoise.pipeline import denoise
 from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
 from edxdenoise.recipe import Denoise, Recipe
+from edxdenoise.simulation import simulate
 
 
 def a_map(
@@ -398,3 +400,76 @@ def test_unknown_image_is_one_line(tmp_path):
     result = CliRunner().invoke(main, [*arguments, "--image", "HAADF"])
     assert result.exit_code == 1 and not (tmp_path / "b.nc").exists()
     assert "'HAADF' is not in the map, which has SE, BSE; use auto, none or one" in result.output
+
+
+class TestPhantom:
+    def test_image_of_the_specimen_is_alike_in_like_pixels(self):
+        for preset, name in (("core-shell", "HAADF"), ("mineral", "BSE")):
+            ds = simulate(preset, shape=(48, 48), channels=64, images=["specimen"])
+            assert list(ds.detector.values) == [name] and ds.image.dtype == np.uint16
+            kind = ds.phase_map.values.reshape(ds.sizes["phase"], -1).T
+            assert _explained(kind, ds.image.values[0].ravel()) > 0.98
+
+    def test_unrelated_image(self):
+        shares = []
+        for seed in range(4):
+            ds = simulate("core-shell", shape=(64, 64), channels=64, seed=seed, images=IMAGES)
+            assert list(ds.detector.values) == ["HAADF", "unrelated"]
+            kind = ds.phase_map.values.reshape(ds.sizes["phase"], -1).T
+            shares.append(_explained(kind, ds.image.values[1].ravel()))
+            # It has structure of its own: neighbours are alike.
+            image = ds.image.values[1].astype(float)
+            assert np.corrcoef(image[:, 1:].ravel(), image[:, :-1].ravel())[0, 1] > 0.7
+        assert np.mean(shares) < 0.15
+
+    def test_counts_do_not_depend_on_images(self):
+        plain, with_images = (
+            simulate("mineral", shape=(32, 32), channels=64, images=kinds)
+            for kinds in ((), ("unrelated", "specimen"))
+        )
+        np.testing.assert_array_equal(plain.counts, with_images.counts)
+        assert "image" not in plain
+        alone = simulate("mineral", shape=(32, 32), channels=64, images=["specimen"])
+        np.testing.assert_array_equal(
+            alone.image.sel(detector="BSE"), with_images.image.sel(detector="BSE")
+        )
+
+    def test_unknown_kind(self):
+        with pytest.raises(ParameterError, match="'HAADF' is not known; allowed are specimen,"):
+            simulate("mineral", images=["HAADF"])
+
+
+def _explained(predictors: np.ndarray, image: np.ndarray) -> float:
+    """Share of an image's variance that a linear fit of the predictors explains."""
+    design = np.column_stack([predictors, np.ones(len(image))])
+    residual = image - design @ np.linalg.lstsq(design, image, rcond=None)[0]
+    return float(1 - residual.var() / image.var())
+
+
+def test_from_simulation_to_report(tmp_path):
+    """Image and mask go through crop, rebin and denoising to quantified maps and pictures."""
+    phantom, mask = tmp_path / "phantom.zarr", tmp_path / "mask.tif"
+    arguments = ["--preset", "core-shell", "--shape", "32x40", "--image", "specimen"]
+    arguments += ["--counts-per-pixel", "400", "--channels", "250"]
+    run("simulate", phantom, *arguments)
+    missing = np.zeros((32, 40), np.uint8)
+    missing[8:10, 10:14] = 1
+    tifffile.imwrite(mask, missing)
+    prepare = ["--rebin-xy", "2", "--crop-y", "4:32", "--select", "elbow", "--components", "12"]
+    run("denoise", phantom, "-o", tmp_path / "a.zarr", "--missing", mask, *prepare)
+    factors = ["--k-factor", "Fe_Ka=1.2", "--k-factor", "Pt_La=4"]
+    output = ["-o", tmp_path / "maps.nc", "--report", tmp_path / "report"]
+    run("quantify", tmp_path / "a.zarr", *output, *factors)
+    expected = rebin(crop(read_cube(phantom), y=(4, 32)), xy=2).image
+    for path in (tmp_path / "a.zarr", tmp_path / "maps.nc"):
+        ds = open_dataset(path)
+        np.testing.assert_allclose(ds.image, expected, rtol=1e-6)
+        assert list(ds.detector.values) == ["HAADF"]
+        np.testing.assert_array_equal(ds.measured, missing[4::2, ::2] == 0)
+    pictures = {path.name for path in (tmp_path / "report" / "maps").iterdir()}
+    assert {"HAADF_image.png", "HAADF_image.tif"} <= pictures
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from edxdenoise.cube import make_cube
+from edxdenoise.cube import make_cube, named_images
 from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
-from edxdenoise.io import named_images, open_dataset, save_dataset
+from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.preprocess import stack, weight
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report import write, write_report

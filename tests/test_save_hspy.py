@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from edxdenoise.cube import make_cube
+from edxdenoise.cube import make_cube, named_images
 from edxdenoise.io import save_dataset
-from edxdenoise.io.images import named_images
 from edxdenoise.schema import COUNTS_DENOISED
 
 hs = pytest.importorskip("hyperspy.api")

@@ -15,6 +15,7 @@ from edxdenoise.cli.options import (
     preset_option,
     seed_option,
 )
+from edxdenoise.methods import IMAGES
 
 
 class Shape(click.ParamType):
@@ -41,6 +42,13 @@ class Shape(click.ParamType):
 @click.option("--energy-width", type=float, metavar="KEV", help="Width of a channel in keV.")
 @click.option(
     "--counts-per-pixel", type=float, default=1000.0, show_default=True, help="Mean dose."
+)
+@click.option(
+    "--image",
+    "images",
+    type=click.Choice(IMAGES),
+    multiple=True,
+    help="Image to record with the counts: of the specimen, or unrelated to it; may be repeated.",
 )
 @seed_option
 @overwrite_option

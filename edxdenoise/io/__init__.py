@@ -10,7 +10,7 @@ from edxdenoise.io.export import (
     write_table,
     write_tiff,
 )
-from edxdenoise.io.images import named_images, read_mask
+from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
@@ -33,7 +33,6 @@ __all__ = [
     "file_name",
     "file_source",
     "list_signals",
-    "named_images",
     "open_dataset",
     "pick_signal",
     "pixel_size",

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import named_images
 from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.metadata import axis_values, find, spatial_units, unit_ratio
 from edxdenoise.io.signals import check_file, energy_position, open_file
 from edxdenoise.io.vendor import VendorSignal
-from edxdenoise.schema import DIM_DETECTOR, DIM_X, DIM_Y, IMAGE
+from edxdenoise.schema import DIM_X, DIM_Y
 from edxdenoise.xray.lines import SYMBOLS
 
 # Pixels of images of the same field of view agree within this share.
@@ -71,12 +72,6 @@ def detector_images(
     if stacked.dtype.kind == "f":
         stacked = stacked.astype(np.float32, copy=False)
     return named_images(stacked, list(found))
-
-
-def named_images(images: np.ndarray, names: Sequence[str]) -> xr.DataArray:
-    """Return images, shape (detector, y, x), as the variable ``image`` with their names."""
-    coords = {DIM_DETECTOR: (DIM_DETECTOR, list(names), {"long_name": "detector"})}
-    return IMAGE.array(images).assign_coords(coords)
 
 
 def _was_recorded(signal: VendorSignal, title: str) -> bool:

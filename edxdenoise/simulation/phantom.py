@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import block_shape
-from edxdenoise.cube import make_cube
+from edxdenoise.cube import make_cube, named_images
 from edxdenoise.errors import ParameterError
-from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y
+from edxdenoise.methods import IMAGES
+from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y, IMAGE
 from edxdenoise.simulation.geometry import split_rows
+from edxdenoise.simulation.images import recorded, specimen_image, unrelated_image
 from edxdenoise.simulation.materials import MATERIALS
 from edxdenoise.simulation.poisson import SEGMENT, count_dtype, expected_counts, poisson_counts
 from edxdenoise.simulation.presets import PRESETS, Preset
@@ -32,7 +35,7 @@ from edxdenoise.simulation.truth import (
 from edxdenoise.xray.lines import atomic_number
 
 # Streams of random numbers that grow from one seed.
-_GEOMETRY, _NOISE = 0, 1
+_GEOMETRY, _NOISE, _IMAGE = 0, 1, 2
 _SMALLEST_MAP, _SMALLEST_CHANNELS = 8, 16
 _SMALLEST_RANGE = 1.0  # keV; below it most specimens show no line
 _NM_TO_UG_CM2 = 0.1  # times g/cm^3
@@ -46,6 +49,7 @@ def simulate(
     energy_width: float | None = None,
     counts_per_pixel: float = 1000.0,
     seed: int = 0,
+    images: Sequence[str] = (),
     blocks: tuple[int, int] | None = None,
 ) -> xr.Dataset:
     """Simulate a spectrum image whose truth is known.
@@ -69,6 +73,10 @@ def simulate(
         Mean of the expected counts of a pixel.
     seed : int
         Seed of both geometry and noise.
+    images : sequence of str
+        Images to record with the counts: ``specimen``, a high-angle dark field (TEM) or
+        backscattered electrons (SEM), named ``HAADF`` or ``BSE``; ``unrelated``, one of that name
+        whose contrast has nothing to do with the chemistry. Counts do not depend on them.
     blocks : tuple of int, optional
         Rows and columns per Dask block; columns are rounded to multiples of 32. By default what
         `edxdenoise.compute.block_shape` chooses.
@@ -80,7 +88,8 @@ def simulate(
         ``phase_spectrum``, ``true_atomic_percent``, ``true_weight_percent``. Amounts of phases
         are mass thicknesses in a foil (TEM) and shares of the mass in bulk (SEM). The phase
         ``"stray"`` is no part of the specimen. A stack of several maps has the coordinate
-        ``area`` along y. The attribute ``simulated`` holds the keywords that make it again.
+        ``area`` along y; images are in ``image``. The attribute ``simulated`` holds the keywords
+        that make it again.
 
     Raises
     ------
@@ -101,6 +110,9 @@ def simulate(
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ParameterError(f"seed is {seed!r}, must be a whole number of at least 0")
     seed = int(seed)
+    for kind in images:
+        if kind not in IMAGES:
+            raise ParameterError(f"image '{kind}' is not known; allowed are {', '.join(IMAGES)}")
 
     energy = (np.arange(channels) + 0.5) * energy_width
     names, maps, spectra = _phases(definition, shape, energy, counts_per_pixel, seed)
@@ -115,6 +127,7 @@ def simulate(
         "energy_width": energy_width,
         "counts_per_pixel": float(counts_per_pixel),
         "seed": seed,
+        "images": list(images),
     }
     pixel = definition.pixel_size * definition.shape[0] / shape[0]
     ds = make_cube(
@@ -141,11 +154,28 @@ def simulate(
             DIM_ELEMENT: (DIM_ELEMENT, elements, {"long_name": "chemical element"}),
         }
     )
+    if images:
+        ds[IMAGE.name] = _images(definition, names, maps, images, seed)
     if definition.area_labels:
         area = split_rows(shape[0], len(definition.area_labels))
         attrs = {"long_name": "stacked map", "area_label": list(definition.area_labels)}
         ds = ds.assign_coords({COORD_AREA: (DIM_Y, area, attrs)})
     return ds
+
+
+def _images(
+    definition: Preset, names: list[str], maps: np.ndarray, kinds: Sequence[str], seed: int
+) -> xr.DataArray:
+    """The images of these kinds; each has its own random numbers, whatever others there are."""
+    found = {}
+    for kind in dict.fromkeys(kinds):
+        rng = np.random.default_rng(np.random.SeedSequence([seed, _IMAGE, IMAGES.index(kind)]))
+        if kind == "specimen":
+            name, signal = specimen_image(names, maps, definition.instrument.kind)
+        else:
+            name, signal = kind, unrelated_image(rng, maps.shape[1:])
+        found[name] = recorded(signal, rng)
+    return named_images(np.stack(list(found.values())), list(found))
 
 
 def check_preset(name: str) -> Preset:
