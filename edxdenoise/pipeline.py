@@ -12,6 +12,7 @@ from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
+from edxdenoise.decompose.pca import within_rank
 from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError, recorded
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
@@ -158,6 +159,8 @@ def denoise(
             pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
             read = float(ds[COMPONENT_VARIANCE.name].values[0]) * pixels * found.total
             check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
+        if recipe.decomposition == "pca":
+            ds = within_rank(ds)
     pixelwise = ds
     if recipe.asks_neighbours:
         with progress("neighbours"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edxdenoise import LineSpec, Quantify, quantify
 from edxdenoise.cli import main
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.recipe import Recipe
@@ -178,3 +179,64 @@ def test_denoise_prints_its_recipe(tmp_path):
     result = run("denoise", "a.bcf", "-o", "b.zarr", "--energy", "0.1:13", "--print-recipe")
     recipe = Recipe.from_toml(result.stdout)
     assert recipe.prepare.energy == (0.1, 13.0) and recipe.input.files == ("a.bcf",)
+
+
+@pytest.mark.parametrize("command", ["info", "denoise", "quantify", "report"])
+def test_maps_in_place_of_the_map_is_one_line(folder, tmp_path, command):
+    """maps.zarr for map.zarr."""
+    maps = tmp_path / "maps.zarr"
+    made = run("quantify", folder / "phantom.zarr", "-o", maps, "--source", "counts", *FACTORS)
+    assert made.exit_code == 0, made.output
+    more = {"info": [], "quantify": ["-o", tmp_path / "q.nc", *FACTORS]}
+    result = run(command, maps, *more.get(command, ["-o", tmp_path / "o.nc"]))
+    assert result.exit_code == 1 and "Error: " in result.stderr
+    assert "no counts" in result.stderr or "no components" in result.stderr, result.stderr
+    assert "unexpected" not in result.stderr
+
+
+RECIPE = """
+[prepare]
+rebin_energy = 2
+[denoise]
+seed = 7
+[lines.Pb_La]
+k_factor = 4.4
+[quantify]
+vacuum_counts = 5.0
+correct_energy = true
+"""
+
+
+def test_what_is_typed_beats_the_recipe_whatever_its_value(folder, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    command = ["quantify", folder / "denoised.zarr", "-o", tmp_path / "o.nc"]
+    command += ["--recipe", tmp_path / "r.toml", "--print-recipe"]
+    kept = Recipe.from_toml(run(*command).stdout).quantify
+    assert (kept.vacuum_counts, kept.correct_energy) == (5.0, True)
+    assert Recipe.from_toml(run(*command, "--vacuum-counts", 0).stdout).quantify.vacuum_counts == 0
+
+
+def test_compare_takes_what_is_typed_and_the_rest_from_the_recipe(folder, tmp_path, monkeypatch):
+    from edxdenoise import comparison
+
+    taken = []
+
+    def refuse(recipe, models, **options):
+        taken.append(recipe)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(comparison, "compare_file", refuse)
+    (tmp_path / "r.toml").write_text(RECIPE)
+    command = ["compare", folder / "phantom.zarr", "--recipe", tmp_path / "r.toml"]
+    for typed in ([], ["--rebin-energy", 1, "--seed", 0]):
+        assert run(*command, *typed).exit_code == 1
+    assert [(each.prepare.rebin_energy, each.denoise.seed) for each in taken] == [(2, 7), (1, 0)]
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_vacuum_of_no_counts_masks_empty_pixels_only(folder):
+    ds = simulate("solar-cell", shape=(32, 40), channels=200, energy_width=0.065)[["counts"]].load()
+    ds.counts[:2] = 0
+    maps = quantify(ds, {"Cu_Ka": LineSpec(1.7)}, Quantify(source="counts", vacuum_counts=0.0))
+    assert maps.atomic_percent[0, :2].isnull().all()
+    assert maps.atomic_percent[0, 2:].notnull().any()

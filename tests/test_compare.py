@@ -196,6 +196,7 @@ def test_names_of_models():
     model = parse_model("nmf:16")
     assert (model.name, model.components, model.keep) == ("NMF 16", 16, None)
     assert [model.name for model in parse_models(DEFAULT_MODELS)] == [
+        "denoise",
         "PCA 4",
         "PCA 16",
         "PCA cnn",

@@ -91,7 +91,7 @@ class TestContract:
             assert ds[name].dtype.kind == kind, name
             assert {"units", "long_name"} <= set(ds[name].attrs), name
         assert ds.counts_denoised.dtype == np.float32
-        assert ds.counts.dtype == np.uint8 if ds.counts.max() < 256 else np.uint16
+        assert ds.counts.dtype == (np.uint8 if ds.counts.max() < 256 else np.uint16)
         evidence = {"component_spatial_statistic", "component_effect_size", "component_neighbour"}
         shrinkage = {"component_map_shrunk_stddev", "component_signal_kept", "total_stddev"}
         assert set(ds.data_vars) == set(CONTRACT) | evidence | shrinkage
@@ -311,7 +311,7 @@ def test_prepare_of_several(phantom):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*[Nn]et counts")
+@pytest.mark.filterwarnings("ignore:.*[Nn]et counts", "ignore:No line is detected")
 @pytest.mark.filterwarnings("ignore:The residuals show")
 def test_demo_recipe_makes_it_again_where_it_lies(tmp_path, monkeypatch):
     run_demo(tmp_path / "demo")

@@ -10,10 +10,11 @@ from helpers import phases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edxdenoise import methods
+from edxdenoise import denoise, make_cube, methods
 from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
 from edxdenoise.preprocess import weight
+from edxdenoise.recipe import Denoise
 from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
 from edxdenoise.selection import (
     SELECTORS,
@@ -53,7 +54,9 @@ def test_every_selector(components, selector, lazy):
     assert result.component_keep.dtype == np.int8
     assert isinstance(result.component_keep.data, np.ndarray)
     assert result.component_keep[0] == 1
-    assert result.history.endswith(f"select selector={selector} seed=0")
+    # The network abstains from maps this small.
+    decided = "spatial" if selector == "cnn" else selector
+    assert result.history.endswith(f"select selector={decided} seed=0")
     given_by = np.isfinite(result.component_signal_probability)
     assert given_by.all() if selector in ("cnn", "spatial", "split") else not given_by.any()
     xr.testing.assert_identical(components, before)
@@ -61,7 +64,8 @@ def test_every_selector(components, selector, lazy):
 
 @pytest.mark.parametrize("selector", methods.SELECTORS)
 def test_no_selector_drops_component_1(components, selector, monkeypatch):
-    monkeypatch.setitem(SELECTORS, selector, lambda ds, seed: Verdict(np.zeros(10, bool)))
+    for name in SELECTORS:
+        monkeypatch.setitem(SELECTORS, name, lambda ds, seed: Verdict(np.zeros(10, bool)))
     kept = select(components, selector=selector).component_keep
     np.testing.assert_array_equal(kept, [1] + [0] * 9)
 
@@ -158,3 +162,22 @@ def test_model_needs_the_network(components, tmp_path):
         select(components, selector="edge", models=["a.keras"])
     with pytest.raises(ParameterError, match="is no file; give a network saved as .keras"):
         select(components, selector="cnn", models=[str(tmp_path / "a.keras")])
+
+
+def test_no_variance_is_never_signal():
+    """Three pixels with counts out of 64 are three components, whatever is asked for."""
+    counts = np.zeros((8, 8, 30), np.uint8)
+    for number, position in enumerate([(1, 1), (4, 6), (7, 2)]):
+        counts[position][5 + 8 * number : 12 + 8 * number] = 9
+    ds = denoise(make_cube(counts, energy=0.2 + 0.1 * np.arange(30)), Denoise(subspace="pixel"))
+    assert ds.sizes["component"] == 3 and list(ds.component.values) == [1, 2, 3]
+    null = pca(weight(make_cube(counts, energy=0.2 + 0.1 * np.arange(30))), components=20)
+    for selector in ("cnn", "spatial", "all"):
+        assert not select(null, selector=selector).component_keep.values[3:].any()
+
+
+@pytest.mark.parametrize(("side", "decides"), [(30, "spatial"), (34, "cnn")])
+def test_the_network_abstains_from_small_maps(side, decides):
+    counts = np.random.default_rng(0).poisson(20, (side, side, 20))
+    ds = pca(weight(make_cube(counts, energy=0.2 + 0.1 * np.arange(20))), components=10)
+    assert f"selector={decides}" in select(ds, selector="cnn").history

@@ -183,7 +183,9 @@ def test_what_the_result_says():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Net counts are negative", "ignore:Possible bias")
+@pytest.mark.filterwarnings(
+    "ignore:Net counts are negative", "ignore:Possible bias", "ignore:No line is detected"
+)
 def test_errors_of_intensities_are_what_they_say():
     """Pulls of net counts against what the same windows give on the expected counts."""
     lines = {"Pb_La": LineSpec(4.374), "Cu_Ka": LineSpec(1.7)}

@@ -15,6 +15,7 @@ from edxdenoise.cli.options import (
     KFactor,
     PathType,
     compute_options,
+    given,
     json_option,
     overwrite_option,
     prepare_options,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME",
     help="pca:4 (components 1 to 4), pca:1-4,8, pca:elbow (or another selector), nmf:4, or "
-    "denoise, for what that command does; twice or more.  [default: pca:4, pca:16, pca:cnn, "
-    "nmf:4, nmf:16]",
+    "denoise, for what that command does; twice or more.  [default: denoise, pca:4, pca:16, "
+    "pca:cnn, nmf:4, nmf:16]",
 )
 @click.option(
     "--recipe",
@@ -99,7 +100,7 @@ def compare(
     from edxdenoise.recipe import Recipe
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
-    recipe = _with_options(recipe.with_k_factors(k_factors), options, seed)
+    recipe = _with_options(recipe.with_k_factors(k_factors), given({**options, "seed": seed}))
     recipe = replace(
         recipe,
         input=replace(recipe.input, files=(str(file),), signal=signal, exposure=None),
@@ -125,24 +126,16 @@ def compare(
         say(f"wrote {report}")
 
 
-def _with_options(recipe: Recipe, options: dict[str, Any], seed: int) -> Recipe:
-    """The recipe with what the command line says beside it."""
+def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
+    """Replace what a recipe says by the options of the same names."""
     from dataclasses import fields
 
-    from edxdenoise.recipe import Prepare, Quantify
-
-    # A factor of 1 is what a recipe has unless told otherwise.
-    given = {name: value for name, value in options.items() if value not in (None, (), 1)}
-    prepare, quantify = (
-        {field.name: given[field.name] for field in fields(kind) if field.name in given}
-        for kind in (Prepare, Quantify)
-    )
-    return replace(
-        recipe,
-        prepare=replace(recipe.prepare, **prepare),
-        quantify=replace(recipe.quantify, **quantify),
-        denoise=replace(recipe.denoise, seed=seed or recipe.denoise.seed),
-    )
+    for name in ("prepare", "quantify", "denoise"):
+        section = getattr(recipe, name)
+        keys = {field.name for field in fields(section)} & options.keys()
+        section = replace(section, **{key: options[key] for key in keys})
+        recipe = replace(recipe, **{name: section})
+    return recipe
 
 
 def print_comparison(compared: xr.Dataset) -> None:

@@ -15,6 +15,8 @@ from edxdenoise.cli.options import file_argument, json_option
 if TYPE_CHECKING:
     import xarray as xr
 
+_MOST_BORDERLINE = 8
+
 
 @click.command()
 @file_argument
@@ -108,4 +110,6 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
         click.echo(shrunk)
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
     if unsure:
-        click.echo(f"uncertain, look at their maps: {', '.join(unsure)}")
+        more = len(unsure) - _MOST_BORDERLINE
+        listed = ", ".join(unsure[:_MOST_BORDERLINE]) + (f" and {more} more" if more > 0 else "")
+        click.echo(f"Borderline components, please inspect: {listed}")

@@ -15,6 +15,7 @@ from edxdenoise.cli.options import (
     PathType,
     compute_options,
     file_argument,
+    given,
     overwrite_option,
     print_recipe_option,
     signal_option,
@@ -106,10 +107,9 @@ def quantify(
     from edxdenoise.recipe import Input, Output, Recipe
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
-    given = {name: value for name, value in options.items() if value}
     recipe = replace(
         recipe.with_k_factors(k_factors),
-        quantify=replace(recipe.quantify, **given),
+        quantify=replace(recipe.quantify, **given(options)),
         input=Input((str(file),), signal),
         output=Output(str(output), None if report is None else str(report)),
     )

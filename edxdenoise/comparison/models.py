@@ -20,8 +20,8 @@ from edxdenoise.survey import Survey
 
 # What stands for the recipe itself, with all it says.
 OWN = "denoise"
-# The article's five; its PCA M, components picked by hand, by our selector.
-DEFAULT_MODELS = ("pca:4", "pca:16", f"pca:{SELECTORS[0]}", "nmf:4", "nmf:16")
+# What `denoise` does, then the article's five; its PCA M, picked by hand, is by our selector.
+DEFAULT_MODELS = (OWN, "pca:4", "pca:16", f"pca:{SELECTORS[0]}", "nmf:4", "nmf:16")
 
 _NUMBERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 

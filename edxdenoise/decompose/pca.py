@@ -47,6 +47,9 @@ from edxdenoise.schema import (
     validate,
 )
 
+# Share of the total variance at and below which there is nothing but rounding: noise of N counts on
+# p pixels has at least p / N per component.
+NO_VARIANCE = 1e-12
 DEFAULT_COMPONENTS = 100
 
 # A Gram matrix of 8192 channels has half a gigabyte in float64.
@@ -127,6 +130,23 @@ def pca(
     )
     result = add_history(result, f"pca components={components} solver={solver}")
     return result if lazy else load(result)
+
+
+def within_rank(ds: xr.Dataset) -> xr.Dataset:
+    """Drop the components without variance: the weighted counts have no more than their rank.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With computed principal components.
+    """
+    has = ds[COMPONENT_VARIANCE_RATIO.name].values > NO_VARIANCE
+    has[0] = True
+    if has.all():
+        return ds
+    ds = ds.isel({DIM_COMPONENT: np.flatnonzero(has)})
+    ds = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, has.sum() + 1))})
+    return add_history(ds, f"within_rank components={has.sum()}")
 
 
 def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:

@@ -56,6 +56,17 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     return check_input(ds, path)
 
 
+def open_counts(path: Path) -> xr.Dataset:
+    """Open a file that holds counts as `open_dataset` does; quantified maps have none."""
+    ds = open_dataset(path)
+    if COUNTS.name not in ds:
+        raise FormatError(
+            f"'{path}' holds no counts, such as a file of quantified maps; give the file that it "
+            "was made from"
+        )
+    return ds
+
+
 def open_zarr(path: Path) -> xr.Dataset:
     """Open a .zarr folder as `open_dataset` does, whatever it holds."""
     from edxdenoise.io.store import whole_store

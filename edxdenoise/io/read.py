@@ -24,7 +24,7 @@ from edxdenoise.io.metadata import (
 from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
-from edxdenoise.schema import COUNTS, DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
+from edxdenoise.schema import DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
 from edxdenoise.shared_files import check_input
 
 # Blocks of these are read from the file where they are computed; all else is read here.
@@ -70,10 +70,9 @@ def read_cube(
     """
     path = check_file(path)
     if path.suffix.lower() in (".nc", ".zarr"):
-        from edxdenoise.io.own import open_dataset
+        from edxdenoise.io.own import open_counts
 
-        ds = open_dataset(path)
-        return mark_missing(ds) if COUNTS.name in ds else ds
+        return mark_missing(open_counts(path))
     signals = open_file(path)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
     chosen = signals.pop(pick_signal(path, infos, signal).index - 1)

@@ -68,10 +68,10 @@ def list_signals(path: Path | str) -> list[SignalInfo]:
     """
     path = check_file(path)
     if path.suffix.lower() in _OWN:
-        from edxdenoise.io.own import open_dataset
+        from edxdenoise.io.own import open_counts
         from edxdenoise.schema import COUNTS
 
-        ds = open_dataset(path)
+        ds = open_counts(path)
         counts = ds[COUNTS.name]
         title, kind = str(ds.attrs.get("title", path.stem)), "EDS"
         return [SignalInfo(1, title, SPECTRUM_IMAGE, counts.shape, str(counts.dtype), kind)]

@@ -110,23 +110,22 @@ def _draw_spectrum(figure: Figure, found: Audit, box: tuple[float, float, float,
         figure,
         left,
         top - 0.14,
-        f"strongest find: rows {first.y_start + 1}–{first.y_stop}, columns "
-        f"{first.x_start + 1}–{first.x_stop}",
+        f"strongest feature: y {first.y_start}:{first.y_stop}, x {first.x_start}:{first.x_stop}",
         fontsize=SMALL,
         color=DARK,
     )
 
 
 def _write_table(figure: Figure, listed: pd.DataFrame, count: int, top: float) -> None:
-    heads = ("size", "rows", "columns", "energy (keV)", "lines", "counts", "expected", "z")
+    heads = ("size", "y", "x", "energy (keV)", "lines", "counts", "expected", "z")
     lines = [heads]
     for find in listed.itertuples():
         names = [line_label(name) for name in str(find.lines).split()[:2]]
         lines.append(
             (
                 f"{find.size} px",
-                f"{find.y_start + 1}–{find.y_stop}",
-                f"{find.x_start + 1}–{find.x_stop}",
+                f"{find.y_start}:{find.y_stop}",
+                f"{find.x_start}:{find.x_stop}",
                 f"{find.energy_low:.2f}–{find.energy_high:.2f}",
                 ", ".join(names) or "–",
                 f"{find.counts:,.0f}",

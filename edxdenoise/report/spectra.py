@@ -90,7 +90,7 @@ def spectra_figure(
     bottom.plot(energy, rebuilt, color=BLUE, linewidth=0.9, label="denoised")
     bottom.set(ylabel=unit, xlabel="energy (keV)")
     bottom.set_title(
-        f"one pixel (row {y + 1}, column {x + 1}): {number_words(counted.sum())} counts; half "
+        f"one pixel (y {y}, x {x}): {number_words(counted.sum())} counts; half "
         "of all counts lie in brighter pixels",
         loc="left",
         color=DARK,

@@ -13,6 +13,7 @@ import xarray as xr
 from edxdenoise.compute import load
 from edxdenoise.cube import add_history
 from edxdenoise.decompose import is_nmf
+from edxdenoise.decompose.pca import NO_VARIANCE
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
@@ -24,6 +25,8 @@ from edxdenoise.schema import (
     COMPONENT_VARIANCE,
     COMPONENT_VARIANCE_RATIO,
     DIM_COMPONENT,
+    DIM_X,
+    DIM_Y,
     MEAN_SPECTRUM,
     SHRINKAGE,
     SHRUNK_SPECS,
@@ -63,6 +66,9 @@ __all__ = [
 # Selectors that look at score maps; for others lazy maps are not computed.
 _LOOK_AT_MAPS = {"cnn", "spatial"}
 _UNSURE = 0.2, 0.8
+# Maps with fewer are smaller than nearly all of the training corpus, and the network's
+# probabilities for them are near 1/2.
+_FEWEST_PIXELS = 1000
 
 
 def select(
@@ -82,7 +88,8 @@ def select(
         counts.
     selector : {"cnn", "spatial", "split", "edge", "elbow", "second-elbow", "all"}
         How to decide. None of them ever drops component 1, which carries the total of every
-        pixel and channel.
+        pixel and channel, or keeps one without variance. ``cnn`` leaves maps of fewer than 1000
+        pixels to ``spatial``.
     keep : str, optional
         Components chosen by hand, such as ``"1-4,8,10,16"``; beats `selector`.
     models : sequence of str
@@ -119,6 +126,8 @@ def select(
             f"selector '{selector}' judges principal components; of NMF keep all, or name those to "
             "keep"
         )
+    if selector == "cnn" and not models and ds.sizes[DIM_Y] * ds.sizes[DIM_X] < _FEWEST_PIXELS:
+        selector = "spatial"
     looks = keep is None and selector in _LOOK_AT_MAPS
     if not factors and (looks or not isinstance(ds[COMPONENT_MAP.name].data, da.Array)):
         ds = _with_evidence(ds)
@@ -136,6 +145,8 @@ def select(
             )
     else:
         verdict = network_verdict(ds, models) if models else SELECTORS[selector](ds, seed)
+        if not factors:
+            verdict.keep[ds[COMPONENT_VARIANCE_RATIO.name].values <= NO_VARIANCE] = False
         verdict.keep[0] = True
         how = f"selector={selector} seed={seed}"
     probability = verdict.probability
