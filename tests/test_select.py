@@ -164,6 +164,7 @@ def test_model_needs_the_network(components, tmp_path):
         select(components, selector="cnn", models=[str(tmp_path / "a.keras")])
 
 
+@pytest.mark.filterwarnings("ignore:.* fewer than 10 counts")
 def test_no_variance_is_never_signal():
     """Three pixels with counts out of 64 are three components, whatever is asked for."""
     counts = np.zeros((8, 8, 30), np.uint8)
