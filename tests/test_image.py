@@ -364,6 +364,20 @@ class TestMissing:
         again = CliRunner().invoke(main, [*arguments, "--missing", "b.tif", "--print-recipe"])
         assert again.exit_code == 2 and "2 masks for 1 files" in again.output
 
+    def test_map_that_was_stopped(self, shared_data, tmp_path):
+        """A .ser says how many pixels were planned and, at byte 18, how many are valid."""
+        for path in (shared_data / "small").glob("tia*"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        whole = read_cube(tmp_path / "tia.emi")
+        with open(tmp_path / "tia_1.ser", "r+b") as file:
+            file.seek(18)
+            file.write((13).to_bytes(4, "little"))
+        with pytest.warns(EdxdenoiseWarning, match="stopped after 13 of 25 pixels; the rest is"):
+            ds = read_cube(tmp_path / "tia.emi")
+        np.testing.assert_array_equal(measured_pixels(ds).ravel(), np.arange(25) < 13)
+        kept = measured_pixels(ds)
+        np.testing.assert_array_equal(ds.counts.values[kept], whole.counts.values[kept])
+
     def test_mask_files(self, tmp_path):
         path = tmp_path / "mask.tif"
         for dtype in (bool, np.uint16, np.float32):

@@ -79,7 +79,7 @@ def read_cube(
     if chosen.load is not None:
         _check_memory(path, chosen, memory_limit)
         chosen = guarded(path, chosen.load)
-    ds = guarded(path, lambda: mark_missing(_dataset(path, chosen)))
+    ds = guarded(path, lambda: mark_missing(_dataset(path, chosen), chosen.missing))
     images = detector_images(path, ds, [*signals, *chosen.images])
     if images is not None and MEASURED.name in images[DIM_DETECTOR]:
         # A .hspy of ours has this variable as one more signal.

@@ -33,6 +33,8 @@ class VendorSignal:
         Parses the file as a whole and gives the signal again, with its counts in memory.
     images : tuple of VendorSignal
         Images that only `load` finds.
+    missing : array of bool, shape (y, x), optional
+        Pixels of a map that were not measured.
     """
 
     data: Any
@@ -41,6 +43,7 @@ class VendorSignal:
     original_metadata: dict[str, Any]
     load: Callable[[], VendorSignal] | None = None
     images: tuple[VendorSignal, ...] = ()
+    missing: np.ndarray | None = None
 
 
 def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:

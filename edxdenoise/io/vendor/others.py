@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +44,24 @@ def open_tia(path: Path) -> list[VendorSignal]:
             f"cannot read '{path}': no data file '{path.stem}_1.ser' that can be read lies beside "
             "it; copy .emi and .ser files together"
         )
+    signals = []
     for item in items:
+        signal = vendor_signal(item)
         header = item["original_metadata"]["ser_header_parameters"]
         planned, done = header["TotalNumberElements"], header["ValidNumberElements"]
         if done < planned and is_map(item):
             warn(
                 f"'{path}': the map was stopped after {done} of {planned} pixels",
-                "the rest has 0 counts and no composition",
+                "the rest is marked as not measured",
                 "crop it off with --crop-y",
                 rank=Rank.WORSE,
             )
-    return [vendor_signal(item) for item in items]
+            rows, columns = item["data"].shape[:2]
+            # Pixels are stored row by row.
+            missing = np.arange(rows * columns).reshape(rows, columns) >= done
+            signal = replace(signal, missing=missing)
+        signals.append(signal)
+    return signals
 
 
 def check_ripple(path: Path) -> None:
