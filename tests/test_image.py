@@ -23,7 +23,7 @@ from edxdenoise.errors import (
 )
 from edxdenoise.io import list_signals, open_dataset, read_cube, read_mask, save_dataset
 from edxdenoise.io.images import detector_images
-from edxdenoise.io.vendor import VendorSignal, jeol
+from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.methods import IMAGES
 from edxdenoise.pipeline import denoise
 from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
@@ -101,30 +101,18 @@ class TestJeol:
         items = rsciio.jeol.file_reader(str(path), read_em_image=True)
         np.testing.assert_array_equal(read_cube(path).image.values[0], items[1]["data"])
 
-    @pytest.mark.parametrize("shape", [(2, 4), (4, 2)])
-    def test_image_that_is_not_square(self, tmp_path, shape):
-        """Two whole sweeps and the start of a third; a pixel has the number it is."""
-        rows, columns = shape
-        events, starts = [], [0]
-        for sweep in range(3):
-            for y in range(rows if sweep < 2 else 1):
-                for x in range(columns):
-                    position = 0x9000 + y * 4096 // rows, 0x8000 + x * 4096 // columns
-                    events += [*position, 0xA000 + y * columns + x, 0xB000 + 100]
-            starts.append(len(events))
-        path = tmp_path / "a.pts"
-        header = np.zeros(16, "<u4")
-        header[7] = header.nbytes
-        path.write_bytes(header.tobytes() + np.array(events, "<u2").tobytes())
-        item = {
-            "data": np.zeros((*shape, 1)),
-            "axes": [{"name": name, "size": size} for name, size in zip("yx", shape)],
-            "metadata": {"Acquisition_instrument": {"SEM": {}}},
-            "original_metadata": {"jeol_pts_frame_start_index": np.array([*starts[:3], -1])},
-        }
-        image = jeol._image(path, item)
-        np.testing.assert_array_equal(image.data, 2 * np.arange(8).reshape(shape))
-        assert image.metadata["General"]["title"] == "SEM"
+    @pytest.mark.parametrize("size", ["64x32", "32x64"])
+    def test_image_that_is_not_square(self, shared_data, tmp_path, size):
+        """The same scan in fewer columns or rows: counts and image are sums of two pixels."""
+        content = (shared_data / "jeol_tem_64x64.pts").read_bytes()
+        (tmp_path / "a.pts").write_bytes(content.replace(b"64x64", size.encode()))
+        part, whole = read_cube(tmp_path / "a.pts"), read_cube(shared_data / "jeol_tem_64x64.pts")
+        pair = {"y" if size == "64x32" else "x": 2}
+        for name in ("image", "counts"):
+            sums = [ds[name].astype(np.uint64) for ds in (part, whole)]
+            if name == "counts":
+                sums = [each.sum("energy") for each in sums]
+            np.testing.assert_array_equal(sums[0], sums[1].coarsen(pair).sum())
 
 
 def _image(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,7 @@ from edxdenoise.io.vendor.base import (
 
 _MAGIC = 304
 _CHANNELS = 4096
-# Kinds of event, and in how many steps a scan is divided.
-_COLUMN, _ROW, _INTENSITY = 0x8000, 0x9000, 0xA000
-_POSITIONS = 4096
+_PATCHING = threading.Lock()
 
 
 def open_pts(path: Path) -> list[VendorSignal]:
@@ -45,7 +45,7 @@ def open_pts(path: Path) -> list[VendorSignal]:
 
 def open_asw(path: Path) -> list[VendorSignal]:
     """Everything in the files that a .asw names."""
-    return [vendor_signal(item) for item in _read(path)]
+    return _read(path)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -68,62 +68,72 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> VendorSignal:
-    (item,) = _read(path)
+    (signal,) = _read(path)
     measured = _header(path)["EDS Data"]["AnalyzableMap MeasData"]
     # An interrupted measurement ends in a part of a sweep, which the reader leaves out.
     unfinished = 1 / max(int(measured["Doc"].get("Sweep", 1)), 1)
-    check_loss(path, item["data"], measured["Data"].get("EDXRF"), allowed=unfinished)
-    image = _image(path, item)
-    return replace(vendor_signal(item), images=() if image is None else (image,))
+    check_loss(path, signal.data, measured["Data"].get("EDXRF"), allowed=unfinished)
+    return signal
 
 
-def _image(path: Path, item: dict[str, Any]) -> VendorSignal | None:
-    """The image among the events, summed over the whole sweeps that the counts are of.
-
-    RosettaSciIO mixes up the rows of images that are not square.
-    """
-    with open(path, "rb") as file:
-        file.seek(28)
-        (start,) = np.fromfile(file, "<u4", 1)
-    size = (path.stat().st_size - int(start)) // 2
-    events = np.memmap(path, "<u2", "r", offset=int(start), shape=(size,))
-    height, width, _ = item["data"].shape
-    image = np.zeros(height * width)
-    starts = item["original_metadata"]["jeol_pts_frame_start_index"]
-    seen = False
-    for begin, end in pairwise(starts[starts >= 0]):
-        sweep = np.asarray(events[begin:end])
-        kind, value = sweep & 0xF000, (sweep & 0x0FFF).astype(np.int64)
-        (marked,) = np.nonzero(kind == _INTENSITY)
-        # As the reader places the counts.
-        y = _last(value, kind == _ROW)[marked] // (_POSITIONS // height)
-        x = _last(value, kind == _COLUMN)[marked] // (_POSITIONS // width)
-        inside = (y < height) & (x < width)
-        pixel = (y * width + x)[inside]
-        image += np.bincount(pixel, value[marked][inside], minlength=len(image))
-        seen |= len(pixel) > 0
-    if not seen:
-        return None
-    axes = [{**axis, "navigate": False} for axis in item["axes"][:2]]
-    # The file does not say which detector it was.
-    title = "SEM" if "SEM" in item["metadata"]["Acquisition_instrument"] else "STEM"
-    metadata = {"General": {"title": title}}
-    return VendorSignal(image.reshape(height, width).astype(np.uint32), axes, metadata, {})
-
-
-def _last(values: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Of every event the last value given until then, 0 before the first."""
-    place = np.maximum.accumulate(np.where(given, np.arange(len(values)), -1))
-    return np.where(place < 0, 0, values[place])
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> list[VendorSignal]:
     # Not lazily: that loses rows of maps that are higher than wide. The reader refuses a type that
     # is too small, so the first that passes is the smallest.
     for dtype in (np.uint8, np.uint16):
         try:
-            return run_plugin("jeol", path, SI_dtype=dtype)
+            return _read_as(path, dtype)
         except ValueError as error:
             if "SI_dtype" not in str(error):
                 raise
-    return run_plugin("jeol", path, SI_dtype=np.uint32)
+    return _read_as(path, np.uint32)
+
+
+def _read_as(path: Path, dtype: type) -> list[VendorSignal]:
+    """Signals with counts of this type, each with the image among its events."""
+    with _images_of_any_shape() as images:
+        items = run_plugin("jeol", path, SI_dtype=dtype)
+    signals = []
+    for item in items:
+        signal = vendor_signal(item)
+        image = images.get(signal.data.ctypes.data)
+        if image is not None and image.any():
+            # The file does not say which detector it was.
+            title = "SEM" if "SEM" in signal.metadata["Acquisition_instrument"] else "STEM"
+            axes = [{**axis, "navigate": False} for axis in signal.axes[:2]]
+            found = VendorSignal(image, axes, {"General": {"title": title}}, {})
+            signal = replace(signal, images=(found,))
+        signals.append(signal)
+    return signals
+
+
+@contextmanager
+def _images_of_any_shape() -> Iterator[dict[int, np.ndarray]]:
+    """Let the reader sum images in arrays from here, by the address of the counts they belong to.
+
+    Its own have height and width exchanged: rows of an image that is wider than high are mixed up,
+    and one that is higher than wide is written past the end of the array.
+    """
+    from rsciio.jeol import _api
+
+    images: dict[int, np.ndarray] = {}
+
+    def read_with_image(
+        events: np.ndarray,
+        countup: int,
+        counts: np.ndarray,
+        _: np.ndarray,
+        width: int,
+        height: int,
+        *rest: Any,
+    ) -> Any:
+        blank = np.zeros((height, width), np.uint32)
+        image = images.setdefault(counts.ctypes.data, blank)
+        return read_frame(events, countup, counts, image, width, height, *rest)
+
+    with _PATCHING:
+        read_frame = _api._readframe_dense
+        _api._readframe_dense = read_with_image
+        try:
+            yield images
+        finally:
+            _api._readframe_dense = read_frame
