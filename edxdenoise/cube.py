@@ -198,7 +198,9 @@ def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Datase
         )
     gone = np.zeros(shape, bool) if missing is None else np.asarray(missing, bool)
     if counts.dtype.kind == "f":
-        gone = gone | np.asarray(np.isnan(counts).all(axis=2))
+        empty = np.asarray(np.isnan(counts).all(axis=2))
+        # A map of nothing but NaN is no map, which a check of its counts says best.
+        gone = gone | (empty if not empty.all() else False)
     if not gone.any():
         return ds
     measured = measured_pixels(ds) & ~gone
