@@ -1,6 +1,7 @@
 from ._version import __version__
 from .audit import residual_audit
 from .comparison import compare
+from .components import shrink
 from .compute import scheduler
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import neighbours, nmf, pca
@@ -14,7 +15,6 @@ from .recipe import Denoise, Input, Output, Prepare, Quantify, Recipe
 from .reconstruction import reconstruct
 from .report import write_quantification, write_report
 from .selection import select
-from .shrinkage import shrink
 from .simulation import simulate
 
 __all__ = [

@@ -23,17 +23,17 @@ from edxdenoise.schema import (
     DIM_Y,
     IMAGE,
     MEASURED,
+    PIXEL_COUNTS,
+    SUM_SPECTRUM,
     WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    WEIGHTING,
     validate,
 )
 
 DEFAULT_RESOLUTION = 130.0  # eV, FWHM at Mn K alpha
 # eV; files also hold the resolution at another line, such as 60 at C K alpha, or none.
 _PLAUSIBLE_RESOLUTION = (100.0, 300.0)
-# Attributes of the measured response: FWHM at Mn K alpha (eV), slope of its square (eV), depth of
-# the tail (nm); and the covariance, row by row, of these, a shift (keV) and a gain of the axis.
-DETECTOR_RESPONSE = "detector_response"
-DETECTOR_RESPONSE_COVARIANCE = "detector_response_covariance"
 
 # Whole counts need no wider type than these; 64 bits are for the strobe peaks of long maps.
 _COUNT_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -220,6 +220,30 @@ def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Datase
     return add_history(ds, f"mark_missing pixels={np.count_nonzero(~measured)}")
 
 
+def pixel_counts(ds: xr.Dataset) -> np.ndarray:
+    """Return the counts of every pixel, shape (y, x), read once where they are not known yet.
+
+    Examples
+    --------
+    >>> pixel_counts(make_cube(np.ones((1, 2, 3), np.uint8), energy=np.arange(3.0)))
+    array([[3., 3.]])
+    """
+    if PIXEL_COUNTS.name in ds:
+        totals = ds[PIXEL_COUNTS.name].values
+    else:
+        totals = compute(ds[COUNTS.name].data.sum(axis=2, dtype=np.float64))[0]
+    return np.asarray(totals, np.float64)
+
+
+def is_poisson_weighted(ds: xr.Dataset) -> bool:
+    """Whether the weights are roots of counts."""
+    weighting = ds[WEIGHT_PIXEL.name].attrs.get(WEIGHTING)
+    if weighting is None:
+        # Files of earlier versions do not say.
+        return bool((ds[WEIGHT_ENERGY.name] != 1).any())
+    return bool(weighting == "poisson")
+
+
 def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:
     """Return the images that may guide the smoothing of `ds`.
 
@@ -299,69 +323,31 @@ def energy_range(ds: xr.Dataset) -> tuple[float, float]:
 
 
 def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
-    """Counts of all pixels per channel, from ``weight_energy`` where it holds them.
-
-    Otherwise the counts are read once, block by block.
-    """
-    if WEIGHT_ENERGY.name in ds:
-        h = ds[WEIGHT_ENERGY.name].values
-        # An empty channel has weight 1, as one with a single count: the difference is negligible.
-        if (h != 1).any():
-            return h**2
+    """Counts of all pixels per channel, read once, block by block, where they are not known yet."""
+    if SUM_SPECTRUM.name in ds:
+        return np.asarray(ds[SUM_SPECTRUM.name].values, np.float64)
     validate(ds, COUNTS)
     counts = ds[COUNTS.name].data
     return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
 
 
-class Resolution(float):
-    """Width and shape of the peaks of a detector; as a number, the FWHM at Mn K alpha in eV.
+def detector_resolution(ds: xr.Dataset) -> float:
+    """Resolution that the file states: FWHM at Mn K alpha in eV.
 
-    Whatever takes a resolution as a number takes one of these as well.
-
-    Parameters
-    ----------
-    value : float
-        FWHM at Mn K alpha in eV.
-    slope : float, optional
-        Of the squared FWHM, in eV^2 per eV; that of a common silicon detector where none is given.
-    tail_depth : float
-        Depth in nm below the surface of the detector from which charge is collected incompletely.
-    """
-
-    slope: float | None
-    tail_depth: float
-
-    def __new__(
-        cls, value: float, slope: float | None = None, tail_depth: float = 0.0
-    ) -> Resolution:
-        made = super().__new__(cls, value)
-        made.slope, made.tail_depth = slope, tail_depth
-        return made
-
-    def __reduce__(self) -> tuple[type, tuple[float, float | None, float]]:
-        return Resolution, (float(self), self.slope, self.tail_depth)
-
-
-def detector_resolution(ds: xr.Dataset) -> Resolution:
-    """Resolution of the detector: what was measured (`measure_response`), or what the file states.
-
-    A stated value below 1 is in keV. 130 eV where the file states none, or one that no detector
-    has.
+    A value below 1 is in keV. 130 eV where the file states none, or one that no detector has.
 
     Examples
     --------
-    >>> float(detector_resolution(xr.Dataset(attrs={"detector_resolution": 0.133})))
+    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 0.133}))
     133.0
-    >>> float(detector_resolution(xr.Dataset(attrs={"detector_resolution": 60.0})))
+    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 60.0}))
     130.0
     """
-    if DETECTOR_RESPONSE in ds.attrs:
-        return Resolution(*map(float, ds.attrs[DETECTOR_RESPONSE]))
     stated = float(ds.attrs.get("detector_resolution", DEFAULT_RESOLUTION))
     if 0 < stated < 1:
         stated = round(1000 * stated, 6)
     low, high = _PLAUSIBLE_RESOLUTION
-    return Resolution(stated if low < stated < high else DEFAULT_RESOLUTION)
+    return stated if low < stated < high else DEFAULT_RESOLUTION
 
 
 def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import xarray as xr
 
+from edxdenoise.components import shrink
 from edxdenoise.compute import load
 from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decompose.pca import within_rank
 from edxdenoise.decomposition import check_decomposition, decompose
-from edxdenoise.errors import DataError, recorded
+from edxdenoise.errors import DataError
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
@@ -33,7 +34,6 @@ from edxdenoise.quantification import (
     find_phases,
     line_intensity,
     mask_vacuum,
-    measure_response,
     parse_ratio,
     sum_regions,
     weight_k_factors,
@@ -57,7 +57,6 @@ from edxdenoise.schema import (
 )
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.shared_files import check_total
-from edxdenoise.shrinkage import shrink
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
 from edxdenoise.xray import atomic_number
 
@@ -162,7 +161,6 @@ def denoise(
             check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
         if recipe.decomposition == "pca":
             ds = within_rank(ds)
-    pixelwise = ds
     if recipe.asks_neighbours:
         with progress("neighbours"):
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
@@ -171,12 +169,7 @@ def denoise(
     # Without the total there are no profiles to average.
     if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
-            instead = None
-            if recipe.subspace == "union" and recipe.keep is None:
-                # Warnings were already issued for the first selection.
-                with recorded(show=False):
-                    instead = _selected(pixelwise, recipe)
-            ds = shrink(ds, instead=instead, seed=recipe.seed)
+            ds = shrink(ds, seed=recipe.seed)
     return reconstruct(ds)
 
 
@@ -237,7 +230,6 @@ def quantify(
     with progress("quantities"):
         present = [*map(element_of, lines), *elements]
         ds = check_calibration(ds, present, correct=recipe.correct_energy)
-        ds = measure_response(ds, present)
         check_explained(ds, present)
         ds = line_intensity(
             ds,

@@ -25,7 +25,6 @@ DIM_PHASE = "phase"
 DIM_DETECTOR = "detector"
 DIM_REGION = "region"
 DIM_GROUP = "group"
-DIM_DIRECTION = "direction"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 
@@ -92,6 +91,8 @@ IMAGE = VariableSpec(
     "signals of other detectors recorded with the counts, such as HAADF or BSE",
 )
 EXPOSURE = VariableSpec("exposure", _MAP, "f", "1", "relative exposure; counts are not scaled")
+# Attribute of weight_pixel: "poisson" or "none".
+WEIGHTING = "weighting"
 WEIGHT_PIXEL = VariableSpec(
     "weight_pixel", _MAP, "f", "1", "g: Poisson weight of a pixel, root of its total counts"
 )
@@ -101,6 +102,12 @@ WEIGHT_ENERGY = VariableSpec(
     "f",
     "1",
     "h: Poisson weight of a channel, root of its total counts",
+)
+PIXEL_COUNTS = VariableSpec(
+    "pixel_counts", _MAP, "uif", "counts", "counts of the pixel as measured, all channels"
+)
+SUM_SPECTRUM = VariableSpec(
+    "sum_spectrum", (DIM_ENERGY,), "uif", "counts", "counts of the channel, all pixels"
 )
 MEAN_SPECTRUM = VariableSpec(
     "mean_spectrum", (DIM_ENERGY,), "f", "1", "mean of the weighted data; 0 where uncentred"
@@ -233,14 +240,6 @@ LINE_INTENSITY_BIAS = VariableSpec(
     "f",
     "counts",
     "estimated bias: raw less denoised net counts of similar pixels, as far as beyond noise",
-)
-LINE_SYSTEMATIC = VariableSpec(
-    "line_systematic",
-    (DIM_DIRECTION, DIM_LINE, DIM_ENERGY),
-    "f",
-    "1",
-    "weight of each channel in the shift of a line's net counts by one standard deviation of the "
-    "detector's response, in independent directions",
 )
 LINE_ESTIMATOR = VariableSpec(
     "line_estimator",

@@ -103,8 +103,8 @@ def score_noise(ds: xr.Dataset) -> ScoreNoise:
     maps = ds[COMPONENT_MAP.name].values
     loadings = ds[COMPONENT_SPECTRUM.name].values.astype(float)
     g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
-    # Unweighted counts have weight 1 in empty pixels and all others; component 1 is their total.
-    filled = g != 1 if (g != 1).any() else np.abs(maps).max(axis=0) > 0
+    # A pixel without counts has neither score nor noise.
+    filled = np.abs(maps).max(axis=0) > 0
     first = loadings[:_MODEL_COMPONENTS]
     mean = ds[MEAN_SPECTRUM.name].values.astype(float)
     transfer = ((first / h) @ (loadings**2).T).astype(np.float32)

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from edxdenoise.compute import load
 from edxdenoise.decompose.gram import _SPARSE_DENSITY
 from edxdenoise.decompose.pca import check_components, pca
-from edxdenoise.errors import DataError, EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.preprocess import thin, weight
 from edxdenoise.preprocess.weight import weighted
 from edxdenoise.reconstruction import reconstruct
@@ -71,8 +71,7 @@ def weighted_and_svd(request):
     if request.param.startswith("1000"):
         ds = weight(solar_cell(1000)[["counts"]])
     else:
-        with pytest.warns(EdxdenoiseWarning, match="of the channels have fewer than 10"):
-            ds = weight(solar_cell(20, shape=(40, 60), channels=640)[["counts"]])
+        ds = weight(solar_cell(20, shape=(40, 60), channels=640)[["counts"]])
     sparse = np.count_nonzero(ds.counts) / ds.counts.size < _SPARSE_DENSITY
     assert sparse == request.param.startswith("20 ")  # so that both kernels are tested
     return ds, *svd(ds), sparse
@@ -422,3 +421,17 @@ def test_sparse_and_dense_kernels_agree(monkeypatch):
     dense, sparse = results
     np.testing.assert_allclose(dense.component_variance, sparse.component_variance, rtol=1e-6)
     np.testing.assert_allclose(dense.component_map, sparse.component_map, atol=1e-5)
+
+
+def test_component_1_is_the_total_however_few_the_counts():
+    """A pixel of one count in a channel of one count is a singular vector of value 1 as well."""
+    counts = np.random.default_rng(0).poisson(0.004, (40, 50, 120)).astype(np.uint8)
+    ds = pca(weight(cube(counts)), components=10)
+    total = counts.sum()
+    spectrum = np.sqrt(counts.sum(axis=(0, 1)) / total)
+    np.testing.assert_allclose(ds.component_spectrum[0], spectrum, atol=1e-12)
+    np.testing.assert_allclose(
+        ds.component_map[0], np.sqrt(counts.sum(axis=2) / total), rtol=1e-5, atol=1e-9
+    )
+    loadings = ds.component_spectrum.values
+    np.testing.assert_allclose(loadings @ loadings.T, np.eye(10), atol=1e-9)

@@ -1,4 +1,4 @@
-"""Keenan-Kotula weights: definition, inverse, doubt about sparse data, refusals."""
+"""Keenan-Kotula weights: definition, inverse, sums, refusals."""
 
 import warnings
 
@@ -9,7 +9,8 @@ import xarray as xr
 from helpers import cube, cubes, nothing_computed, phases
 from hypothesis import given, settings
 
-from edxdenoise.errors import DataError, EdxdenoiseWarning, ParameterError
+from edxdenoise.cube import is_poisson_weighted
+from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.preprocess import weight
 from edxdenoise.preprocess.weight import check_weights, unweighted, weighted
 
@@ -88,24 +89,21 @@ def test_unknown_weighting():
         weight(phases(), weighting="gauss")
 
 
-@pytest.mark.parametrize(
-    ("counts", "what"),
-    [
-        (np.full((40, 40, 4), 1, np.uint8), "100% of the pixels"),
-        (np.full((2, 2, 400), 1, np.uint8), "100% of the channels"),
-        (np.ones((2, 2, 2), np.uint8), "100% of the pixels and 100% of the channels"),
-    ],
-)
-def test_sparse_data_raise_doubt(counts, what):
-    with pytest.warns(EdxdenoiseWarning, match=what):
-        weight(cube(counts))
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("weighting", ["poisson", "none"])
+def test_sums_say_what_is_empty(weighting, lazy):
+    """A pixel of one count has the weight of an empty one, and is none."""
+    counts = np.zeros((3, 4, 5), np.uint8)
+    counts[1, 2, 3] = 1
+    ds = cube(counts)
+    found = weight(ds.chunk({"y": 2}) if lazy else ds, weighting=weighting)
+    np.testing.assert_array_equal(found.pixel_counts, counts.sum(axis=2))
+    np.testing.assert_array_equal(found.sum_spectrum, counts.sum(axis=(0, 1)))
+    assert (found.weight_pixel == 1).all() and (found.weight_energy == 1).all()
+    assert is_poisson_weighted(found) == (weighting == "poisson")
 
 
-@pytest.mark.parametrize("share", [0.15, 0.25])
-def test_doubt_begins_at_a_fifth(share):
-    counts = np.full((10, 10, 20), 50, np.uint8)
-    counts[:, :, : int(share * 20)] = 0
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        weight(cube(counts))
-    assert [w.category for w in caught] == [EdxdenoiseWarning] * (share > 0.2)
+def test_few_counts_are_no_reason_to_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight(cube(np.eye(20, dtype=np.uint8).reshape(4, 5, 20)))

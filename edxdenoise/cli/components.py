@@ -81,7 +81,7 @@ def _names(ds: xr.Dataset) -> list[str | None]:
 
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     """The components as a table, at least up to the last one kept."""
-    from edxdenoise.report.text import shrinkage_words
+    from edxdenoise.report.text import smoothing_words
 
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
@@ -106,7 +106,7 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     print_table("", [*(columns[key][0] for key in formats), "keep"], table)
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
-    if shrunk := shrinkage_words(ds):
+    if shrunk := smoothing_words(ds):
         click.echo(shrunk)
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
     if unsure:

@@ -29,9 +29,9 @@ from dask.graph_manipulation import bind
 from scipy.sparse.linalg import eigsh
 
 from edxdenoise.compute import load
-from edxdenoise.cube import add_history, is_lazy
+from edxdenoise.cube import add_history, detector_resolution, is_lazy
 from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
-from edxdenoise.decompose.pca import map_signs, weighted_blocks
+from edxdenoise.decompose.pca import channel_counts, map_signs, weighted_blocks
 from edxdenoise.errors import ParameterError
 from edxdenoise.methods import SUBSPACES
 from edxdenoise.resources import TILE_VALUES
@@ -43,10 +43,12 @@ from edxdenoise.schema import (
     COMPONENT_VARIANCE_RATIO,
     COORD_AREA,
     COUNTS,
+    DIM_ENERGY,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
     validate,
 )
+from edxdenoise.xray.detector import fwhm
 
 _SCALES = (1.0, 4.0)  # pixels
 _TRUNCATE = 3.0
@@ -56,6 +58,9 @@ _REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
 # 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994)
 # 151): one has 1.1 channels^(-2/3) of its value.
 _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
+# Counts per pixel up to which the search is as smooth along the channels as the detector is, and
+# channels below which nothing is smoothed.
+_FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
 _SMALLEST_TILE = 2 * _REACH
 
 
@@ -101,8 +106,15 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     stacked = COORD_AREA in ds.coords
     area = da.asarray(ds[COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
     sums = neighbour_covariance(counts, g, area, seed) / h[:, np.newaxis] / h
+    level = channel_counts(ds).sum() / pixels
     parts = dask.delayed(_basis, nout=2)(
-        as_delayed(sums), as_delayed(spectra), as_delayed(before), subspace
+        as_delayed(sums),
+        as_delayed(spectra),
+        as_delayed(before),
+        subspace,
+        energy=ds[DIM_ENERGY].values,
+        resolution=detector_resolution(ds),
+        level=level,
     )
     basis = da.from_delayed(parts[0], spectra.shape, np.float64)
     found = da.from_delayed(parts[1], (count,), np.int8)
@@ -247,8 +259,51 @@ def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarr
     return bands[0], bands[1] / np.float32(norm), np.float32(1 / norm)
 
 
+def detector_smoothing(energy: np.ndarray, resolution: float, level: float) -> np.ndarray | None:
+    """Smoothing along the channels as far as few counts need it, shape (channel, channel).
+
+    Whatever the specimen, its spectrum is as smooth as the detector's resolution makes it, and most
+    of the noise is not. The width is that of a peak up to 10 counts per pixel; beyond, where the
+    noise needs it less and a blurred spectrum would show, it falls as 1 over the root of the
+    counts. None where that is no more than a part of a channel.
+
+    Parameters
+    ----------
+    energy : array, shape (channel,)
+        Channel centres in keV.
+    resolution : float
+        FWHM in eV at Mn K alpha.
+    level : float
+        Mean counts per pixel.
+
+    Examples
+    --------
+    >>> energy = np.arange(0.2, 2, 0.02)
+    >>> detector_smoothing(energy, 130.0, 3.0).shape, detector_smoothing(energy, 130.0, 1000.0)
+    ((90, 90), None)
+    """
+    if len(energy) < 2:
+        return None
+    width = (energy[-1] - energy[0]) / (len(energy) - 1)
+    sigma = fwhm(energy, resolution) / 1000 / (2 * np.sqrt(2 * np.log(2)))
+    sigma = sigma / width * min(1.0, np.sqrt(_FEW_COUNTS / max(level, 1e-9)))
+    if not np.median(sigma) > _LEAST_SMOOTHING:
+        return None
+    channel = np.arange(len(energy))
+    sigma = np.maximum(sigma, _LEAST_SMOOTHING)[:, np.newaxis]
+    weights = np.exp(-0.5 * (np.subtract.outer(channel, channel) / sigma) ** 2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def _basis(
-    sums: np.ndarray, spectra: np.ndarray, variance: np.ndarray, subspace: str
+    sums: np.ndarray,
+    spectra: np.ndarray,
+    variance: np.ndarray,
+    subspace: str,
+    *,
+    energy: np.ndarray,
+    resolution: float,
+    level: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal spectra (component, channel), and which of them exceed the sign-flip null.
 
@@ -259,9 +314,14 @@ def _basis(
     spectra, variance : array
         Of the pixelwise components.
     subspace : {"union", "neighbour"}
+    energy, resolution, level
+        As `detector_smoothing` takes them.
     """
     count = len(spectra)
     first = spectra[:1]
+    smoothing = detector_smoothing(energy, resolution, level)
+    if smoothing is not None:
+        sums = np.array([smoothing @ each @ smoothing.T for each in sums])
     covariance, flipped = sums
     within = without(covariance, first)
     values, vectors = scipy.linalg.eigh(

@@ -30,7 +30,7 @@ from dask.graph_manipulation import bind
 from threadpoolctl import threadpool_limits
 
 from edxdenoise.compute import chunk, compute, load
-from edxdenoise.cube import add_history, check_cube, is_lazy, stack_pixels
+from edxdenoise.cube import add_history, check_cube, is_lazy, is_poisson_weighted, stack_pixels
 from edxdenoise.decompose.gram import as_delayed, cross, gram, gram_apply, project
 from edxdenoise.errors import ParameterError
 from edxdenoise.methods import SOLVERS
@@ -42,6 +42,7 @@ from edxdenoise.schema import (
     COUNTS,
     DIM_COMPONENT,
     MEAN_SPECTRUM,
+    SUM_SPECTRUM,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
     validate,
@@ -113,9 +114,13 @@ def pca(
     # Read again once all that the blocks meet is known. In one pass the graph would hold the whole
     # cube from the first use of a block to the second; and the local scheduler goes on with what
     # it can do since last, so that blocks that had to wait for anything would all be read first.
+    total_first = is_poisson_weighted(ds)
+    if total_first:
+        parts = dask.delayed(with_total)(as_delayed(basis), as_delayed(channel_counts(ds)))
+        basis = da.from_delayed(parts, basis.shape, np.float64)
     scaled = basis / h
     scores = project(bind(counts, [scaled, g]), g, scaled)
-    variance, rotation = _ritz(scores, components)
+    variance, rotation = _ritz(scores, components, total_first)
     maps, loadings = da.tensordot(rotation.astype(np.float32), scores, axes=1), rotation @ basis
     signs = map_signs(maps)
     result = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, components + 1))})
@@ -200,20 +205,65 @@ def map_signs(scores: da.Array) -> da.Array:
     return da.where(scores.max(axis=(1, 2)) >= -scores.min(axis=(1, 2)), 1, -1).astype(np.int8)
 
 
-def _ritz(scores: da.Array, components: int) -> tuple[da.Array, da.Array]:
+def channel_counts(ds: xr.Dataset) -> da.Array:
+    """Counts of every channel, shape (energy,); lazy."""
+    if SUM_SPECTRUM.name in ds:
+        sums = ds[SUM_SPECTRUM.name].data
+    else:
+        sums = ds[COUNTS.name].data.sum(axis=(0, 1), dtype=np.float64)
+    return da.asarray(sums).rechunk(-1)
+
+
+def with_total(basis: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Put the total before a basis of Poisson-weighted data, as many rows as before.
+
+    The first singular vector of such data is known: the roots of the channels' counts, with the
+    singular value 1. Where counts are few it is not the only one: a pixel of one count in a channel
+    of one count is another, and a solver returns any mixture of them.
+
+    Parameters
+    ----------
+    basis : array, shape (component, energy)
+        Orthonormal rows.
+    sums : array, shape (energy,)
+        Counts of the channels.
+
+    Returns
+    -------
+    array, shape (component, energy)
+        The total, then what is orthogonal to it within the span of the basis.
+    """
+    first = np.sqrt(sums.astype(np.float64) / sums.sum(dtype=np.float64))
+    inside = scipy.linalg.null_space((basis @ first)[np.newaxis]).T
+    return np.concatenate([first[np.newaxis], (inside @ basis)[: len(basis) - 1]])
+
+
+def _ritz(scores: da.Array, components: int, total_first: bool) -> tuple[da.Array, da.Array]:
     """Variances of the best `components` directions within a basis, and the rotation to them.
 
     Scores T of the data on a basis hold all there is to know within its span (Rayleigh and Ritz):
     the eigenvectors of T T', a small matrix summed in 64 bits, turn the basis into principal
     components. A basis from sums in 32 bits, exact to parts in 10^5 among the noise, so gives
     singular values exact to parts in 10^6, and one that is only near the right span the best
-    components within it.
+    components within it. The total, where it comes first, stays as it is: it is a principal
+    component already.
     """
-    parts = dask.delayed(leading_eigenvectors, nout=2)(as_delayed(cross(scores)), components)
+    parts = dask.delayed(_rotation, nout=2)(as_delayed(cross(scores)), components, total_first)
     pixels = scores.shape[1] * scores.shape[2]
     singular = da.from_delayed(parts[0], (components,), np.float64)
     rotation = da.from_delayed(parts[1], (components, len(scores)), np.float64)
     return singular**2 / pixels, rotation
+
+
+def _rotation(
+    product: np.ndarray, components: int, total_first: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values and rotation from T T'."""
+    if not total_first:
+        return leading_eigenvectors(product, components)
+    singular, others = leading_eigenvectors(product[1:, 1:], components - 1)
+    rotation = scipy.linalg.block_diag(1.0, others)[:components, : len(product)]
+    return np.concatenate([[np.sqrt(product[0, 0])], singular]), rotation
 
 
 def _covariance(

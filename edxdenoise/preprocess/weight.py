@@ -13,15 +13,17 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import add_history
-from edxdenoise.errors import DataError, ParameterError, Rank, warn
+from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.methods import WEIGHTINGS
-from edxdenoise.schema import COUNTS, WEIGHT_ENERGY, WEIGHT_PIXEL, validate
-
-# A weight is the root of a number of counts n and itself off by 1 / (2 root n): below ten counts
-# by more than 16 %, and rare counts then weigh as much as real peaks.
-_FEW_COUNTS = 10
-# Share of weights that may be so uncertain before the user is told.
-_SPARSE_SHARE = 0.2
+from edxdenoise.schema import (
+    COUNTS,
+    PIXEL_COUNTS,
+    SUM_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    WEIGHTING,
+    validate,
+)
 
 
 def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
@@ -37,7 +39,8 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     Returns
     -------
     Dataset
-        An empty pixel or channel has weight 1. NumPy counts are checked as `check_weights` does.
+        With ``pixel_counts`` and ``sum_spectrum`` too, which say what is empty: an empty pixel or
+        channel is divided by 1. NumPy counts are checked as `check_weights` does.
 
     Raises
     ------
@@ -45,26 +48,23 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
         If the weighting is unknown.
     """
     validate(ds, COUNTS)
-    counts = ds[COUNTS.name].data
-    if weighting == "poisson":
-        if counts.dtype.kind != "u":
-            # A negative count must show in the totals, however many others make up for it.
-            where = da.where if isinstance(counts, da.Array) else np.where
-            counts = where(counts < 0, np.nan, counts)
-        # 64 bits: the counts themselves are kept in types that a sum overflows.
-        wide = np.uint64 if counts.dtype.kind == "u" else np.float64
-        pixel = _root(counts.sum(axis=2, dtype=wide))
-        energy = _root(counts.sum(axis=(0, 1), dtype=wide))
-    elif weighting == "none":
-        ones = da.ones if isinstance(counts, da.Array) else np.ones
-        kwargs = {"chunks": counts.chunks[:2]} if isinstance(counts, da.Array) else {}
-        pixel = ones(counts.shape[:2], **kwargs)
-        energy = np.ones(counts.shape[2])
-    else:
+    if weighting not in WEIGHTINGS:
         raise ParameterError(f"weighting '{weighting}' must be one of {', '.join(WEIGHTINGS)}")
+    counts = ds[COUNTS.name].data
+    if counts.dtype.kind != "u" and weighting == "poisson":
+        # A negative count must show in the totals, however many others make up for it.
+        where = da.where if isinstance(counts, da.Array) else np.where
+        counts = where(counts < 0, np.nan, counts)
+    # 64 bits: the counts themselves are kept in types that a sum overflows.
+    wide = np.uint64 if counts.dtype.kind == "u" else np.float64
+    sums = counts.sum(axis=2, dtype=wide), counts.sum(axis=(0, 1), dtype=wide)
+    root = _root if weighting == "poisson" else _one
+    pixel, energy = (root(each) for each in sums)
     result = ds.assign(
         {
-            WEIGHT_PIXEL.name: WEIGHT_PIXEL.array(pixel),
+            PIXEL_COUNTS.name: PIXEL_COUNTS.array(sums[0]),
+            SUM_SPECTRUM.name: SUM_SPECTRUM.array(sums[1]),
+            WEIGHT_PIXEL.name: WEIGHT_PIXEL.array(pixel).assign_attrs({WEIGHTING: weighting}),
             WEIGHT_ENERGY.name: WEIGHT_ENERGY.array(energy),
         }
     )
@@ -87,41 +87,34 @@ def unweighted(ds: xr.Dataset, data: np.ndarray | da.Array) -> np.ndarray | da.A
 
 
 def check_weights(ds: xr.Dataset) -> None:
-    """Check counts by their weights, and warn where they are too few to give weights.
-
-    The weights hold the total of every pixel and channel, so that looking at them costs no pass
-    over the counts.
+    """Check counts by their sums, so that it costs no pass over them.
 
     Raises
     ------
     DataError
         If a count is negative or not finite, or there are no counts at all.
     """
-    validate(ds, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    shares = []
-    for spec, what in ((WEIGHT_PIXEL, "pixels"), (WEIGHT_ENERGY, "channels")):
-        root = ds[spec.name].values
-        if not np.isfinite(root).all():
+    validate(ds, PIXEL_COUNTS, SUM_SPECTRUM)
+    for spec, what in ((PIXEL_COUNTS, "pixels"), (SUM_SPECTRUM, "channels")):
+        sums = ds[spec.name].values
+        if not np.isfinite(sums).all():
             raise DataError(
-                f"{np.count_nonzero(~np.isfinite(root))} {what} hold negative or missing values; "
+                f"{np.count_nonzero(~np.isfinite(sums))} {what} hold negative or missing values; "
                 "counts must be numbers from 0 up"
             )
-        few = np.mean(root < np.sqrt(_FEW_COUNTS))
-        if few > _SPARSE_SHARE:
-            shares.append(f"{few:.0%} of the {what}")
-    if all((ds[spec.name].values == 1).all() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY)):
-        raise DataError("there are no counts at all: every pixel and every channel is empty")
-    if shares:
-        warn(
-            f"{' and '.join(shares)} have fewer than {_FEW_COUNTS} counts",
-            "Poisson weights are uncertain there and isolated counts are over-weighted",
-            "crop with --energy or rebin with --rebin-energy or --rebin-xy",
-            rank=Rank.WORSE,
-        )
+        if not sums.any():
+            raise DataError("there are no counts at all: every pixel and every channel is empty")
+
+
+def _one(total: np.ndarray | da.Array) -> np.ndarray | da.Array:
+    """The weight of unweighted data."""
+    if isinstance(total, da.Array):
+        return da.ones_like(total, dtype=np.float64)
+    return np.ones(total.shape)
 
 
 def _root(total: np.ndarray | da.Array) -> np.ndarray | da.Array:
-    """Root of totals, 1 where there is nothing."""
+    """Root of totals; 1, which nothing is changed by, where there is nothing."""
     if isinstance(total, da.Array):
         return da.map_blocks(_root, total, dtype=np.float64)
     root = np.sqrt(total.astype(np.float64))

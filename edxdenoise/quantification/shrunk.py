@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import is_poisson_weighted, kept_maps, pixel_counts
 from edxdenoise.quantification.estimators import score_weights, weighted_sums
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -28,6 +29,8 @@ from edxdenoise.schema import (
     DIM_COMPONENT,
     DIM_LINE,
     DIM_LINE_OTHER,
+    DIM_X,
+    DIM_Y,
     LINE_INTENSITY_BIAS,
     LINE_INTENSITY_COVARIANCE,
     LINE_INTENSITY_STDDEV,
@@ -64,11 +67,18 @@ def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
 
 
 def total_share(ds: xr.Dataset) -> xr.DataArray:
-    """s^2 / n^2 of the module for every pixel; 0 where totals are not known apart."""
-    counts = ds[WEIGHT_PIXEL.name] ** 2
-    variance = ds[TOTAL_STDDEV.name] ** 2 if is_shrunk(ds) else counts
-    # Unweighted counts have weight 1, and so do pixels without counts.
-    return (variance / counts**2).where(counts != 1, 0.0)
+    """s^2 / n^2 of the module for every pixel, n the denoised total; 0 where it is not known."""
+    measured = _pixel_counts(ds)
+    if not is_shrunk(ds):
+        known = (measured > 0) & is_poisson_weighted(ds)
+        return (1 / measured.where(known)).fillna(0.0)
+    first = kept_maps(ds).isel({DIM_COMPONENT: 0}, drop=True)
+    total = first * ds[WEIGHT_PIXEL.name] * np.sqrt(measured.sum())
+    return (ds[TOTAL_STDDEV.name] ** 2 / total.where(total > 0) ** 2).fillna(0.0)
+
+
+def _pixel_counts(ds: xr.Dataset) -> xr.DataArray:
+    return xr.DataArray(pixel_counts(ds), dims=(DIM_Y, DIM_X))
 
 
 def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
@@ -86,7 +96,7 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
         return covariance
     bias = ds.get(LINE_INTENSITY_BIAS.name, xr.zeros_like(intensity))
     maps = intensity, ds[LINE_INTENSITY_STDDEV.name], bias
-    pixels = total_share(ds), ds[WEIGHT_PIXEL.name] ** 2
+    pixels = total_share(ds), _pixel_counts(ds).clip(1)
     single = xr.apply_ufunc(
         _of_pixels,
         covariance,

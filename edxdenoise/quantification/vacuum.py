@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from scipy.stats import poisson
 
-from edxdenoise.compute import compute
-from edxdenoise.cube import add_history
+from edxdenoise.cube import add_history, pixel_counts
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
-    COUNTS,
     RATIO,
     RATIO_STDDEV,
     WEIGHT_PERCENT,
     WEIGHT_PERCENT_STDDEV,
-    WEIGHT_PIXEL,
 )
 
 # Chance that a pixel of vacuum passes for specimen.
@@ -47,20 +43,10 @@ def mask_vacuum(ds: xr.Dataset, vacuum_counts: float) -> xr.Dataset:
     Dataset
         With NaN in the other pixels of percents and ratios; intensities stay.
     """
-    specimen = pixel_totals(ds) > poisson.isf(_FALSE_ALARM, vacuum_counts)
+    specimen = pixel_counts(ds) > poisson.isf(_FALSE_ALARM, vacuum_counts)
     masked = {
         spec.name: ds[spec.name].where(specimen).assign_attrs(ds[spec.name].attrs)
         for spec in _MASKED
         if spec.name in ds
     }
     return add_history(ds.assign(masked), f"mask_vacuum vacuum_counts={vacuum_counts:g}")
-
-
-def pixel_totals(ds: xr.Dataset) -> np.ndarray:
-    """Counts of each pixel, from the Poisson weights or else in one pass."""
-    if WEIGHT_PIXEL.name in ds:
-        g = ds[WEIGHT_PIXEL.name].values
-        if (g != 1).any():
-            return g**2
-    totals = ds[COUNTS.name].data.sum(axis=2, dtype=np.float64)
-    return np.asarray(compute(totals)[0])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import is_poisson_weighted
 from edxdenoise.decompose import is_nmf
 from edxdenoise.decompose.nmf import HELD
 from edxdenoise.errors import texts_of
@@ -23,14 +24,11 @@ from edxdenoise.schema import (
     COMPONENT_VARIANCE_RATIO,
     COORD_COMPONENT_NAME,
     DIM_COMPONENT,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
+    TOTAL_STDDEV,
 )
 from edxdenoise.selection import component_outcomes
-from edxdenoise.shrinkage import shrink_report
 
 _LONGEST_LIST = 48
-_MOST_ERROR = 10  # times that without; more is no more to be told
 _SELECTORS = {
     "cnn": "told from noise by a neural network",
     "spatial": "alike in neighbouring pixels",
@@ -59,11 +57,8 @@ def keeps_totals(ds: xr.Dataset) -> bool:
     The first principal component of Poisson-weighted counts does: it is the product of both
     totals.
     """
-    shrunk = shrink_report(ds)
-    if shrunk is not None and shrunk["used"] and shrunk["totals_shrunk"]:
-        return False
-    weighted = any((ds[spec.name] != 1).any() for spec in (WEIGHT_PIXEL, WEIGHT_ENERGY))
-    return weighted and not is_nmf(ds) and 1 in kept_numbers(ds)
+    smoothed = TOTAL_STDDEV.name in ds
+    return is_poisson_weighted(ds) and not smoothed and not is_nmf(ds) and 1 in kept_numbers(ds)
 
 
 def component_list(numbers: np.ndarray) -> str:
@@ -123,28 +118,14 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         words.append("found by neighbours")
     if COMPONENT_SIGNAL_KEPT.name in ds and kept and number > 1:
         share = float(component[COMPONENT_SIGNAL_KEPT.name])
-        words.append(f"{share:.0%} of its signal left by shrinkage")
+        words.append(f"{share:.0%} of its signal left by smoothing")
     words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
     return ", ".join(words)
 
 
-def shrinkage_words(ds: xr.Dataset) -> str:
-    """What was averaged over like pixels, what was not and why; empty where it was not asked."""
-    found = shrink_report(ds)
-    if found is None:
-        return ""
-    error = f"held-out error {np.clip(found['held_out_ratio'], 0, _MOST_ERROR):.0%}"
-    if not found["used"]:
-        return f"Not averaged over like pixels: {error} of that without"
-    of_totals = f"of totals {np.clip(found['held_out_ratio_totals'], 0, _MOST_ERROR):.0%}"
-    totals = "totals too" if found["totals_shrunk"] else "totals as measured"
-    chi2 = f"chi2 {found['chi2_totals']:.2f}"
-    words = f"Averaged over like pixels, {totals}: {error}, {of_totals}, {chi2}"
-    if "gain" not in found:
-        return words
-    gain = f"{100 * found['gain']:.1f} ± {100 * found['gain_stddev']:.1f} %".replace("-", "−")
-    used = "" if found["gain_used"] else ", not used"
-    return f"{words}\nComponents by neighbours: held-out gain {gain} of the noise{used}"
+def smoothing_words(ds: xr.Dataset) -> str:
+    """What was smoothed; empty where nothing was."""
+    return "Smoothing applied to spectra and totals" if TOTAL_STDDEV.name in ds else ""
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cube import is_poisson_weighted, pixel_counts, sum_spectrum
 from edxdenoise.errors import DataError
-from edxdenoise.schema import WEIGHT_ENERGY, WEIGHT_PIXEL
 
 
 def noise_edge(pixels: int, channels: int, total_counts: float) -> float:
@@ -33,16 +33,15 @@ def noise_edge(pixels: int, channels: int, total_counts: float) -> float:
 
 
 def weighted_noise_edge(ds: xr.Dataset) -> float:
-    """Singular value at the noise edge, from the weights (the root of every total).
+    """Singular value at the noise edge, from the counts of pixels and channels.
 
     Raises
     ------
     DataError
         If the counts are not Poisson-weighted.
     """
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
-    if (g == 1).all() and (h == 1).all():
+    if not is_poisson_weighted(ds):
         raise DataError("the noise edge needs Poisson weights; use weighting='poisson'")
-    # Empty pixels and channels have weight 1, and so has the rare one with a single count.
-    pixels, channels = int(np.count_nonzero(g != 1)), int(np.count_nonzero(h != 1))
-    return noise_edge(pixels, channels, float((h[h != 1] ** 2).sum()))
+    of_pixels, of_channels = pixel_counts(ds), sum_spectrum(ds)
+    pixels, channels = (int(np.count_nonzero(each)) for each in (of_pixels, of_channels))
+    return noise_edge(pixels, channels, float(of_pixels.sum()))

@@ -30,7 +30,7 @@ from dask.graph_manipulation import bind
 from scipy.special import ndtr
 
 from edxdenoise.compute import chunk, compute
-from edxdenoise.cube import is_lazy
+from edxdenoise.cube import is_lazy, is_poisson_weighted
 from edxdenoise.decompose.gram import as_delayed, delayed_blocks, project_block
 from edxdenoise.decompose.pca import principal_loadings
 from edxdenoise.preprocess import thin, weight
@@ -76,7 +76,7 @@ def split_probability(ds: xr.Dataset, *, seed: int = 0) -> np.ndarray:
     # Together: where they are lazy, each alone would decompose the counts again.
     names = (WEIGHT_PIXEL.name, COMPONENT_SPECTRUM.name, COMPONENT_MAP.name)
     weight_pixel, spectra, maps = compute(*(ds[name].data for name in names))
-    weighting = "none" if (weight_pixel == 1).all() else "poisson"
+    weighting = "poisson" if is_poisson_weighted(ds) else "none"
     found, held_out = thin(blocks[[COUNTS.name]], fraction=_FRACTION, seed=seed)
     found = weight(found, weighting=weighting)
     proven, signal, z = _test(found, held_out, ds.sizes[DIM_COMPONENT])

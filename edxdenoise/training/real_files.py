@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from edxdenoise.classifier.inputs import KINDS, network_input
+from edxdenoise.cube import pixel_counts
 from edxdenoise.errors import DataError, FormatError
 from edxdenoise.io import atomic_output, open_dataset
 from edxdenoise.schema import (
     COMPONENT_KEEP,
-    COUNTS,
     DIM_COMPONENT,
-    WEIGHT_PIXEL,
 )
 from edxdenoise.score_noise import score_noise
 from edxdenoise.selection.split import split_probability
@@ -82,9 +81,7 @@ def add_file(
         kind: network_input(ds, kind, noise, components=(numbers - 1).tolist()) for kind in KINDS
     }
     record["default"] = record["default"].astype(np.float16)
-    dose = float((ds[WEIGHT_PIXEL.name].values.astype(float) ** 2).mean())
-    if (ds[WEIGHT_PIXEL.name] == 1).all():
-        dose = float(ds[COUNTS.name].sum()) / noise.filled.size
+    dose = float(pixel_counts(ds).mean())
     digest = hashlib.sha256(f"{Path(path).name}{label.tobytes()!r}".encode()).hexdigest()[:8]
     group = f"file-{digest}-measured"
     record |= {

@@ -1,0 +1,326 @@
+"""Smoothing of maps of known noise: a mixture of estimators, weighted by their estimated risk.
+
+A map c (y, x) has a weight n and a variance v / n in every pixel: a profile of a component with the
+counts of the pixel for weight, or the totals of the pixels with weight 1. Its estimators a_m are
+
+- averages over Gaussians of .5 to 32 pixels, sum_j K_ij n_j c_j / sum_j K_ij n_j,
+- the mean of the map, and the map as it is,
+- non-local means of two tolerances (`edxdenoise.components.nlm`), guided by the mixture of the
+  others.
+
+Each has a standardised risk in every pixel, known without the truth (C. M. Stein, Ann. Stat. 9
+(1981) 1135),
+
+    R_m = n (c - a_m)^2 / v + 2 w_m - 1,
+
+with w_m the share of the pixel in its own estimate: n K(0) / (K*n) for a Gaussian; for non-local
+means, whose weights were chosen by the noise, the response to a small random perturbation of the
+data (S. Ramani, T. Blu and M. Unser, IEEE Trans. Image Process. 17 (2008) 1540). With S_m the sum
+of R_m over a window of 8 pixels, the estimate is the mean of a_m with the weights exp(-S_m / 2) (G.
+Leung and A. R. Barron, IEEE Trans. Inf. Theory 52 (2006) 3396). What is averaged over how many
+pixels is thus decided locally, map by map, and nothing is all or nothing.
+
+Wide Gaussians are applied to sums over bins of pixels and interpolated, so that the time does not
+depend on their width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from edxdenoise.components.nlm import non_local_means
+
+WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  # pixels
+_TRUNCATE = 3.5
+# Bins are at most this part of a width.
+_FINEST = 2.0
+# Window of the risk, and the bins it is summed over first, in pixels.
+_WINDOW, _BIN = 8.0, 4
+# Perturbation for the response of non-local means, in standard deviations of the noise; the
+# response of single pixels is averaged over so many pixels.
+_STEP, _RESPONSE = 0.3, 3.0
+# The noise is judged from means over this weight, such as counts, so that it does not depend on the
+# noise of single pixels.
+_PILOT = 200.0
+PILOT_WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Smoothed maps.
+
+    Parameters
+    ----------
+    values, variance : array of float32, shape (k, y, x)
+        The estimates, and a bound on the variance of their noise per unit of v.
+    own : array of float32, shape (k, y, x)
+        Share that each pixel has in its own estimate.
+    evidence : array of float32, shape (k, bin, bin)
+        log sum_m exp(-S_m / 2), by bins of pixels.
+    """
+
+    values: np.ndarray
+    variance: np.ndarray
+    own: np.ndarray
+    evidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """One Gaussian: how it is applied to a map of a given shape.
+
+    Parameters
+    ----------
+    factor : int
+        Bins of so many pixels.
+    line : array of float32
+        The Gaussian over bins along one axis.
+    centre_y, centre_x : array of float32, shape (y,), (x,)
+        What a pixel has of its own value, along each axis.
+    square : float
+        Sum of the squared weights over that share.
+    """
+
+    factor: int
+    line: np.ndarray
+    centre_y: np.ndarray
+    centre_x: np.ndarray
+    square: float
+
+    def sums(self, planes: np.ndarray) -> np.ndarray:
+        """Sums over neighbours, shape (k, y, x) as `planes` have."""
+        from edxdenoise.components import kernels
+
+        if self.factor == 1:
+            return kernels.filtered(planes, self.line)
+        coarse = kernels.filtered(kernels.binned(planes, self.factor), self.line)
+        return kernels.enlarged(coarse, self.factor, *planes.shape[1:])
+
+    @property
+    def centre(self) -> np.ndarray:
+        """K(0) of every pixel, shape (y, x)."""
+        return np.outer(self.centre_y, self.centre_x)
+
+
+@cache
+def gaussian(width: float, rows: int, columns: int) -> Gaussian:
+    """The Gaussian of `width` pixels on a map of rows x columns."""
+    factor = 1
+    while width / (2 * factor) >= _FINEST:
+        factor *= 2
+    line = gaussian_line(coarse_width(width, factor))
+    along_y, along_x = (_centre(size, factor, line) for size in (rows, columns))
+    # Widths over bins are such that the sum of squares is that of a continuous Gaussian.
+    square = 0.5 if factor > 1 else float(((line**2).sum() / line.max()) ** 2)
+    return Gaussian(factor, line, along_y, along_x, square)
+
+
+def coarse_width(width: float, factor: int) -> float:
+    """Width over bins, for `width` pixels after binning and interpolation have added theirs.
+
+    Examples
+    --------
+    >>> coarse_width(1.0, 1), round(coarse_width(8.0, 4), 3)
+    (1.0, 1.936)
+    """
+    if factor == 1:
+        return width
+    added = (1 - factor**-2) / 12 + 1 / 6
+    return float(np.sqrt((width / factor) ** 2 - added))
+
+
+def gaussian_line(width: float) -> np.ndarray:
+    """Gaussian of one dimension that sums to 1.
+
+    Examples
+    --------
+    >>> gaussian_line(0.5).round(3)
+    array([0.   , 0.106, 0.787, 0.106, 0.   ], dtype=float32)
+    """
+    reach = int(_TRUNCATE * width + 0.5)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    return (line / line.sum()).astype(np.float32)
+
+
+def _centre(size: int, factor: int, line: np.ndarray) -> np.ndarray:
+    """Response of a pixel to its own value along one axis, bins and interpolation included."""
+    if factor == 1:
+        return np.full(size, line.max(), np.float32)
+    pixel = np.arange(size)
+    last = -(-size // factor) - 1
+    place = np.clip((pixel + 0.5) / factor - 0.5, 0, last)
+    left = np.minimum(place.astype(int), max(last - 1, 0))
+    right, part = np.minimum(left + 1, last), place - left
+    middle, own = len(line) // 2, pixel // factor
+    near, far = (line[middle + each - own] for each in (left, right))
+    return ((1 - part) * near + part * far).astype(np.float32)
+
+
+def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray) -> Mixed:
+    """The mixture of the Gaussians, the mean of each map and the map as it is.
+
+    Parameters
+    ----------
+    values, variance : array of float32, shape (k, y, x)
+        c and v of the module.
+    weights : array of float32, shape (y, x)
+        n; 0 where nothing is known.
+    """
+    from edxdenoise.components import kernels
+
+    shape = weights.shape
+    bank = [gaussian(width, *shape) for width in WIDTHS if width <= max(shape)]
+    below, own, spread = [], [], []
+    for each in bank:
+        sums = each.sums(weights[np.newaxis])
+        sums = np.maximum(sums, np.finfo(np.float32).tiny)
+        share = (each.centre / sums[0]).astype(np.float32)
+        below.append(sums)
+        own.append((share * weights)[np.newaxis])
+        spread.append(np.sqrt(each.square * share)[np.newaxis])
+    total = max(float(weights.sum(dtype=float)), 1.0)
+    own.append((weights / np.float32(total))[np.newaxis])
+    spread.append(np.full((1, *shape), total**-0.5, np.float32))
+    known = weights > 0
+    own.append(known.astype(np.float32)[np.newaxis])
+    with np.errstate(divide="ignore"):
+        spread.append(np.where(known, weights**-0.5, 0).astype(np.float32)[np.newaxis])
+    mixed = np.empty((3, *values.shape), np.float32)
+    evidence = []
+    for k in range(len(values)):
+        plane, noise = values[k : k + 1], variance[k : k + 1]
+        product = plane * weights
+        means = [each.sums(product) / sums for each, sums in zip(bank, below)]
+        level = product.sum(dtype=float) / total
+        means += [np.full((1, *shape), level, np.float32), plane]
+        scores = [
+            -0.5 * _windowed(kernels.binned_risk(mean, plane, weights, noise, share, _BIN))
+            for mean, share in zip(means, own)
+        ]
+        shares, logs = softmax(np.concatenate(scores))
+        evidence.append(logs)
+        parts = kernels.enlarged(shares, _BIN, *shape)
+        for target, stack in zip(mixed[:, k], (means, spread, own)):
+            target[:] = 0
+            for part, each in zip(parts, stack):
+                target += part * each[0]
+    mixed[1] **= 2
+    return Mixed(mixed[0], mixed[1], mixed[2], np.stack(evidence))
+
+
+def local_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means over as many pixels nearby as it takes to reach a weight of `_PILOT`.
+
+    Parameters
+    ----------
+    values : array of float32, shape (k, y, x)
+    weights : array of float32, shape (y, x)
+
+    Returns
+    -------
+    array of float32, shape (k, y, x)
+    """
+    total = max(float(weights.sum(dtype=float)), 1.0)
+    product = values * weights
+    level = product.sum(axis=(1, 2), dtype=float) / total
+    result = np.empty_like(product)
+    result[:] = level[:, np.newaxis, np.newaxis]
+    missing = np.ones(weights.shape, bool)
+    for width in PILOT_WIDTHS:
+        if width > max(weights.shape) or not missing.any():
+            break
+        kernel = gaussian(width, *weights.shape)
+        below = kernel.sums(weights[np.newaxis])[0]
+        now = missing & (below * np.float32(4 * np.pi * width**2) >= _PILOT)
+        if now.any():
+            result[:, now] = kernel.sums(product)[:, now] / below[now]
+            missing &= ~now
+    return result
+
+
+def _windowed(risk: np.ndarray) -> np.ndarray:
+    """Sums over the window, from sums over bins: shape (k, bin, bin)."""
+    from edxdenoise.components import kernels
+
+    line = gaussian_line(coarse_width(_WINDOW, _BIN))
+    return kernels.filtered(risk, line) * np.float32(4 * np.pi * (_WINDOW / _BIN) ** 2)
+
+
+def softmax(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """exp(logs) over their sum along the first axis, and the logarithm of that sum."""
+    most = logs.max(axis=0)
+    shares = np.exp(logs - most)
+    total = shares.sum(axis=0)
+    return shares / total, most + np.log(total)
+
+
+def smooth(
+    values: np.ndarray,
+    weights: np.ndarray,
+    variance: np.ndarray,
+    *,
+    others: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Mixed:
+    """The whole mixture.
+
+    Parameters
+    ----------
+    values, variance : array of float32, shape (k, y, x)
+        c and v of the module.
+    weights : array of float32, shape (y, x)
+        n.
+    others : tuple of array, shape (q, y, x), optional
+        Other maps that tell pixels apart, smoothed already, and the variance of their noise.
+    seed : int
+        Of the perturbation.
+    """
+    from edxdenoise.components import kernels
+
+    plain = mix_gaussians(values, weights, variance)
+    found = _alike(plain, values, weights, variance, others)
+    with np.errstate(divide="ignore"):
+        deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
+    random = np.random.default_rng(seed)
+    sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
+    step = np.float32(_STEP) * deviation * sign
+    moved_plain = mix_gaussians(values + step, weights, variance)
+    moved = _alike(moved_plain, values + step, weights, variance, others)
+    line = gaussian_line(_RESPONSE)
+    known = (weights > 0).astype(np.float32)
+    below = np.maximum(kernels.filtered(known[np.newaxis], line), np.float32(1e-6))
+    inverse = np.where(step != 0, np.float32(1) / np.where(step != 0, step, 1), 0)
+    logs, stack, shares = [plain.evidence], [plain.values], [plain.own]
+    for mean, again in zip(found, moved):
+        own = kernels.filtered((again - mean) * inverse.astype(np.float32), line) / below
+        own *= known
+        risk = kernels.binned_risk(mean, values, weights, variance, own, _BIN)
+        logs.append(-0.5 * _windowed(risk))
+        stack.append(mean)
+        shares.append(own)
+    parts, evidence = softmax(np.stack(logs))
+    result = np.zeros((2, *values.shape), np.float32)
+    for part, mean, own in zip(parts, stack, shares):
+        part = kernels.enlarged(part.astype(np.float32), _BIN, *weights.shape)
+        result[0] += part * mean
+        result[1] += part * own
+    smoothed, own = result
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per = np.where(weights > 0, np.maximum(own, 0) / weights, plain.variance)
+    return Mixed(smoothed, per.astype(np.float32), own, evidence)
+
+
+def _alike(
+    guide: Mixed,
+    values: np.ndarray,
+    weights: np.ndarray,
+    variance: np.ndarray,
+    others: tuple[np.ndarray, np.ndarray] | None,
+) -> np.ndarray:
+    maps, noise = guide.values, guide.variance * variance
+    if others is not None:
+        maps, noise = (np.concatenate(pair) for pair in zip((maps, noise), others))
+    return non_local_means(maps, noise.astype(np.float32), values, weights)

@@ -1,0 +1,165 @@
+"""Errors of line maps at few counts per pixel: real files, thinned and judged by the other counts.
+
+    python studies/few_counts.py [--doses 1 3 10 30] [--seeds 3] [--csv]
+
+A file is split at random into a part with the dose wanted and the rest, which is an independent
+Poisson measurement of the same map. The error of a line map is
+
+    sqrt(mean((estimate - scaled rest)^2) - noise of the scaled rest) / std(scaled rest):
+
+1 is what a map without contrast has. Line maps are sums over the window of the line, E +- 1 FWHM;
+figures are medians over the lines of a file, then means over seeds.
+
+Rows: the raw counts; Gaussians whose width is chosen for every line, by the answer (nobody can do
+that) or by the risk that Stein's formula estimates; principal components chosen by the network,
+without smoothing; `denoise` as it is by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+
+from edxdenoise import Denoise, LineSpec, Prepare, denoise, prepare, read_cube, thin
+from edxdenoise.quantification.estimators import line_weights
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+RESULTS = Path(__file__).parent / "results" / "few_counts.csv"
+FILES = {
+    "dacite": ("bruker_sem_dacite_122cpp.bcf", "O Na Al Si K Ca"),
+    "dust": ("bruker_tem_dust_256x256.bcf", "O Mg Si Fe"),
+    "JEOL": ("jeol_tem_64x64.pts", "C O Al Si"),
+}
+DOSES = (1.0, 3.0, 8.0, 10.0, 30.0)
+ENERGY = (0.2, 10.0)  # keV
+WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  # pixels
+COMPONENTS = 30
+# The rest must hold at least as much as the part.
+LARGEST_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The counts left out, as line maps.
+
+    Parameters
+    ----------
+    maps : array, shape (y, x, line)
+        Scaled to the dose of the part.
+    noise : array, shape (line,)
+        Mean variance of their Poisson noise.
+    """
+
+    maps: np.ndarray
+    noise: np.ndarray
+
+    def errors(self, estimate: np.ndarray) -> np.ndarray:
+        """Error of each line, shape (line,)."""
+        square = ((estimate - self.maps) ** 2).mean(axis=(0, 1)) - self.noise
+        return np.sqrt(np.maximum(square, 0)) / self.maps.std(axis=(0, 1))
+
+
+def windows(ds: xr.Dataset, lines: list[str]) -> np.ndarray:
+    """Which channels the window of each line has, shape (energy, line)."""
+    specs = {name: LineSpec(1.0) for name in lines}
+    return (line_weights(ds[["counts"]], specs).estimators > 0).astype(np.float32).T
+
+
+def split(ds: xr.Dataset, rows: np.ndarray, dose: float, seed: int) -> tuple[xr.Dataset, Judge]:
+    """The part with the dose wanted, and the rest as judge."""
+    share = dose / float(ds["counts"].sum()) * ds.sizes["y"] * ds.sizes["x"]
+    part, rest = thin(ds, fraction=share, seed=seed)
+    scale = share / (1 - share)
+    maps = scale * (rest["counts"].values @ rows)
+    return part, Judge(maps, scale * maps.mean(axis=(0, 1)))
+
+
+def models(
+    part: xr.Dataset, rows: np.ndarray, judge: Judge, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Errors by line of every row of the table."""
+    raw = part["counts"].values @ rows
+    blurred = np.array(
+        [
+            gaussian_filter(raw, (width, width, 0), mode="reflect") if width else raw
+            for width in WIDTHS
+        ]
+    )
+    errors = np.array([judge.errors(each) for each in blurred])
+    yield "raw", errors[0]
+    yield "Gaussian, width by the answer", errors.min(axis=0)
+    # Stein's risk of a linear smoother of Poisson counts: the noise of a pixel is its count.
+    own = np.array([1.0] + [kernel_centre(width) for width in WIDTHS[1:]])
+    risk = ((blurred - raw) ** 2).mean(axis=(1, 2)) + 2 * own[:, None] * raw.mean(axis=(0, 1))
+    yield "Gaussian, width by risk", errors[risk.argmin(axis=0), np.arange(len(errors[0]))]
+    recipes = {
+        "PCA, selected by the network": Denoise(
+            components=COMPONENTS, subspace="pixel", shrink=False, seed=seed
+        ),
+        "denoise": Denoise(components=COMPONENTS, seed=seed),
+    }
+    for name, recipe in recipes.items():
+        yield name, judge.errors(denoise(part, recipe)["counts_denoised"].values @ rows)
+
+
+def kernel_centre(width: float) -> float:
+    """Weight of the centre of the Gaussian that scipy applies."""
+    impulse = np.zeros(8 * int(np.ceil(width)) + 9)
+    impulse[len(impulse) // 2] = 1
+    return float(gaussian_filter(impulse, width).max() ** 2)
+
+
+def table(files: list[str], doses: list[float], seeds: int, data: Path) -> list[dict[str, str]]:
+    """One row per file, dose and model, printed as they come."""
+    rows = []
+    for name in files:
+        path, elements = FILES[name]
+        ds = prepare([read_cube(data / path)], Prepare(energy=ENERGY, rebin_energy=2)).compute()
+        window = windows(ds, [f"{element}_Ka" for element in elements.split()])
+        full = float(ds["counts"].sum()) / ds.sizes["y"] / ds.sizes["x"]
+        for dose in doses:
+            if dose > LARGEST_SHARE * full:
+                continue
+            found: dict[str, list[float]] = {}
+            for seed in range(seeds):
+                part, judge = split(ds, window, dose, seed)
+                for model, errors in models(part, window, judge, seed):
+                    found.setdefault(model, []).append(float(np.median(errors)))
+            for model, each in found.items():
+                row = {"file": name, "counts per pixel": f"{dose:g}", "model": model}
+                row["error"] = f"{np.mean(each):.3f}"
+                row["seeds"] = " ".join(f"{value:.3f}" for value in each)
+                print(*row.values(), sep=" | ", flush=True)
+                rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real files")
+    parser.add_argument("--files", nargs="+", default=list(FILES), choices=list(FILES))
+    parser.add_argument("--doses", nargs="+", type=float, default=list(DOSES))
+    parser.add_argument("--seeds", type=int, default=3, help="number of random splits")
+    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name} too")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows = table(options.files, options.doses, options.seeds, options.data)
+    if options.csv:
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
