@@ -34,6 +34,10 @@ from edxdenoise.schema import (
 DEFAULT_RESOLUTION = 130.0  # eV, FWHM at Mn K alpha
 # eV; files also hold the resolution at another line, such as 60 at C K alpha, or none.
 _PLAUSIBLE_RESOLUTION = (100.0, 300.0)
+# Attributes of the measured response: FWHM at Mn K alpha (eV), slope of its square (eV), depth of
+# the tail (nm); and the covariance, row by row, of these, a shift (keV) and a gain of the axis.
+DETECTOR_RESPONSE = "detector_response"
+DETECTOR_RESPONSE_COVARIANCE = "detector_response_covariance"
 
 # Whole counts need no wider type than these; 64 bits are for the strobe peaks of long maps.
 _COUNT_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -331,23 +335,55 @@ def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
     return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
 
 
-def detector_resolution(ds: xr.Dataset) -> float:
-    """Resolution that the file states: FWHM at Mn K alpha in eV.
+class Resolution(float):
+    """Width and shape of the peaks of a detector; as a number, the FWHM at Mn K alpha in eV.
 
-    A value below 1 is in keV. 130 eV where the file states none, or one that no detector has.
+    Whatever takes a resolution as a number takes one of these as well.
+
+    Parameters
+    ----------
+    value : float
+        FWHM at Mn K alpha in eV.
+    slope : float, optional
+        Of the squared FWHM, in eV^2 per eV; that of a common silicon detector where none is given.
+    tail_depth : float
+        Depth in nm below the surface of the detector from which charge is collected incompletely.
+    """
+
+    slope: float | None
+    tail_depth: float
+
+    def __new__(
+        cls, value: float, slope: float | None = None, tail_depth: float = 0.0
+    ) -> Resolution:
+        made = super().__new__(cls, value)
+        made.slope, made.tail_depth = slope, tail_depth
+        return made
+
+    def __reduce__(self) -> tuple[type, tuple[float, float | None, float]]:
+        return Resolution, (float(self), self.slope, self.tail_depth)
+
+
+def detector_resolution(ds: xr.Dataset) -> Resolution:
+    """Resolution of the detector: what was measured (`measure_response`), or what the file states.
+
+    A stated value below 1 is in keV. 130 eV where the file states none, or one that no detector
+    has.
 
     Examples
     --------
-    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 0.133}))
+    >>> float(detector_resolution(xr.Dataset(attrs={"detector_resolution": 0.133})))
     133.0
-    >>> detector_resolution(xr.Dataset(attrs={"detector_resolution": 60.0}))
+    >>> float(detector_resolution(xr.Dataset(attrs={"detector_resolution": 60.0})))
     130.0
     """
+    if DETECTOR_RESPONSE in ds.attrs:
+        return Resolution(*map(float, ds.attrs[DETECTOR_RESPONSE]))
     stated = float(ds.attrs.get("detector_resolution", DEFAULT_RESOLUTION))
     if 0 < stated < 1:
         stated = round(1000 * stated, 6)
     low, high = _PLAUSIBLE_RESOLUTION
-    return stated if low < stated < high else DEFAULT_RESOLUTION
+    return Resolution(stated if low < stated < high else DEFAULT_RESOLUTION)
 
 
 def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:

@@ -34,6 +34,7 @@ from edxdenoise.quantification import (
     find_phases,
     line_intensity,
     mask_vacuum,
+    measure_response,
     parse_ratio,
     sum_regions,
     weight_k_factors,
@@ -230,6 +231,7 @@ def quantify(
     with progress("quantities"):
         present = [*map(element_of, lines), *elements]
         ds = check_calibration(ds, present, correct=recipe.correct_energy)
+        ds = measure_response(ds, present)
         check_explained(ds, present)
         ds = line_intensity(
             ds,

@@ -25,6 +25,7 @@ DIM_PHASE = "phase"
 DIM_DETECTOR = "detector"
 DIM_REGION = "region"
 DIM_GROUP = "group"
+DIM_DIRECTION = "direction"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 
@@ -240,6 +241,14 @@ LINE_INTENSITY_BIAS = VariableSpec(
     "f",
     "counts",
     "estimated bias: raw less denoised net counts of similar pixels, as far as beyond noise",
+)
+LINE_SYSTEMATIC = VariableSpec(
+    "line_systematic",
+    (DIM_DIRECTION, DIM_LINE, DIM_ENERGY),
+    "f",
+    "1",
+    "weight of each channel in the shift of a line's net counts by one standard deviation of the "
+    "detector's response, in independent directions",
 )
 LINE_ESTIMATOR = VariableSpec(
     "line_estimator",

@@ -24,6 +24,7 @@ from edxdenoise.quantification.lines import (
 from edxdenoise.quantification.phases import Phases, can_split, find_phases
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
+from edxdenoise.quantification.response import measure_response
 from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
 from edxdenoise.quantification.windows import background_windows
@@ -53,6 +54,7 @@ __all__ = [
     "line_intensity",
     "list_lines",
     "mask_vacuum",
+    "measure_response",
     "parse_ratio",
     "peak_shifts",
     "ratio",

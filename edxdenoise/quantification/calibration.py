@@ -72,8 +72,20 @@ def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
     """
     spectrum, energy = sum_spectrum(ds), ds[DIM_ENERGY].values
     resolution = detector_resolution(ds)
-    listed = strong_lines(elements, energy_range(ds), beam_energy=ds.attrs.get("beam_energy"))
     found: list[PeakShift] = []
+    for name, centre in clean_lines(ds, elements):
+        width = float(fwhm(centre, resolution)) / 1000
+        peak = _fit_peak(name, centre, width, energy, spectrum)
+        if peak is not None:
+            found.append(peak)
+    return found
+
+
+def clean_lines(ds: xr.Dataset, elements: Iterable[str]) -> list[tuple[str, float]]:
+    """Name and energy in keV of every strong line of `elements` with no other line close to it."""
+    resolution = detector_resolution(ds)
+    listed = strong_lines(elements, energy_range(ds), beam_energy=ds.attrs.get("beam_energy"))
+    found = []
     for name, position, share in listed:
         width = float(fwhm(position, resolution)) / 1000
         near = 0.3 * width
@@ -88,10 +100,7 @@ def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
         )
         if share < _LEAST_SHARE or rivals or share < partners[:, 1].max():
             continue
-        centre = float(np.average(partners[:, 0], weights=partners[:, 1]))
-        peak = _fit_peak(name, centre, width, energy, spectrum)
-        if peak is not None:
-            found.append(peak)
+        found.append((name, float(np.average(partners[:, 0], weights=partners[:, 1]))))
     return found
 
 

@@ -17,6 +17,7 @@ from edxdenoise.quantification.fit import (
     fit_model,
 )
 from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.response import systematic_weights
 from edxdenoise.quantification.windows import (
     background_windows,
     integration_window,
@@ -36,7 +37,7 @@ from edxdenoise.schema import (
     WEIGHT_PIXEL,
 )
 from edxdenoise.xray import channel_response, line_energy
-from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, element_of, families
+from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, Family, element_of, families
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ class Weights:
         Share of each line in each channel.
     background : array, shape (energy,), optional
         Of the mean spectrum, where a fit or components call for it.
+    systematic : array, shape (direction, line, energy)
+        Shifts of the intensities by what is uncertain of the detector's response, as weights.
     model : FitModel, optional
         Where intensities are fitted with amplitudes of 0 or more.
     """
 
     estimators: np.ndarray
     shapes: np.ndarray
+    systematic: np.ndarray
     background: np.ndarray | None = None
     model: FitModel | None = None
 
@@ -96,7 +100,10 @@ def line_weights(
     background = None if model is None else model.background
     if model is not None and intensities == "fit":
         count = len(lines)
-        return Weights(model.estimators[:count], model.shapes[:count], background, model)
+        kept = [family for family in found if family.name in model.names]
+        estimators = model.estimators
+        systematic = systematic_weights(ds, kept, estimators, count)
+        return Weights(estimators[:count], model.shapes[:count], systematic, background, model)
     shapes = np.vstack(
         [channel_response(np.array([line_energy(name)]), energy, resolution) for name in lines]
     )
@@ -104,7 +111,7 @@ def line_weights(
         lines, span, elements=elements, beam_energy=beam_energy, resolution=resolution
     )
     by_window = rounded_weights if intensities == "windows" else linear_weights
-    estimators = []
+    rows = []
     for name, spec in lines.items():
         window = integration_window(name, spec, resolution)
         if window[0] < span[0] or window[1] > span[1]:
@@ -112,8 +119,13 @@ def line_weights(
                 f"'lines.{name}.window' is [{window[0]:.4g}, {window[1]:.4g}] keV, outside the "
                 f"energy axis, {span[0]:.4g} to {span[1]:.4g} keV"
             )
-        estimators.append(by_window(energy, window, windows[name]))
-    return Weights(np.array(estimators), shapes, background)
+        rows.append(by_window(energy, window, windows[name]))
+    estimators = np.array(rows)
+    single = [Family(name, element_of(name), (line_energy(name),), (1.0,)) for name in lines]
+    # A window counts a share of its line: what it holds over that share is the whole line.
+    shares = np.einsum("le,le->l", estimators, shapes)[:, np.newaxis]
+    systematic = systematic_weights(ds, single, estimators, len(lines), shares)
+    return Weights(estimators, shapes, systematic, background)
 
 
 def score_weights(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:

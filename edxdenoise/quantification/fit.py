@@ -115,7 +115,7 @@ def fit_model(
         If a family that is needed has the shape of others, or there are too few channels.
     """
     used = energy >= LOWEST_FITTED
-    lines = _line_shapes(energy, families, resolution)
+    lines = line_shapes(energy, families, resolution)
     mean = np.maximum(mean_spectrum, _LEAST_MEAN * mean_spectrum.mean())
     families, lines = _separable(families, lines, used / mean, needed)
     smooth = smooth_background(
@@ -141,7 +141,7 @@ def fit_model(
     return FitModel(tuple(family.name for family in families), shapes, used / mean)
 
 
-def _line_shapes(energy: np.ndarray, families: Sequence[Family], resolution: float) -> np.ndarray:
+def line_shapes(energy: np.ndarray, families: Sequence[Family], resolution: float) -> np.ndarray:
     """Counts per channel of one unit of each family, shape (family, energy)."""
     return np.array(
         [
@@ -172,17 +172,24 @@ def _separable(
     ParameterError
         If one of the first `needed` is not among them.
     """
+    kept = _distinct_rows(lines, weights)
+    lost = [family for i, family in enumerate(families[:needed]) if i not in kept]
+    if lost:
+        others = ", ".join(families[k].name for k in kept) or "the end of the energy axis"
+        raise ParameterError(
+            f"line '{lost[0].name}' cannot be separated from {others} in these channels; use "
+            f"narrower channels, another line of {lost[0].element}, or leave it out"
+        )
+    return [families[i] for i in kept], lines[kept]
+
+
+def _distinct_rows(lines: np.ndarray, weights: np.ndarray) -> list[int]:
+    """Numbers of the rows that differ from those before them."""
     kept: list[int] = []
-    for i, family in enumerate(families):
+    for i in range(len(lines)):
         if _distinctness(lines[[*kept, i]], weights)[-1] > _LEAST_DISTINCT:
             kept.append(i)
-        elif i < needed:
-            others = ", ".join(families[k].name for k in kept) or "the end of the energy axis"
-            raise ParameterError(
-                f"line '{family.name}' cannot be separated from {others} in these channels; use "
-                f"narrower channels, another line of {family.element}, or leave it out"
-            )
-    return [families[i] for i in kept], lines[kept]
+    return kept
 
 
 def smooth_background(
@@ -213,6 +220,33 @@ def smooth_background(
     beam_energy : float
         In keV.
     """
+    return _fitted_background(energy, mean, lines, pixels, resolution, beam_energy)[0]
+
+
+def spectrum_misfit(
+    energy: np.ndarray,
+    spectrum: np.ndarray,
+    lines: np.ndarray,
+    resolution: float,
+    beam_energy: float,
+) -> tuple[float, int]:
+    """Weighted squares that lines and background leave of a sum spectrum, and its channels."""
+    used = energy >= LOWEST_FITTED
+    counts = np.maximum(spectrum, _LEAST_MEAN * spectrum.mean())
+    lines = lines[_distinct_rows(lines, used / counts)]
+    misfit = _fitted_background(energy, counts, lines, 1, resolution, beam_energy)[1]
+    return misfit, int(used.sum())
+
+
+def _fitted_background(
+    energy: np.ndarray,
+    mean: np.ndarray,
+    lines: np.ndarray,
+    pixels: int,
+    resolution: float,
+    beam_energy: float,
+) -> tuple[np.ndarray, float]:
+    """Background as `smooth_background` says, and the weighted squares that are left."""
     used = energy >= LOWEST_FITTED
     held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
     width = (energy[-1] - energy[0]) / (energy.size - 1)
@@ -239,7 +273,8 @@ def smooth_background(
         # Both by the same weights but those of their peaks.
         penalty = ((bends @ own) ** 2).sum() + weights @ (mean - amplitudes @ shapes) ** 2
         found.append((penalty, np.maximum(own @ shapes[len(lines) :], 0)))
-    return min(found, key=lambda pair: pair[0])[1]
+    misfit, background = min(found, key=lambda pair: pair[0])
+    return background, float(misfit)
 
 
 def _triangles(position: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ from edxdenoise.quantification.shrunk import SOURCE, is_shrunk, profile_variance
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COUNTS,
+    DIM_DIRECTION,
     DIM_ENERGY,
     DIM_GROUP,
     DIM_LINE,
@@ -59,6 +60,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY_COVARIANCE,
     LINE_INTENSITY_STDDEV,
     LINE_INTENSITY_UNBOUNDED,
+    LINE_SYSTEMATIC,
     WEIGHT_PIXEL,
 )
 
@@ -136,7 +138,8 @@ def line_intensity(
     estimators = behind_projection(ds, weights.estimators) if denoised else weights.estimators
     first, second = np.triu_indices(len(lines))
     products = estimators[first] * estimators[second]
-    rows = np.vstack([filters, products, weights.estimators])
+    shifts = weights.systematic.reshape(-1, filters.shape[1])
+    rows = np.vstack([filters, products, weights.estimators, shifts])
     # All at once, so that counts or maps are read once.
     if denoised:
         sums, totals = sums_denoised(ds, rows), ds[WEIGHT_PIXEL.name] ** 2
@@ -154,8 +157,10 @@ def line_intensity(
         floor = xr.DataArray(np.where(first == second, OWN_SHARE * own[first], 0), dims="row")
         undetected = xr.DataArray(own, dims="row")
     no_lines = xr.DataArray(np.zeros(len(lines)), dims=DIM_LINE)
-    ends = np.cumsum([0, len(filters), len(products), len(lines)])
-    filtered, variances, level = (sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:]))
+    ends = np.cumsum([0, len(filters), len(products), len(lines), len(shifts)])
+    filtered, variances, level, moved = (
+        sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:])
+    )
     shrunk = denoised and is_shrunk(ds)
     tested = denoised and can_split(ds)
     bias = denoising_bias(ds, list(lines), weights.estimators) if tested else {}
@@ -169,9 +174,10 @@ def line_intensity(
         profile_variance(ds, weights.estimators).rename(row=DIM_LINE) if shrunk else no_lines,
         total_share(ds) if shrunk else 0.0,
         no_lines if shift is None else shift,
+        moved.rename(row="moved") if len(shifts) else no_lines.rename({DIM_LINE: "moved"}),
         input_core_dims=[
             *(["row"], ["expected"], ["floor"], ["undetected"]),
-            *([DIM_LINE], [], [DIM_LINE]),
+            *([DIM_LINE], [], [DIM_LINE], ["moved"]),
         ],
         output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
         kwargs={"model": weights.model, "own": own, "shrunk": shrunk},
@@ -194,6 +200,8 @@ def line_intensity(
     }
     made[LINE_INTENSITY_COVARIANCE.name].attrs[SOURCE] = source
     made[LINE_ESTIMATOR.name] = LINE_ESTIMATOR.array(weights.estimators)
+    if len(shifts):
+        made[LINE_SYSTEMATIC.name] = LINE_SYSTEMATIC.array(weights.systematic)
     if shift is not None:
         made[LINE_INTENSITY_BIAS.name] = LINE_INTENSITY_BIAS.array(
             shift.transpose(*LINE_INTENSITY_BIAS.dims).data
@@ -202,7 +210,8 @@ def line_intensity(
     if weights.model is None:
         del made[LINE_INTENSITY_UNBOUNDED.name]
     # An earlier quantification may be of other lines.
-    result = ds.drop_dims([DIM_LINE, DIM_LINE_OTHER, DIM_GROUP], errors="ignore")
+    of_lines = [DIM_LINE, DIM_LINE_OTHER, DIM_GROUP, DIM_DIRECTION]
+    result = ds.drop_dims(of_lines, errors="ignore")
     result = result.assign_coords({DIM_LINE: list(lines), DIM_LINE_OTHER: list(lines)})
     result = result.assign(made)
     if in_numpy:
@@ -227,6 +236,7 @@ def _finish(
     profile: np.ndarray,
     share: np.ndarray,
     shift: np.ndarray,
+    moved: np.ndarray,
     *,
     model: FitModel | None,
     own: np.ndarray,
@@ -263,7 +273,10 @@ def _finish(
         background *= np.minimum(left / np.maximum(variance, np.finfo(float).tiny), 1)
         variance = left
     detected = unbounded > _DETECTION * np.sqrt(np.maximum(background, 0))
-    variance = np.maximum(variance, 0) + shift**2
+    # The response of the detector is common to all lines, in each of its independent directions.
+    moved = moved.reshape(*moved.shape[:-1], -1, lines)
+    covariance += moved.swapaxes(-1, -2) @ moved
+    variance = np.maximum(variance, 0) + shift**2 + (moved**2).sum(axis=-2)
     return (
         intensity.astype(np.float32),
         unbounded.astype(np.float32),

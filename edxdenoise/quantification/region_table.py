@@ -38,6 +38,7 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     LINE_ESTIMATOR,
+    LINE_SYSTEMATIC,
     RATIO,
     REGION_MASK,
     REGION_SPECTRUM,
@@ -72,7 +73,8 @@ def region_table(
     -------
     pandas.DataFrame
         One row per region and quantity: ``region``, ``kind``, ``quantity`` ("Pb at%" or "I/Pb"),
-        ``value`` and ``stddev`` of the summed counts (errors of the k-factors included),
+        ``value`` and ``stddev`` of the summed counts (errors of the k-factors and of
+        the detector's response included),
         ``stddev_counting`` (without them), ``limit``, three standard deviations, in place of these
         where the element was not detected; ``pixels`` and ``counts`` of the region (of a phase,
         the half of the counts that its composition is of), ``distance`` along a profile;
@@ -84,6 +86,10 @@ def region_table(
     elements = [element_of(name) for name in lines]
     pairs = [parse_ratio(text, elements) for text in ratios]
     estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
+    # Without a measured response there are none.
+    directions = np.zeros((0, *estimators.shape))
+    if LINE_SYSTEMATIC.name in ds:
+        directions = ds[LINE_SYSTEMATIC.name].values.astype(float)
     maps = [*ds[ATOMIC_PERCENT.name].values, *(ds[RATIO.name].values if pairs else ())]
     quantities = [*(f"{element} at%" for element in elements), *ratios]
     rows = []
@@ -93,8 +99,9 @@ def region_table(
         mask = own[REGION_MASK.name].values == 1
         intensity = estimators @ spectrum
         covariance = (estimators * spectrum) @ estimators.T
+        shifts = directions @ spectrum
         value, stddev, counting, limit = _percents_and_ratios(
-            intensity, covariance, factors, spread, pairs
+            intensity, covariance, shifts.T @ shifts, factors, spread, pairs
         )
         for i, quantity in enumerate(quantities):
             pixels = maps[i][mask]
@@ -122,18 +129,20 @@ def region_table(
 def _percents_and_ratios(
     intensity: np.ndarray,
     covariance: np.ndarray,
+    systematic: np.ndarray,
     factors: np.ndarray,
     spread: np.ndarray,
     pairs: Sequence[tuple[int, int]],
 ) -> tuple[np.ndarray, ...]:
     """Values, standard deviations, those of counting alone, and limits; percents, then ratios."""
-    detected, fraction, stddev, limit = detected_fractions(intensity, covariance, factors, spread)
+    both = covariance + systematic
+    detected, fraction, stddev, limit = detected_fractions(intensity, both, factors, spread)
     none = np.zeros_like(spread)
     counting = detected_fractions(intensity, covariance, factors, none)[2]
     columns = [100 * part for part in (fraction, stddev, counting, limit)]
     found = []
     for pair in pairs:
-        value, error = ratio(intensity, covariance, factors, spread, pair)
+        value, error = ratio(intensity, both, factors, spread, pair)
         plain = ratio(intensity, covariance, factors, none, pair)[1]
         above, below = (bool(detected[i]) for i in pair)
         nothing = np.nan, np.nan, np.nan
