@@ -6,12 +6,14 @@ from helpers import cube
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edxdenoise.errors import ParameterError
+from edxdenoise.cube import make_cube
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.windows import (
     background_windows,
     integration_window,
     linear_weights,
+    place_windows,
     rounded_weights,
 )
 from edxdenoise.xray import channel_response, fwhm, line_energy
@@ -88,3 +90,35 @@ def test_window_outside_the_axis_is_named(spec, key, intensities):
     ds = cube(np.ones((2, 2, 42), np.uint8))
     with pytest.raises(ParameterError, match=f"'{key}' .*outside the energy axis, 0 to 4.2 keV"):
         line_intensity(ds, {"I_La": spec}, intensities=intensities, source="counts")
+
+
+def peaked(*peaks, counts=3e5):
+    energy = (np.arange(1400) + 0.5) * 0.01
+    spectrum = 300 * np.exp(-energy / 6)
+    spectrum += counts * channel_response(np.array(peaks), energy).sum(axis=0)
+    return make_cube(np.rint(spectrum)[None, None].repeat(2, axis=1), energy=energy)
+
+
+def test_windows_keep_clear_of_peaks_that_nobody_listed():
+    """Cu K alpha and beta beside Pt L alpha and Fe K alpha, as on a copper grid."""
+    copper = line_energy("Cu_Ka1"), line_energy("Cu_Kb1")
+    ds = peaked(line_energy("Pt_La1"), line_energy("Fe_Ka1"), *copper)
+    lines = {"Pt_La": LineSpec(), "Fe_Ka": LineSpec()}
+    for name, windows in place_windows(ds, lines).items():
+        for low, high in windows:
+            assert all(position < low or position > high for position in copper), name
+    found = line_intensity(ds, lines, source="counts").line_intensity.mean(("y", "x"))
+    np.testing.assert_allclose(found, 3e5, rtol=0.06)
+
+
+def test_a_window_given_on_a_peak_is_named():
+    ds = peaked(line_energy("Pt_La1"), line_energy("Cu_Kb1"))
+    lines = {"Pt_La": LineSpec(background=((8.8, 9.0), (9.8, 10.0)))}
+    with pytest.warns(EdxdenoiseWarning, match=r"holds the peak at 8\.9\d keV \(Cu Kb"):
+        line_intensity(ds, lines, source="counts", elements=["Cu"])
+
+
+def test_no_place_names_the_peaks_in_the_way():
+    crowd = np.arange(1.0, 13.6, 0.18)
+    with pytest.raises(ParameterError, match=r"the nearest peaks are at .* keV"):
+        place_windows(peaked(line_energy("Fe_Ka1"), *crowd), {"Fe_Ka": LineSpec()})

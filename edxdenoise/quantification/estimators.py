@@ -19,9 +19,9 @@ from edxdenoise.quantification.fit import (
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.quantification.response import systematic_weights
 from edxdenoise.quantification.windows import (
-    background_windows,
     integration_window,
     linear_weights,
+    place_windows,
     rounded_weights,
 )
 from edxdenoise.schema import (
@@ -107,9 +107,7 @@ def line_weights(
     shapes = np.vstack(
         [channel_response(np.array([line_energy(name)]), energy, resolution) for name in lines]
     )
-    windows = background_windows(
-        lines, span, elements=elements, beam_energy=beam_energy, resolution=resolution
-    )
+    windows = place_windows(ds, lines, elements)
     by_window = rounded_weights if intensities == "windows" else linear_weights
     rows = []
     for name, spec in lines.items():

@@ -45,8 +45,10 @@ _WIDTH_ERROR = 0.004
 # (1964) 73).
 _HUBER = 1.5
 # Depths (nm) that are tried, and the scale of those that occur.
-_DEPTHS = np.array([0.0, 10.0, 20.0, 40.0, 70.0, 110.0, 160.0])
+_DEPTHS = np.array([0.0, 10.0, 20.0, 40.0, 70.0, 110.0, 160.0, 230.0])
 _DEPTH_SCALE = 60.0
+# Relative error of the depth beside counting: a real tail is no exact exponential.
+_DEPTH_ERROR = 0.25
 _ROUNDS = 2
 # Measured and stated FWHM (eV) that differ by more are worth a note.
 _NOTABLE = 4.0
@@ -225,13 +227,13 @@ def _tail_depth(
         misfits.append(misfit)
     # The best model still is none: its misfit sets the scale of what is significant.
     scale = max(min(misfits) / channels, 1.0)
-    fine = np.linspace(0, _DEPTHS[-1], 161)
+    fine = np.linspace(0, _DEPTHS[-1], 231)
     penalty = np.interp(fine, _DEPTHS, np.array(misfits) - min(misfits)) / scale
     penalty += (fine / _DEPTH_SCALE) ** 2
     chance = np.exp(-0.5 * (penalty - penalty.min()))
     chance /= chance.sum()
     mean = float(chance @ fine)
-    return mean, float(chance @ (fine - mean) ** 2)
+    return mean, float(chance @ (fine - mean) ** 2) + (_DEPTH_ERROR * mean) ** 2
 
 
 def systematic_weights(

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import xarray as xr
 
-from edxdenoise.errors import ParameterError
+from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
+from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.schema import DIM_ENERGY
+from edxdenoise.xray import SYMBOLS, find_peaks, fwhm, line_energy
 from edxdenoise.xray.families import LOWEST_ENERGY, Window, element_of, strong_lines
 
 # Background windows, in FWHM of the line: their width, the gap to the line's centre, and how far
@@ -83,8 +86,10 @@ def estimate_background(
                 windows.append((float(start), float(end)))
                 break
     if not windows:
+        near = positions[np.argsort(np.abs(positions - energy))][:4]
         raise ParameterError(
-            f"no place for a background window of '{name}' is free of other lines; give "
+            f"no place for a background window of '{name}' is free of other lines (the nearest "
+            f"peaks are at {', '.join(f'{peak:.2f}' for peak in np.sort(near))} keV); give "
             f"'lines.{name}.background', or use --intensities fit"
         )
     return tuple(windows)
@@ -97,12 +102,16 @@ def background_windows(
     elements: Iterable[str] = (),
     beam_energy: float | None = None,
     resolution: float = 130.0,
+    peaks: Iterable[float] = (),
 ) -> dict[str, tuple[Window, ...]]:
-    """The background windows given, and estimates for the lines without."""
+    """The background windows given, and estimates for the lines without.
+
+    `peaks` are energies in keV of further peaks to keep clear of, whatever element they are of.
+    """
     present = [element_of(name) for name in lines] + list(elements)
     others = [
         energy for _, energy, _ in strong_lines(present, energy_range, beam_energy=beam_energy)
-    ]
+    ] + list(peaks)
     windows = {}
     for name, spec in lines.items():
         if spec.background is not None:
@@ -113,6 +122,77 @@ def background_windows(
             far = [other for other in others if abs(other - line_energy(name)) > near]
             windows[name] = estimate_background(name, far, energy_range, resolution)
     return windows
+
+
+def place_windows(
+    ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str] = ()
+) -> dict[str, tuple[Window, ...]]:
+    """Background windows of lines, clear of every peak of the sum spectrum.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With counts, or what was made of them.
+    lines : mapping of str to LineSpec
+    elements : iterable of str
+        Others that the specimen holds.
+
+    Returns
+    -------
+    dict of str to tuple of (low, high)
+        In keV. Windows given by the user are left as they are; a warning names the peaks in them.
+
+    Raises
+    ------
+    ParameterError
+        If there is no free place for a window; the message names the nearest peaks.
+    """
+    resolution, span = detector_resolution(ds), energy_range(ds)
+    found = find_peaks(ds[DIM_ENERGY].values, sum_spectrum(ds), resolution)
+    beam = ds.attrs.get("beam_energy")
+    elements = list(elements)
+    for name, spec in lines.items():
+        for low, high in spec.background or ():
+            inside = [peak for peak in found if low <= peak.energy <= high]
+            if inside:
+                peak = inside[0]
+                listed = [element_of(each) for each in lines] + elements
+                whose = _nearest_line(peak.energy, listed, span, beam, resolution)
+                warn(
+                    f"The background window [{low:.4g}, {high:.4g}] keV of {name} holds the peak "
+                    f"at {peak.energy:.2f} keV ({whose})",
+                    f"net counts and at% of {element_of(name)} are too low",
+                    f"leave out 'lines.{name}.background', or use --intensities fit",
+                    rank=Rank.WRONG,
+                )
+    return background_windows(
+        lines,
+        span,
+        elements=elements,
+        beam_energy=beam,
+        resolution=resolution,
+        peaks=[peak.energy for peak in found],
+    )
+
+
+def _nearest_line(
+    energy: float,
+    elements: Iterable[str],
+    span: Window,
+    beam_energy: float | None,
+    resolution: float,
+) -> str:
+    """Strong line nearest to an energy: of the elements listed, else of any."""
+    reach = 0.3e-3 * float(fwhm(energy, resolution))
+    for symbols in (elements, SYMBOLS):
+        near = [
+            (abs(position - energy), name)
+            for name, position, share in strong_lines(symbols, span, beam_energy=beam_energy)
+            if abs(position - energy) < reach and share > 0.1
+        ]
+        if near:
+            return min(near)[1].replace("_", " ")
+    return "no known line"
 
 
 def rounded_weights(

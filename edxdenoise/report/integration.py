@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
+from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.errors import SHOWN
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import Weights, line_weights
 from edxdenoise.quantification.fit import solve_nonnegative
-from edxdenoise.quantification.windows import background_windows, integration_window
+from edxdenoise.quantification.windows import integration_window, place_windows
 from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
@@ -97,13 +97,7 @@ def integration_figure(
         overview.tick_params(labelbottom=False)
         _draw_fit(overview, residual, panels, energy, spectrum, weights, peaks, lines, resolution)
     else:
-        background = background_windows(
-            lines,
-            energy_range(ds),
-            elements=elements,
-            beam_energy=ds.attrs.get("beam_energy"),
-            resolution=resolution,
-        )
+        background = place_windows(ds, lines, elements)
         windows = {
             name: (integration_window(name, spec, resolution), background[name])
             for name, spec in lines.items()
