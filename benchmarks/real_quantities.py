@@ -4,31 +4,48 @@
 
 Each file of DATA is run by its recipe in a scratch folder. Standard deviations include those stated
 for the k-factors. The k-factors of the dacite are theoretical, and printed.
+
+``--phantoms`` compares the ways to take net counts on phantoms of known composition, with peaks of
+grid, film and detector that the file does not list; ``--windows`` looks for background windows that
+hold a peak, for every line with a peak in every file of DATA.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from _measure import machine, markdown, scratch
 
-from edxdenoise.errors import EdxdenoiseWarning
+from edxdenoise import LineSpec, Quantify
+from edxdenoise.cube import Resolution, detector_resolution, energy_range, sum_spectrum
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError
+from edxdenoise.io import read_cube
 from edxdenoise.jobs import run_recipe
-from edxdenoise.quantification import element_of, region_table
+from edxdenoise.pipeline import quantify
+from edxdenoise.quantification import background_windows, element_of, region_table
+from edxdenoise.quantification.windows import place_windows
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.text import region_words
 from edxdenoise.simulation.materials import Material
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.spectrum import line_counts
-from edxdenoise.xray import atomic_weight, fwhm, line_energy
+from edxdenoise.xray import SYMBOLS, atomic_weight, find_peaks, fwhm, line_energy
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "studies"))
+
+import peak_width  # noqa: E402
+
 DATA = ROOT.parent / "shared" / "data"
 RECIPES = ("fept", "dacite")
+# What grids, films and detectors add to a spectrum.
+ARTEFACTS = ("Cu", "C", "O", "Si")
 # The mean dacite of R. W. Le Maitre, J. Petrology 17 (1976) 589, in weight percent, with the atoms
 # of each oxide.
 DACITE = {
@@ -111,13 +128,94 @@ def stoichiometric(percents: dict[str, float]) -> float:
     return 100 * oxygen / (oxygen + sum(cations.values()))
 
 
+def phantom_rows(seed: int, shape: tuple[int, int] = (24, 24)) -> list[list[str]]:
+    """Whole-map at% of phantoms by each method, and their errors in standard deviations."""
+    rows = []
+    for specimen, lowest in (("GaAs", 0.8), ("FePt", 0.0), ("SrTiO3", 0.0), ("olivine", 0.0)):
+        strange = {e: 1.0 for e in ARTEFACTS if e not in peak_width.SPECIMENS[specimen][0].atoms}
+        ds, lines, truth = peak_width.phantom(
+            specimen, Resolution(137.0, 2.43, 50.0), seed, shape, lowest=lowest, artefacts=strange
+        )
+        listed = ds.attrs["elements"]
+        span, beam = energy_range(ds), ds.attrs["beam_energy"]
+        ways = {
+            "fit": ("fit", lines, [*listed, *strange]),
+            "fit, listed elements alone": ("fit", lines, listed),
+            "windows clear of peaks": ("windows-linear", lines, listed),
+        }
+        try:
+            old = background_windows(lines, span, elements=listed, beam_energy=beam)
+            given = {name: replace(spec, background=old[name]) for name, spec in lines.items()}
+            ways["windows clear of listed lines"] = "windows-linear", given, listed
+        except ParameterError:
+            pass
+        for way, (intensities, specs, elements) in ways.items():
+            options = Quantify(intensities=intensities, source="counts", elements=tuple(elements))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", EdxdenoiseWarning)
+                try:
+                    maps = quantify(ds, specs, options)
+                except ParameterError as error:
+                    rows.append([specimen, way, f"refused: {str(error)[:60]}"])
+                    continue
+            table = region_table(maps, specs)
+            whole = table[table.region == "all"].set_index("quantity")
+            cells = []
+            for element, true in truth.items():
+                row = whole.loc[f"{element} at%"]
+                sigmas = (row.value - true) / row.stddev
+                cells.append(
+                    f"{element} {row.value:.2f} ± {row.stddev:.2f} (true {true:.2f}, {sigmas:+.1f})"
+                )
+            rows.append([specimen, way, ", ".join(cells)])
+    return rows
+
+
+def window_rows(data: Path) -> list[list[str]]:
+    """Lines with a peak in each file, how many have background windows, and peaks in those."""
+    rows = []
+    for path in sorted(p for p in data.iterdir() if p.suffix in (".bcf", ".pts", ".hspy")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EdxdenoiseWarning)
+            ds = read_cube(path)
+        energy, spectrum = ds["energy"].values, sum_spectrum(ds)
+        peaks = find_peaks(energy, spectrum, detector_resolution(ds))
+        seen = placed = hit = 0
+        for symbol in SYMBOLS[1:]:
+            for name in (f"{symbol}_Ka", f"{symbol}_La"):
+                try:
+                    position = line_energy(name)
+                except ParameterError:
+                    continue
+                if not any(abs(peak.energy - position) < 0.03 for peak in peaks):
+                    continue
+                seen += 1
+                try:
+                    windows = place_windows(ds, {name: LineSpec()})[name]
+                except ParameterError:
+                    continue
+                placed += 1
+                hit += sum(low < peak.energy < high for low, high in windows for peak in peaks)
+        rows.append([path.name, str(len(peaks)), str(seen), str(placed), str(hit)])
+    return rows
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", nargs="?", type=Path, default=DATA)
+    parser.add_argument("--phantoms", action="store_true", help="compare methods on phantoms")
+    parser.add_argument("--windows", action="store_true", help="check background windows")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     options = parser.parse_args()
     print(machine())
+    if options.phantoms:
+        print(f"\n{markdown(['specimen', 'net counts', 'at%'], phantom_rows(0))}")
+    if options.windows:
+        head = ["file", "peaks", "lines on a peak", "with windows", "peaks in windows"]
+        print(f"\n{markdown(head, window_rows(options.data))}")
+    if options.phantoms or options.windows:
+        return
     for name in options.recipes:
         with scratch(None) as folder:
             rows = regions(name, options.data, folder)

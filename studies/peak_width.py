@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from edxdenoise import LineSpec, Quantify, make_cube
 from edxdenoise.cube import Resolution, detector_resolution
@@ -23,7 +25,7 @@ from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.pipeline import quantify
 from edxdenoise.simulation.materials import Material
 from edxdenoise.simulation.presets import PRESETS
-from edxdenoise.simulation.spectrum import line_counts, material_spectra
+from edxdenoise.simulation.spectrum import line_counts, line_spectrum, material_spectra
 from edxdenoise.xray import atomic_number, fwhm, line_energy
 from edxdenoise.xray.families import element_of
 
@@ -41,8 +43,20 @@ ENERGY = (np.arange(2000) + 0.5) * 0.01
 COUNTS = 1000.0
 
 
-def phantom(specimen: str, response: Resolution, seed: int, shape: tuple[int, int] = (40, 40)):
-    """Dataset of one composition, its lines with their true k-factors, and its true at%."""
+def phantom(
+    specimen: str,
+    response: Resolution,
+    seed: int,
+    shape: tuple[int, int] = (40, 40),
+    *,
+    lowest: float = 0.0,
+    artefacts: Mapping[str, float] | None = None,
+) -> tuple[xr.Dataset, dict[str, LineSpec], dict[str, float]]:
+    """Dataset of one composition, its lines with their true k-factors, and its true at%.
+
+    `artefacts` are photons of elements of grid, film and detector, which together are a third of
+    the counts of the specimen; the axis starts at `lowest` keV.
+    """
     material, names = SPECIMENS[specimen]
     instrument = PRESETS["core-shell"].instrument
     instrument = replace(instrument, detector=replace(instrument.detector, resolution=response))
@@ -60,18 +74,22 @@ def phantom(specimen: str, response: Resolution, seed: int, shape: tuple[int, in
         )
     factors = {name: weights[element_of(name)] / number for name, number in net.items()}
     lines = {name: LineSpec(factor / factors[names[0]]) for name, factor in factors.items()}
+    if artefacts:
+        spectrum = spectrum / spectrum.sum() + line_spectrum(artefacts, instrument, ENERGY) / 3
+    seen = ENERGY > lowest
+    spectrum = spectrum[seen] / spectrum[seen].sum()
     rng = np.random.default_rng(seed)
-    cube = rng.poisson(spectrum * COUNTS / spectrum.sum(), (*shape, ENERGY.size))
+    cube = rng.poisson(spectrum * COUNTS, (*shape, int(seen.sum())))
     attrs = {
         "beam_energy": instrument.beam_energy,
         "detector_resolution": 130.0,
         "elements": sorted(material.atoms, key=atomic_number),
     }
     truth = {element_of(name): 100 * atoms[element_of(name)] for name in names}
-    return make_cube(cube, energy=ENERGY, attrs=attrs), lines, truth
+    return make_cube(cube, energy=ENERGY[seen], attrs=attrs), lines, truth
 
 
-def rows(seeds: int, specimens=tuple(SPECIMENS)) -> list[dict[str, object]]:
+def rows(seeds: int, specimens: Sequence[str] = tuple(SPECIMENS)) -> list[dict[str, object]]:
     """One row per phantom and element."""
     found = []
     for seed in range(seeds):
