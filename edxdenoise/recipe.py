@@ -142,7 +142,7 @@ class Quantify(Section):
 
     ratios: tuple[str, ...] = ()
     source: str = "denoised"
-    intensities: str = "windows-linear"
+    intensities: str = "fit"
     elements: tuple[str, ...] = ()
     k_factor_unit: str = "weight"
     correct_energy: bool = False

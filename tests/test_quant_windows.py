@@ -107,7 +107,9 @@ def test_windows_keep_clear_of_peaks_that_nobody_listed():
     for name, windows in place_windows(ds, lines).items():
         for low, high in windows:
             assert all(position < low or position > high for position in copper), name
-    found = line_intensity(ds, lines, source="counts").line_intensity.mean(("y", "x"))
+    found = line_intensity(
+        ds, lines, intensities="windows-linear", source="counts"
+    ).line_intensity.mean(("y", "x"))
     np.testing.assert_allclose(found, 3e5, rtol=0.06)
 
 
@@ -115,7 +117,7 @@ def test_a_window_given_on_a_peak_is_named():
     ds = peaked(line_energy("Pt_La1"), line_energy("Cu_Kb1"))
     lines = {"Pt_La": LineSpec(background=((8.8, 9.0), (9.8, 10.0)))}
     with pytest.warns(EdxdenoiseWarning, match=r"holds the peak at 8\.9\d keV \(Cu Kb"):
-        line_intensity(ds, lines, source="counts", elements=["Cu"])
+        line_intensity(ds, lines, intensities="windows-linear", source="counts", elements=["Cu"])
 
 
 def test_no_place_names_the_peaks_in_the_way():

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
 @click.option("--source", type=click.Choice(SOURCES), help="What is integrated.  [denoised]")
 @click.option(
-    "--intensities", type=click.Choice(INTENSITIES), help="How.  [default: windows-linear]"
+    "--intensities", type=click.Choice(INTENSITIES), help="Integration method.  [default: fit]"
 )
 @click.option("--elements", type=Elements(), help="Others in the specimen.  [default: the file's]")
 @click.option(

@@ -58,7 +58,7 @@ def bias_table(
     lines: Mapping[str, LineSpec],
     regions: Mapping[str, np.ndarray],
     *,
-    intensities: str = "windows-linear",
+    intensities: str = "fit",
     elements: Iterable[str] = (),
     held_out: xr.Dataset | None = None,
 ) -> pd.DataFrame:

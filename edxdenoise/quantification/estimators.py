@@ -69,7 +69,7 @@ def line_weights(
     ds: xr.Dataset,
     lines: Mapping[str, LineSpec],
     *,
-    intensities: str = "windows-linear",
+    intensities: str = "fit",
     elements: Iterable[str] = (),
 ) -> Weights:
     """What each channel counts for, by windows or by a fit; see `line_intensity`."""

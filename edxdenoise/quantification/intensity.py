@@ -76,7 +76,7 @@ def line_intensity(
     ds: xr.Dataset,
     lines: Mapping[str, LineSpec],
     *,
-    intensities: str = "windows-linear",
+    intensities: str = "fit",
     source: str = "denoised",
     elements: Iterable[str] = (),
 ) -> xr.Dataset:
@@ -88,11 +88,11 @@ def line_intensity(
         Denoised (with components and weights) or, for ``source="counts"``, with ``counts``.
     lines : mapping of str to LineSpec
         By Siegbahn name, such as ``"Pb_La"``; one per element.
-    intensities : {"windows-linear", "windows", "fit"}
-        ``windows-linear`` cuts windows within channels and draws a straight line between the
-        background windows; ``windows`` does as eXSpy's ``get_lines_intensity`` does, with
-        rounded channels and one mean of both; ``fit`` fits all lines at once, with amplitudes of
-        0 or more.
+    intensities : {"fit", "windows-linear", "windows"}
+        ``fit`` fits all lines at once, with amplitudes of 0 or more; ``windows-linear`` cuts
+        windows within channels and draws a straight line between the background windows;
+        ``windows`` does as eXSpy's ``get_lines_intensity`` does, with rounded channels and one mean
+        of both.
     source : {"denoised", "counts"}
         What is integrated.
     elements : iterable of str

@@ -16,7 +16,7 @@ from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import SYMBOLS, find_peaks, fwhm, line_energy
+from edxdenoise.xray import SYMBOLS, Peak, find_peaks, fwhm, line_energy
 from edxdenoise.xray.families import LOWEST_ENERGY, Window, element_of, strong_lines
 
 # Background windows, in FWHM of the line: their width, the gap to the line's centre, and how far
@@ -27,6 +27,11 @@ _FARTHEST = 15.0
 _STEP = 0.1
 # A window keeps this far from the centre of another line, in that line's FWHM.
 _CLEARANCE = 1.0
+# A peak with less than this share of a line's net counts does not matter in its background: a
+# window that holds all of it moves the line by half of that.
+_NEGLIGIBLE = 0.02
+# Below, in keV, the edge of the discriminator makes a bump that is no peak.
+_LOWEST_PEAK = 0.2
 
 
 def integration_window(name: str, spec: LineSpec, resolution: float) -> Window:
@@ -127,7 +132,7 @@ def background_windows(
 def place_windows(
     ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str] = ()
 ) -> dict[str, tuple[Window, ...]]:
-    """Background windows of lines, clear of every peak of the sum spectrum.
+    """Background windows of lines, clear of every peak of the sum spectrum that matters.
 
     Parameters
     ----------
@@ -165,14 +170,33 @@ def place_windows(
                     f"leave out 'lines.{name}.background', or use --intensities fit",
                     rank=Rank.WRONG,
                 )
-    return background_windows(
-        lines,
-        span,
-        elements=elements,
-        beam_energy=beam,
-        resolution=resolution,
-        peaks=[peak.energy for peak in found],
-    )
+    present = [*map(element_of, lines), *elements]
+    listed = [position for _, position, _ in strong_lines(present, span, beam_energy=beam)]
+    windows = {}
+    for name, spec in lines.items():
+        own = [peak.net_counts for peak in found if _at(peak, line_energy(name), resolution)]
+        least = _NEGLIGIBLE * max(own, default=0.0)
+        strange = [
+            peak.energy
+            for peak in found
+            if peak.energy > _LOWEST_PEAK
+            and peak.net_counts > least
+            and not any(_at(peak, position, resolution) for position in listed)
+        ]
+        windows |= background_windows(
+            {name: spec},
+            span,
+            elements=present,
+            beam_energy=beam,
+            resolution=resolution,
+            peaks=strange,
+        )
+    return windows
+
+
+def _at(peak: Peak, energy: float, resolution: float) -> bool:
+    """Whether a peak is that of a line, or merged with it."""
+    return abs(peak.energy - energy) < 0.5e-3 * float(fwhm(energy, resolution))
 
 
 def _nearest_line(

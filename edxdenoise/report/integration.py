@@ -52,7 +52,7 @@ def integration_figure(
     ds: xr.Dataset,
     lines: Mapping[str, LineSpec],
     *,
-    intensities: str = "windows-linear",
+    intensities: str = "fit",
     elements: Iterable[str] = (),
 ) -> Figure:
     """The sum spectrum with what was done to it: all of it above, each line in a panel below.

@@ -107,7 +107,7 @@ def write_quantification(
     folder: str | Path,
     lines: Mapping[str, LineSpec],
     *,
-    intensities: str = "windows-linear",
+    intensities: str = "fit",
     k_factor_unit: str = "weight",
     ratios: Sequence[str] = (),
     elements: Iterable[str] = (),
