@@ -171,8 +171,8 @@ def place_windows(
                     rank=Rank.WRONG,
                 )
     present = [*map(element_of, lines), *elements]
-    listed = [position for _, position, _ in strong_lines(present, span, beam_energy=beam)]
-    windows = {}
+    positions = [position for _, position, _ in strong_lines(present, span, beam_energy=beam)]
+    windows: dict[str, tuple[Window, ...]] = {}
     for name, spec in lines.items():
         own = [peak.net_counts for peak in found if _at(peak, line_energy(name), resolution)]
         least = _NEGLIGIBLE * max(own, default=0.0)
@@ -181,7 +181,7 @@ def place_windows(
             for peak in found
             if peak.energy > _LOWEST_PEAK
             and peak.net_counts > least
-            and not any(_at(peak, position, resolution) for position in listed)
+            and not any(_at(peak, position, resolution) for position in positions)
         ]
         windows |= background_windows(
             {name: spec},
