@@ -1,5 +1,23 @@
-"""``python -m edxdenoise``."""
+"""``python -m edxdenoise`` and the command ``edxdenoise``."""
 
-from edxdenoise.cli import main
+import os
+import signal
+from typing import Any
 
-main(prog_name="edxdenoise")
+
+def _stop(number: int, frame: Any) -> None:
+    os.write(2, b"Error: interrupted; no unfinished output is left\n")
+    os._exit(128 + number)
+
+
+def main() -> None:
+    """Run the command line; a signal ends it with one line, even before it is imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    from edxdenoise.cli import main as command
+
+    command(prog_name="edxdenoise")
+
+
+if __name__ == "__main__":
+    main()

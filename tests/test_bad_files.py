@@ -1,16 +1,30 @@
 """A file that cannot be read gives one clear line; none is read with fewer counts than it holds."""
 
 import os
+import re
 import shutil
+import signal
+import time
 
+import dask
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 from test_read import unpacked, write_ripple  # noqa: F401  (a fixture)
 
 from edxdenoise.cube import make_cube
-from edxdenoise.errors import DataError, EdxdenoiseError, FormatError
+from edxdenoise.errors import (
+    DataError,
+    EdxdenoiseError,
+    EdxdenoiseWarning,
+    FormatError,
+    Rank,
+    warn,
+)
+from edxdenoise.io import save_dataset
 from edxdenoise.io.checks import check_counts, check_totals
+from edxdenoise.io.child import isolated
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.signals import list_signals
 
@@ -152,18 +166,84 @@ def test_no_file_a_folder_no_right(tmp_path):
     [StopIteration(), KeyError("Header"), MemoryError(), ZeroDivisionError("a\nb"), RuntimeError()],
 )
 def test_every_failure_of_a_reader_is_one_line(tmp_path, monkeypatch, failure):
-    from edxdenoise.io import signals
+    from edxdenoise.io import vendor
 
     def fail(path):
         raise failure
 
-    monkeypatch.setattr(signals, "open_signals", fail)
+    monkeypatch.setattr(vendor, "open_signals", fail)
     path = tmp_path / "a.bcf"
     path.write_text("text")
     with pytest.raises(FormatError) as caught:
         read_cube(path)
     assert_one_line(caught.value, "a.bcf")
-    assert caught.value.__cause__ is failure
+    assert type(caught.value.__cause__) is type(failure)
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda path: os.kill(os.getpid(), signal.SIGSEGV), "reader crashed .SIGSEGV.; the file"),
+        (lambda path: time.sleep(60), "reader has not ended after 0 s; .* --patience"),
+        (lambda path: np.ones((10**12,)), "asks for more memory than there is"),
+        (lambda path: os._exit(3), "reader crashed .exit status 3."),
+    ],
+)
+def test_a_reader_that_crashes_or_never_ends_is_one_line(tmp_path, monkeypatch, work, words):
+    from edxdenoise.io import vendor
+
+    monkeypatch.setattr(vendor, "open_signals", work)
+    path = tmp_path / "a.bcf"
+    path.write_text("text")
+    with dask.config.set({"edxdenoise.patience": 0.3}), pytest.raises(FormatError) as caught:
+        read_cube(path)
+    assert_one_line(caught.value, "a.bcf")
+    assert re.search(words, str(caught.value))
+
+
+def test_byte_that_crashes_the_decoder(shared_data, tmp_path):
+    content = bytearray((shared_data / "bruker_sem_dacite_22cpp.bcf").read_bytes())
+    for bit in (0, 7):
+        content[439065] ^= 1 << bit
+        (tmp_path / "a.bcf").write_bytes(content)
+        content[439065] ^= 1 << bit
+        with pytest.raises(FormatError) as caught:
+            read_cube(tmp_path / "a.bcf")
+        assert_one_line(caught.value, "a.bcf")
+
+
+def test_arrays_come_out_of_the_child_whole(tmp_path):
+    (tmp_path / "a.bcf").write_text("text")
+    arrays = [np.arange(7.0), np.ones((3, 5), np.uint8)[:, ::2], np.zeros(0), "text"]
+    with pytest.warns(EdxdenoiseWarning, match="a; b"):
+        result = isolated(tmp_path / "a.bcf", lambda: [*arrays, warn("a", "b", rank=Rank.NOTE)])
+    assert result[3:] == ["text", None]
+    for array, expected in zip(result, arrays[:3]):
+        np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "words"),
+    [
+        ((10**4, 10**4, 10**5), (10, 10, 100), "declares 10 TB of counts, which its .* hold"),
+        ((16, 16, 2**20), (16, 16, 2**20), "each takes 268 MB, the limit is 100 MB; raise --mem"),
+    ],
+)
+def test_declared_sizes_are_refused_before_anything_is_read(tmp_path, shape, chunks, words):
+    path = tmp_path / "a.hspy"
+    save_dataset(cube(np.ones((2, 2, 4), np.uint8), lazy=False), path)
+    with h5py.File(path, "r+") as file:
+        (group,) = file["Experiments"].values()
+        del group["data"]
+        data = group.create_dataset("data", shape, np.uint8, chunks=chunks, compression="gzip")
+        if words.startswith("each"):
+            data[:] = np.random.default_rng(0).integers(0, 2, shape, np.uint8)
+        for number, size in enumerate(shape):
+            group[f"axis-{number}"].attrs["size"] = size
+    with pytest.raises(EdxdenoiseError) as caught:
+        read_cube(path, memory_limit=10**8)
+    assert_one_line(caught.value, "a.hspy")
+    assert re.search(words, str(caught.value))
 
 
 def cube(counts, lazy):

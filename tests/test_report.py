@@ -485,7 +485,7 @@ def test_existing_report_is_replaced_only_when_asked(tmp_path, monkeypatch, resu
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, result):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").touch()
-    with pytest.raises(FormatError, match="not an output of edxdenoise"):
+    with pytest.raises(FormatError, match="edxdenoise did not write"):
         write_report(result, tmp_path / "thesis", overwrite=True)
     assert names(tmp_path / "thesis") == {"chapter.txt"}
 

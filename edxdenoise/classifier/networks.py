@@ -28,18 +28,27 @@ from edxdenoise.errors import FormatError, ParameterError
 CROP = 80
 CLASSES = 2  # noise, signal
 
-_LAYERS = {
-    "InputLayer",
-    "Normalization",
-    "Cropping2D",
-    "Conv2D",
-    "MaxPooling2D",
-    "AveragePooling2D",
-    "Activation",
-    "Flatten",
-    "Dropout",
-    "Dense",
+# What a network may be made of, by the module that Keras would import.
+_PARTS = {
+    "keras": {"Sequential", "DTypePolicy"},
+    "keras.initializers": {"GlorotUniform", "Zeros"},
+    "keras.optimizers": {"Adam"},
+    "keras.losses": {"CategoricalCrossentropy", "SparseCategoricalCrossentropy"},
+    "keras.layers": {
+        "InputLayer",
+        "Normalization",
+        "Cropping2D",
+        "Conv2D",
+        "MaxPooling2D",
+        "AveragePooling2D",
+        "Activation",
+        "Flatten",
+        "Dropout",
+        "Dense",
+    },
 }
+# Bytes of a network and its configuration; ours have 0.3 MB, the article's 30.
+_LARGEST = 300_000_000
 
 
 @dataclass(frozen=True)
@@ -254,30 +263,46 @@ def load_network(path: str | Path) -> Any:
 
 
 def _check_layers(path: Path) -> None:
-    """Refuse a file that names anything but the layers of our networks, before Keras opens it."""
+    """Refuse a file that names anything but the parts of our networks, before Keras opens it."""
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > _LARGEST:
+                raise FormatError(
+                    f"{path} unpacks to {unpacked} bytes, must be a network of at most {_LARGEST}; "
+                    "use a file that 'edxdenoise train' wrote"
+                )
             config = json.loads(archive.read("config.json"))
         if config["class_name"] != "Sequential":
             raise FormatError(
                 f"{path} holds a '{config['class_name']}' model, must be Sequential; use a file "
                 "that 'edxdenoise train' wrote"
             )
-        layers = [
-            (str(layer["class_name"]), str(layer["module"]), layer.get("registered_name"))
-            for layer in config["config"]["layers"]
-        ]
+        parts = list(_parts(config))
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist; name a .keras file") from error
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
+    except FormatError:
+        raise
+    except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError, RecursionError) as e:
         raise FormatError(
             f"{path} is not a .keras file; use one that 'edxdenoise train' wrote"
-        ) from error
-    for name, module, registered in layers:
-        if name not in _LAYERS or module != "keras.layers" or registered is not None:
+        ) from e
+    for part in parts:
+        name, module = str(part["class_name"]), str(part.get("module"))
+        if name not in _PARTS.get(module, ()) or part.get("registered_name") is not None:
             raise FormatError(
                 f"{path} holds a layer '{name}', which may run code of its own; allowed are "
-                f"{', '.join(sorted(_LAYERS))}"
+                f"{', '.join(sorted(_PARTS['keras.layers']))}"
             )
+
+
+def _parts(config: Any) -> Iterator[dict[str, Any]]:
+    """Everything at any depth of a model's configuration that Keras would make an object of."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield config
+        for value in config.values():
+            yield from _parts(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _parts(value)

@@ -45,7 +45,7 @@ def _warnings_at_the_end() -> Iterator[None]:
                 shown = shown[: SHOWN if Verbosity.level == 0 else 0]
             for each in shown:
                 label = "Note" if each.rank == Rank.NOTE else "Warning"
-                click.secho(f"{label}: {each}", fg="yellow", err=True)
+                click.secho(f"{label}: {printable(str(each))}", fg="yellow", err=True)
             warned = sum(each.rank < Rank.NOTE for each in in_order)
             if Verbosity.level == 0 and warned > SHOWN:
                 say(f"{warned - SHOWN} more warnings: repeat with -v to see them")
@@ -59,6 +59,16 @@ class _Stopped(click.ClickException):
     def __init__(self, number: int) -> None:
         super().__init__(f"{self.words[signal.Signals(number)]}; no unfinished output is left")
         self.exit_code = 128 + number  # type: ignore[misc]
+        self.stderr: int | None = None
+
+    def show(self, file: Any = None) -> None:
+        """Print the one line, also where nothing else is heard any more."""
+        if self.stderr is None:
+            super().show(file)
+            return
+        # A progress bar may have hidden the cursor.
+        cursor = "\r\x1b[K\x1b[?25h" if os.isatty(self.stderr) else ""
+        os.write(self.stderr, f"{cursor}Error: {self.format_message()}\n".encode())
 
 
 class _Interrupt(KeyboardInterrupt):
@@ -73,9 +83,16 @@ class _Interrupt(KeyboardInterrupt):
 def _stopping() -> Iterator[None]:
     """End by SIGTERM as by Ctrl-C: everything cleans up after itself, and one line says so."""
     numbers: list[int] = []
+    stderr = None
 
     def stop(number: int, frame: Any) -> None:
+        nonlocal stderr
+        # A second signal must not stop the cleaning up after the first.
+        if numbers:
+            return
         numbers.append(number)
+        if Verbosity.level < 2:
+            stderr = _deaf_stderr()
         raise _Interrupt
 
     handlers = {number: signal.signal(number, stop) for number in _Stopped.words}
@@ -84,11 +101,36 @@ def _stopping() -> Iterator[None]:
     except BaseException as error:
         # Where a library is being imported, an interrupt comes out as an ImportError.
         if numbers:
-            raise _Stopped(numbers[0]) from error
+            stopped = _Stopped(numbers[0])
+            stopped.stderr = stderr
+            raise stopped from error
         raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _deaf_stderr() -> int:
+    """Discard what is written to stderr from now on, by any thread; return a copy of it."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return kept
+
+
+def printable(text: str) -> str:
+    """Text on one line, with control characters as escape sequences that do nothing.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[31m\\nb")
+    'a\\\\x1b[31m b'
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(text.split())
+    )
 
 
 @contextmanager
@@ -108,12 +150,12 @@ def plain_errors() -> Iterator[None]:
     except EdxdenoiseError as error:
         if Verbosity.level >= 2:
             raise
-        raise click.ClickException(" ".join(str(error).split())) from error
+        raise click.ClickException(printable(str(error))) from error
     except Exception as error:
         # The one place where any failure ends: a user must never meet a traceback unasked.
         if Verbosity.level >= 2:
             raise
-        text = " ".join(str(error).split()) or "no message"
+        text = printable(str(error)) or "no message"
         raise click.ClickException(
             f"unexpected {type(error).__name__}: {text}; run again with -vv for the traceback"
         ) from error
@@ -213,13 +255,14 @@ def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> 
 def say(text: str) -> None:
     """What was done, on stderr: results alone go to stdout."""
     if Verbosity.level >= 0:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout, plain where stdout is no terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
@@ -227,7 +270,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
             name, justify="left" if name in ("", "title", "name", "outcome", "keep") else "right"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     # Files and pipes have no width; rich would fold the rows at 80.
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import computing, print_table
+from edxdenoise.cli.helpers import computing, print_table, printable
 from edxdenoise.cli.options import compute_options, file_argument, json_option, signal_option
 
 
@@ -91,7 +91,7 @@ def _print_memory(memory: dict[str, int]) -> None:
 
 def _print_cube(cube: dict[str, Any]) -> None:
     def line(name: str, text: str) -> None:
-        click.echo(f"{name:19} {text}")
+        click.echo(f"{printable(name):19} {printable(str(text))}")
 
     line("shape", f"{' x '.join(map(str, cube['shape']))} (y, x, energy), {cube['dtype']}")
     for name, axis in cube["axes"].items():

@@ -310,6 +310,13 @@ def _remember(context: click.Context, option: click.Parameter, value: Any) -> No
         context.meta[f"edxdenoise.{option.name}"] = value
 
 
+def _be_patient(context: click.Context, option: click.Parameter, value: float | None) -> None:
+    if value is not None:
+        import dask
+
+        dask.config.set({"edxdenoise.patience": value})
+
+
 def compute_options(function: F) -> F:
     """Where and with how much memory a command computes."""
     return _apply(
@@ -340,5 +347,13 @@ def compute_options(function: F) -> F:
             expose_value=False,
             callback=_remember,
             help="Wait for N workers of a Dask scheduler, SECONDS at most.  [default: 1 60]",
+        ),
+        click.option(
+            "--patience",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_be_patient,
+            help="Time to parse a file.  [default: a minute, and one more for every 6 MB]",
         ),
     )

@@ -155,8 +155,8 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in received[:1]:
-            signal.raise_signal(number)
+        for late in received[:1]:
+            signal.raise_signal(late)
 
 
 @contextmanager

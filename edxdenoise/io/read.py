@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
-from edxdenoise.errors import MemoryLimitError, Rank, warn
+from edxdenoise.errors import FormatError, MemoryLimitError, Rank, warn
+from edxdenoise.io.child import isolated
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.metadata import (
@@ -21,7 +23,14 @@ from edxdenoise.io.metadata import (
     spatial_units,
     unit_ratio,
 )
-from edxdenoise.io.signals import check_file, describe, energy_position, open_file, pick_signal
+from edxdenoise.io.signals import (
+    check_file,
+    describe,
+    energy_position,
+    list_signals,
+    open_file,
+    pick_signal,
+)
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
 from edxdenoise.schema import DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
@@ -29,6 +38,9 @@ from edxdenoise.shared_files import check_input
 
 # Blocks of these are read from the file where they are computed; all else is read here.
 _READ_BY_WORKERS = {".hspy", ".hdf5", ".h5", ".zspy"}
+
+# Bytes of counts that a byte of a compressed file can hold: 1032 with zlib, few more with others.
+_MOST_COMPRESSED = 2000
 
 
 def read_cube(
@@ -72,13 +84,15 @@ def read_cube(
     if path.suffix.lower() in (".nc", ".zarr"):
         from edxdenoise.io.own import open_counts
 
+        if signal is not None:
+            pick_signal(path, list_signals(path), signal)
         return mark_missing(open_counts(path))
     signals = open_file(path)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
     chosen = signals.pop(pick_signal(path, infos, signal).index - 1)
+    _check_memory(path, chosen, memory_limit)
     if chosen.load is not None:
-        _check_memory(path, chosen, memory_limit)
-        chosen = guarded(path, chosen.load)
+        chosen = isolated(path, chosen.load, memory_limit=memory_limit)
     ds = guarded(path, lambda: mark_missing(_dataset(path, chosen), chosen.missing))
     images = detector_images(path, ds, [*signals, *chosen.images])
     if images is not None and MEASURED.name in images[DIM_DETECTOR]:
@@ -91,12 +105,21 @@ def read_cube(
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:
+    """Refuse what a file declares before anything is allocated for it."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    needed = describe(1, signal).nbytes
+    declared, stored = describe(1, signal).nbytes, path.stat().st_size
+    lazy = signal.load is None and isinstance(signal.data, da.Array)
+    if lazy and path.is_file() and declared > _MOST_COMPRESSED * stored and declared > limit:
+        raise FormatError(
+            f"cannot read '{path}': it declares {format_memory(declared)} of counts, which its "
+            f"{format_memory(stored)} cannot hold; it is damaged, copy or export it again"
+        )
+    needed = math.prod(signal.data.chunksize) * signal.data.dtype.itemsize if lazy else declared
     if needed > limit:
+        what = "has blocks that can only be read as a whole, each" if lazy else ""
         raise MemoryLimitError(
-            f"'{path}' can only be read as a whole and takes {format_memory(needed)}, the limit is "
-            f"{format_memory(limit)}; raise --memory-limit"
+            f"'{path}' {what or 'can only be read as a whole and'} takes {format_memory(needed)}, "
+            f"the limit is {format_memory(limit)}; raise --memory-limit"
         )
 
 

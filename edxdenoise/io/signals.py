@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from edxdenoise.errors import FormatError
-from edxdenoise.io.guard import guarded
 from edxdenoise.io.metadata import energy_values
-from edxdenoise.io.vendor import VendorSignal, open_signals
+from edxdenoise.io.vendor import VendorSignal, open_isolated
 
 SPECTRUM_IMAGE = "spectrum image"
 _OWN = {".nc", ".zarr"}
+# What `list_signals` opened last, for `read_cube`, which mostly follows.
+_kept: dict[tuple[Path, int, int], list[VendorSignal]] = {}
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,20 @@ def list_signals(path: Path | str) -> list[SignalInfo]:
         counts = ds[COUNTS.name]
         title, kind = str(ds.attrs.get("title", path.stem)), "EDS"
         return [SignalInfo(1, title, SPECTRUM_IMAGE, counts.shape, str(counts.dtype), kind)]
-    return [describe(number, signal) for number, signal in enumerate(open_file(path), 1)]
+    return [describe(number, signal) for number, signal in enumerate(open_file(path, keep=True), 1)]
 
 
-def open_file(path: Path) -> list[VendorSignal]:
-    """Signals of a vendor's file; every failure of a reader is a FormatError."""
-    signals = guarded(path, lambda: open_signals(path))
+def open_file(path: Path, *, keep: bool = False) -> list[VendorSignal]:
+    """Signals of a vendor's file; every failure of a reader is a FormatError.
+
+    With `keep`, the next call for the same file gets them without parsing it again.
+    """
+    entry = path.stat()
+    key = (path.absolute(), entry.st_mtime_ns, entry.st_size)
+    signals = _kept.pop(key, None) or open_isolated(path)
+    _kept.clear()
+    if keep:
+        _kept[key] = signals
     if not signals:
         raise FormatError(
             f"cannot read '{path}': its reader finds no data in it; check that it is whole and "

@@ -24,6 +24,8 @@ _RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.0,
+    # Titles and labels come from files: a dollar sign is a dollar sign.
+    "text.parse_math": False,
     "axes.titlesize": 7.0,
     "axes.labelsize": 7.0,
     "xtick.labelsize": SMALL,

@@ -10,14 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from edxdenoise.errors import FormatError
+from edxdenoise.io.child import isolated
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.vendor.base import VendorSignal, run_plugin, vendor_signal
 from edxdenoise.io.vendor.bruker import open_bruker
 from edxdenoise.io.vendor.jeol import open_asw, open_pts
 from edxdenoise.io.vendor.others import check_edax, check_ripple, open_phenom, open_tia
-from edxdenoise.io.vendor.velox import is_velox, open_velox
+from edxdenoise.io.vendor.velox import compile_reader, is_velox, open_velox
 
-__all__ = ["VendorSignal", "open_signals", "plugins"]
+__all__ = ["VendorSignal", "open_isolated", "open_signals", "plugins"]
 
 # Extensions for which RosettaSciIO's plugins, in its own order, are not likeliest first.
 _PLUGINS: dict[str, tuple[str, ...]] = {
@@ -25,12 +26,31 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     "h5": ("hspy", "usid", "delmic", "tofwerk", "arina"),
     "img": ("jeol", "hamamatsu"),
 }
+# What their readers parse when they open them, if with images alone.
+_PARSED_WHOLE = {"bcf", "pts", "asw", "elid", "emi", "ser"}
 _COMMON = ".bcf .pts .asw .spd .emd .emi .ser .elid .hspy .rpl .dm3 .dm4 .nc .zarr"
 _HINTS = {
     "zip": "unpack it and name the file inside",
     "raw": "name its .rpl file instead",
     "ipr": "name its .spd file instead",
 }
+
+
+def open_isolated(path: Path, memory_limit: int | None = None) -> list[VendorSignal]:
+    """All signals of a file as `open_signals` gives them, from a child process.
+
+    Files that are read block by block later on are opened once more here.
+    """
+    extension = path.suffix[1:].lower()
+    if extension == "emd":
+        compile_reader()
+
+    def work() -> list[VendorSignal] | None:
+        signals = open_signals(path)
+        return signals if extension in _PARSED_WHOLE or _is_velox(path) else None
+
+    signals = isolated(path, work, memory_limit=memory_limit)
+    return guarded(path, lambda: open_signals(path)) if signals is None else signals
 
 
 def open_signals(path: Path) -> list[VendorSignal]:
@@ -61,6 +81,10 @@ def open_signals(path: Path) -> list[VendorSignal]:
         case "spd":
             check_edax(path)
     return _open_with_plugins(path)
+
+
+def _is_velox(path: Path) -> bool:
+    return path.suffix.lower() == ".emd" and is_velox(path)
 
 
 def _open_with_plugins(path: Path) -> list[VendorSignal]:

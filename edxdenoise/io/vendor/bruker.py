@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 
 from edxdenoise.cube import smallest_count_dtype
@@ -41,7 +43,10 @@ def open_bruker(path: Path) -> list[VendorSignal]:
         width = item["original_metadata"].get("Microscope", {}).get("DX")
         if width is not None:
             item["axes"][1]["scale"] = width
-        signals.append(vendor_signal(item, _loader(path, item, next(numbers))))
+        data = item["data"]
+        # No memory behind it, and nothing of the reader: the signal is handed to another process.
+        item["data"] = da.zeros(data.shape, dtype=data.dtype, chunks=-1)
+        signals.append(vendor_signal(item, partial(_load, path, item, next(numbers))))
     return signals
 
 
@@ -58,18 +63,17 @@ def _check_blocks(path: Path, reader: Any) -> None:
             raise cut_short(path, f"its {size} bytes do not hold all of '{item.name}'")
 
 
-def _loader(path: Path, item: Mapping[str, Any], number: int) -> Callable[[], VendorSignal]:
-    def load() -> VendorSignal:
-        from rsciio.bruker._api import BCF_reader
+def _load(path: Path, item: Mapping[str, Any], number: int) -> VendorSignal:
+    from rsciio.bruker._api import BCF_reader
 
-        reader = BCF_reader(str(path))
-        # The reader guesses the type from the mean of the strongest channel, and a pixel far
-        # above the mean would overflow unseen: decode one size wider, shrink afterwards.
-        guess = np.iinfo(reader.header.estimate_map_depth(index=number))
-        wider = smallest_count_dtype(min(guess.max + 1, np.iinfo(np.uint32).max)).type
-        reader.header.estimate_map_depth = lambda **_: wider
-        counts = reader.parse_hypermap(index=number, lazy=False)
-        check_loss(path, counts, reader.header.spectra_data[number].data)
-        return vendor_signal({**item, "data": counts})
-
-    return load
+    reader = BCF_reader(str(path))
+    # The reader guesses the type from the mean of the strongest channel, and a pixel far above the
+    # mean would overflow unseen: decode one size wider, shrink afterwards.
+    guess = np.iinfo(reader.header.estimate_map_depth(index=number))
+    wider = smallest_count_dtype(min(guess.max + 1, np.iinfo(np.uint32).max)).type
+    reader.header.estimate_map_depth = lambda **_: wider
+    counts = reader.parse_hypermap(index=number, lazy=False)
+    check_loss(path, counts, reader.header.spectra_data[number].data, channels=True)
+    # Small before it is handed over.
+    counts = counts.astype(smallest_count_dtype(int(counts.max())), copy=False)
+    return vendor_signal({**item, "data": counts})

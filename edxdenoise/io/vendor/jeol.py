@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 
 from edxdenoise.errors import FormatError
@@ -39,8 +41,8 @@ def open_pts(path: Path) -> list[VendorSignal]:
         "Signal": {"signal_type": "EDS"},
     }
     # No memory behind it: the header tells the shape, and the reader would go through all events.
-    counts = np.broadcast_to(np.uint8(0), tuple(sizes.values()))
-    return [VendorSignal(counts, axes, metadata, header, lambda: _load(path))]
+    counts = da.zeros(tuple(sizes.values()), dtype=np.uint8, chunks=-1)
+    return [VendorSignal(counts, axes, metadata, header, partial(_load, path))]
 
 
 def open_asw(path: Path) -> list[VendorSignal]:

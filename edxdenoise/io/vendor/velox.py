@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ def is_velox(path: Path) -> bool:
 
     with h5py.File(path, "r") as file:
         return "Version" in file and "Data" in file
+
+
+@lru_cache(maxsize=1)
+def compile_reader() -> None:
+    """Let Numba compile what reads the stream of events here, and not in every child process."""
+    from rsciio.utils._fei_stream_readers import stream_to_sparse_COO_array
+
+    events = np.array([1, 65535], np.uint16)
+    array = stream_to_sparse_COO_array(events, (1, 1), channels=4, last_frame=1)
+    array.astype(np.uint8).max().compute()
 
 
 def open_velox(path: Path) -> list[VendorSignal]:
@@ -46,6 +57,9 @@ def open_velox(path: Path) -> list[VendorSignal]:
             # The events are in memory already, as a sparse array.
             smallest = smallest_count_dtype(int(item["data"].max().compute()))
             item["data"] = item["data"].astype(smallest)
+        else:
+            # Nothing open is left: the signals are handed to another process.
+            item["data"] = np.asarray(item["data"])
     return [vendor_signal(item) for item in items]
 
 
