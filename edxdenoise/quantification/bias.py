@@ -218,7 +218,8 @@ def _raw_and_denoised(
     """Raw and denoised net counts and the variance of their difference, dims (y, x, row).
 
     Of the half held out, both are doubled. Without averages over pixels, denoised counts are a
-    filter of the raw ones, which is applied to that half alone.
+    filter of the raw ones, which is applied to that half alone. Variances are those of raw counts:
+    a model that lost a component does not know what it lacks.
     """
     share = 1.0 if held_out is None else 0.5
     counts = ds if held_out is None else held_out
@@ -226,12 +227,14 @@ def _raw_and_denoised(
     if is_shrunk(ds):
         # The mean over many pixels has next to none of the noise of its own, which the raw counts
         # have in full.
-        raw = sums_counts(counts, estimators) / share
-        both = sums_denoised(ds, np.vstack([estimators, estimators**2]))
-        denoised, variance = both.isel(row=slice(lines)), both.isel(row=slice(lines, None))
+        sums = sums_counts(counts, np.vstack([estimators, estimators**2]))
+        raw, variance = sums.isel(row=slice(lines)), sums.isel(row=slice(lines, None))
+        denoised = share * sums_denoised(ds, estimators)
     else:
         behind = behind_projection(ds, estimators)
-        both = sums_counts(counts, np.vstack([estimators, behind])) / share
-        raw, denoised = both.isel(row=slice(lines)), both.isel(row=slice(lines, None))
-        variance = sums_denoised(ds, (estimators - behind) ** 2)
-    return [part.astype(np.float32) for part in (raw, denoised, variance / share)]
+        sums = sums_counts(counts, np.vstack([estimators, behind, (estimators - behind) ** 2]))
+        raw, denoised, variance = (
+            sums.isel(row=slice(i * lines, (i + 1) * lines)) for i in range(3)
+        )
+    parts = raw / share, denoised / share, variance / share**2
+    return [part.astype(np.float32) for part in parts]
