@@ -37,7 +37,7 @@ from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.resources import check_memory, default_memory_limit, memory_needed
-from edxdenoise.schema import COUNTS, LINE_INTENSITY_COVARIANCE
+from edxdenoise.schema import COUNTS, DIM_LINE_OTHER
 from edxdenoise.simulation import simulate
 from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
 
@@ -255,7 +255,7 @@ def _signed(ds: xr.Dataset, recipe: Recipe, issued: list[EdxdenoiseWarning]) -> 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:
     """Leave out the covariance maps, which `line_estimator` and the sum spectra stand for."""
-    return ds.drop_vars(LINE_INTENSITY_COVARIANCE.name, errors="ignore")
+    return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
 
 
 def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:

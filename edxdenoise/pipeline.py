@@ -15,7 +15,7 @@ from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
 from edxdenoise.decompose.pca import within_rank
 from edxdenoise.decomposition import check_decomposition, decompose
-from edxdenoise.errors import DataError
+from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
@@ -251,8 +251,23 @@ def quantify(
 
 
 def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
-    """Sums of areas, phases and what the recipe names; phases only of whole counts, denoised."""
-    phases = find_phases(ds) if COMPONENT_KEEP.name in ds and can_split(ds) else None
+    """Sum areas, phases and what the recipe names; phases only of whole counts, denoised."""
+    phases = None
+    if COMPONENT_KEEP.name in ds and can_split(ds):
+        phases = find_phases(ds)
+    elif COUNTS.name not in ds:
+        warn(
+            "The file holds no raw counts",
+            "errors of sums are of the counts that the components expect, and neither phases nor "
+            "the bias check are available",
+            rank=Rank.NOTE,
+        )
+    elif COMPONENT_KEEP.name in ds:
+        warn(
+            "The counts are not whole numbers and cannot be split into halves",
+            "phases and the bias check are not available",
+            rank=Rank.NOTE,
+        )
     return sum_regions(
         ds,
         read_regions(recipe.regions, ds),

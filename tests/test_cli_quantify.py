@@ -3,12 +3,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from edxdenoise import LineSpec, Quantify, quantify
 from edxdenoise.cli import main
 from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.quantification import LineSpec, region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
 
@@ -47,8 +50,6 @@ def test_quantify_writes_maps_with_errors(folder):
 
 
 def open_maps(path):
-    import xarray as xr
-
     return xr.open_dataset(path)
 
 
@@ -165,6 +166,70 @@ def test_report_can_be_made_again(folder):
     again = run(*command, "--overwrite")
     assert again.exit_code == 0, again.output
     assert (folder / "pictures" / "regions.csv").exists()
+
+
+def test_regions_phases_and_profiles_in_terminal_table_and_file(folder):
+    command = ["quantify", folder / "denoised.zarr", *FACTORS, "--intensities", "fit", "--ratio"]
+    command += ["I/Pb", "--region", "core=5:25,4:30", "--profile", "2,3:28,35,5"]
+    result = run(*command, "-o", folder / "parts.nc", "--report", folder / "parts")
+    assert result.exit_code == 0, result.output
+    rows = [line.split("  ")[0].strip() for line in result.stdout.splitlines()]
+    assert {"all", "control 1", "core", "phase 1"} <= set(rows)
+    assert any(row.startswith("profile 0 ") for row in rows)
+    assert "< " in result.stdout and "(3 σ)" in result.stdout
+    table = pd.read_csv(folder / "parts" / "regions.csv")
+    assert set(table["kind"]) == {"map", "area", "region", "phase", "profile"}
+    first = table.drop_duplicates("region").set_index("region")
+    counts = open_dataset(folder / "phantom.zarr").counts.values
+    assert first.loc["core", ["pixels", "counts"]].tolist() == [520, counts[5:25, 4:30].sum()]
+    # Phases hold every pixel once, and half of the counts.
+    phases = first[first["kind"] == "phase"]
+    assert phases["pixels"].sum() == 32 * 40
+    assert phases["counts"].sum() == pytest.approx(counts.sum() / 2, rel=0.01)
+    percents = table[table["quantity"].str.endswith("at%")]
+    sums = percents.groupby("region")["value"].sum(min_count=1).dropna()
+    np.testing.assert_allclose(sums, 100, rtol=1e-4)
+    assert (percents["value"].isna() == percents["stddev"].isna()).all()
+    # The file says the same, without maps of covariances.
+    maps = open_maps(folder / "parts.nc")
+    assert "line_intensity_covariance" not in maps and "line_other" not in maps.dims
+    lines = {"Cu_Ka": LineSpec(1.7), "I_La": LineSpec(3.4), "Pb_La": LineSpec(4.4, 0.2)}
+    again = region_table(maps, lines, ratios=["I/Pb"])
+    np.testing.assert_allclose(again["value"], table["value"], rtol=1e-5)
+
+
+def test_errors_of_sums_are_those_of_raw_counts(folder):
+    """A denoised map holds no more counts than the raw one: its sums are no better known."""
+    found = {}
+    for source in ("counts", "denoised"):
+        run(
+            "quantify", folder / "denoised.zarr", "-o", folder / f"{source}.nc", *FACTORS,
+            "--intensities", "fit", "--source", source,
+        )  # fmt: skip
+        found[source] = open_maps(folder / f"{source}.nc")
+    lines = {"Cu_Ka": LineSpec(1.7), "I_La": LineSpec(3.4), "Pb_La": LineSpec(4.4)}
+    tables = {source: region_table(maps, lines) for source, maps in found.items()}
+    xr.testing.assert_equal(found["counts"].region_spectrum, found["denoised"].region_spectrum)
+    for column in ("value", "stddev"):
+        np.testing.assert_allclose(tables["denoised"][column], tables["counts"][column], rtol=1e-6)
+    counts = open_dataset(folder / "phantom.zarr").counts.values.sum(axis=(0, 1))
+    variance = found["denoised"].line_estimator.values**2 @ counts
+    whole = found["denoised"].line_intensity_unbounded.sum(("y", "x"))
+    net = found["denoised"].line_estimator.values @ counts
+    assert (np.abs(whole - net) < 2 * np.sqrt(variance)).all()
+
+
+def test_region_of_no_file_is_one_line_before_any_work(folder):
+    for option, words in (
+        (["--region", "grains.tif"], "'grains.tif' does not exist"),
+        (["--region", "core=5,9"], "must be written NAME=Y0:Y1,X0:X1"),
+        (["--profile", "5,9"], "must be written Y0,X0:Y1,X1"),
+    ):
+        result = run(
+            "quantify", folder / "denoised.zarr", "-o", folder / "bad.zarr", *FACTORS, *option
+        )
+        assert result.exit_code == 1 and words in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_lines_lists_energies_and_overlaps():

@@ -2,6 +2,7 @@
 
 import warnings
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from helpers import nothing_computed, solar_cell
 from edxdenoise import Denoise, denoise
 from edxdenoise.cube import make_cube
 from edxdenoise.decompose import pca
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError, recorded
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.bias import bias_table, check_bias
@@ -213,6 +214,19 @@ def test_a_dropped_component_is_warned_of_and_none_otherwise(denoised):
         check_bias(honest)
     with pytest.warns(EdxdenoiseWarning, match="Possible bias: .* counts after denoising in a"):
         check_bias(dropped)
+
+
+def test_the_warning_is_not_lost_in_another_process(denoised):
+    dropped = select(denoised, keep="1,3-5")
+    large = ("counts", "component_map", "weight_pixel")
+    lazy = line_intensity(dropped.assign({name: dropped[name].chunk() for name in large}), LINES)
+    names = [name for name in lazy.data_vars if str(name).startswith("group_")]
+    with dask.config.set(scheduler="processes", num_workers=1):
+        with recorded(show=False) as caught:
+            computed = lazy[names].compute()
+    assert not caught
+    with pytest.warns(EdxdenoiseWarning, match="Possible bias"):
+        check_bias(computed)
 
 
 def test_no_bias_check_without_whole_counts(denoised):

@@ -112,15 +112,17 @@ def test_undetected_elements_have_a_limit_and_no_part_in_the_sum():
     percents = region_table(ds, LINES).set_index("quantity")
     assert percents.loc["Pb at%", "value"] == pytest.approx(100)
     assert np.isnan(percents.loc["I at%", ["value", "stddev"]].astype(float)).all()
-    # Not one count: its standard deviation is 0, and so is three times that.
-    assert percents.loc["I at%", "limit"] == 0
+    # Without any count the limit is that of one.
+    counts = ds.counts.values.sum(axis=(0, 1))
+    expected = 3 * (2 / 126.905) / (counts[1] * 3 / 207.2)
+    assert percents.loc["I at%", "limit"] == pytest.approx(100 * expected, rel=0.01)
     weak = quantified(0.05, 20.0, rows=10, columns=10, seed=1)
     table = region_table(weak, LINES, ratios=["I/Pb"])
     found, ratio = row(table, "all", "I at%"), row(table, "all", "I/Pb")
     counts = weak.counts.values.sum(axis=(0, 1))
     assert 0 < counts[0] < 9
-    expected = 3 * np.sqrt(counts[0]) * (2 / 126.905) / (counts[1] * 3 / 207.2)
-    assert found["limit"] == pytest.approx(100 * expected, rel=1e-3)
+    expected = 3 * np.sqrt(counts[0] + 1) * (2 / 126.905) / (counts[1] * 3 / 207.2)
+    assert found["limit"] == pytest.approx(100 * expected / (1 + expected), rel=1e-3)
     assert np.isnan(ratio["value"]) and ratio["limit"] == pytest.approx(expected, rel=1e-3)
 
 

@@ -83,38 +83,6 @@ def fractions(
     return fraction.reshape(shape), stddev.reshape(shape)
 
 
-def detected_fractions(
-    intensity: np.ndarray, covariance: np.ndarray, factors: np.ndarray, factor_stddev: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions of the lines that are detected in one spectrum, and limits of the others.
-
-    A line whose net counts are within three standard deviations of 0 is left out of the sum; its
-    error is part of that of the sum.
-
-    Parameters
-    ----------
-    intensity : array, shape (line,)
-    covariance : array, shape (line, line)
-    factors, factor_stddev : array, shape (line,)
-
-    Returns
-    -------
-    detected : array of bool, shape (line,)
-    fraction, stddev : array, shape (line,)
-        NaN where the line is not detected.
-    limit : array, shape (line,)
-        Three standard deviations where the line is not detected, else NaN; NaN where none is.
-    """
-    stddev = np.sqrt(np.diag(covariance))
-    detected = intensity > DETECTED * stddev
-    present = np.where(detected, intensity, 0.0)
-    fraction, error = fractions(present, covariance, factors, factor_stddev)
-    total = factors @ present
-    limit = DETECTED * factors * stddev / (total if total > 0 else np.nan)
-    fraction, error = (np.where(detected, part, np.nan) for part in (fraction, error))
-    return detected, fraction, error, np.where(detected, np.nan, limit)
-
-
 def ratio(
     intensity: np.ndarray,
     covariance: np.ndarray,

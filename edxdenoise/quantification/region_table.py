@@ -22,8 +22,8 @@ from scipy.stats import norm, ttest_ind
 
 from edxdenoise.quantification.composition import (
     DETECTED,
-    detected_fractions,
     factor_arrays,
+    fractions,
     parse_ratio,
     ratio,
     unbiased_intensity,
@@ -90,6 +90,7 @@ def region_table(
     directions = np.zeros((0, *estimators.shape))
     if LINE_SYSTEMATIC.name in ds:
         directions = ds[LINE_SYSTEMATIC.name].values.astype(float)
+    one_count = estimators.max(axis=1) ** 2
     maps = [*ds[ATOMIC_PERCENT.name].values, *(ds[RATIO.name].values if pairs else ())]
     quantities = [*(f"{element} at%" for element in elements), *ratios]
     rows = []
@@ -101,7 +102,7 @@ def region_table(
         covariance = (estimators * spectrum) @ estimators.T
         shifts = directions @ spectrum
         value, stddev, counting, limit = _percents_and_ratios(
-            intensity, covariance, shifts.T @ shifts, factors, spread, pairs
+            intensity, covariance, shifts.T @ shifts, factors, spread, one_count, pairs
         )
         for i, quantity in enumerate(quantities):
             pixels = maps[i][mask]
@@ -132,13 +133,17 @@ def _percents_and_ratios(
     systematic: np.ndarray,
     factors: np.ndarray,
     spread: np.ndarray,
+    one_count: np.ndarray,
     pairs: Sequence[tuple[int, int]],
 ) -> tuple[np.ndarray, ...]:
     """Values, standard deviations, those of counting alone, and limits; percents, then ratios."""
     both = covariance + systematic
-    detected, fraction, stddev, limit = detected_fractions(intensity, both, factors, spread)
     none = np.zeros_like(spread)
-    counting = detected_fractions(intensity, covariance, factors, none)[2]
+    detected, fraction, stddev, limit = _detected_fractions(
+        intensity, both, factors, spread, one_count
+    )
+    present = np.where(detected, intensity, 0.0)
+    counting = np.where(detected, fractions(present, covariance, factors, none)[1], np.nan)
     columns = [100 * part for part in (fraction, stddev, counting, limit)]
     found = []
     for pair in pairs:
@@ -147,10 +152,53 @@ def _percents_and_ratios(
         above, below = (bool(detected[i]) for i in pair)
         nothing = np.nan, np.nan, np.nan
         seen = (value, error, plain) if above and below else nothing
-        at_zero = np.where(np.arange(len(intensity)) == pair[0], 0, intensity)
-        bound = DETECTED * ratio(at_zero, covariance, factors, none, pair)[1] if below else np.nan
+        variance = both[pair[0], pair[0]] + one_count[pair[0]]
+        at_limit = np.where(
+            np.arange(len(intensity)) == pair[0], DETECTED * np.sqrt(variance), intensity
+        )
+        bound = ratio(at_limit, covariance, factors, none, pair)[0] if below else np.nan
         found.append((*seen, np.nan if above else bound))
     return tuple(np.append(part, [row[i] for row in found]) for i, part in enumerate(columns))
+
+
+def _detected_fractions(
+    intensity: np.ndarray,
+    covariance: np.ndarray,
+    factors: np.ndarray,
+    factor_stddev: np.ndarray,
+    one_count: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fractions of the lines that are detected in one spectrum, and limits of the others.
+
+    A line whose net counts are within three standard deviations of 0 is left out of the sum; its
+    error is part of that of the sum.
+
+    Parameters
+    ----------
+    intensity : array, shape (line,)
+    covariance : array, shape (line, line)
+    factors, factor_stddev : array, shape (line,)
+    one_count : array, shape (line,)
+        Variance that one count in the line adds: without any count there is a limit all the same.
+
+    Returns
+    -------
+    detected : array of bool, shape (line,)
+    fraction, stddev : array, shape (line,)
+        NaN where the line is not detected.
+    limit : array, shape (line,)
+        Fraction that a line at three standard deviations would have beside those detected; NaN
+        where the line is detected, or none is.
+    """
+    stddev = np.sqrt(np.diag(covariance))
+    detected = intensity > DETECTED * stddev
+    present = np.where(detected, intensity, 0.0)
+    fraction, error = fractions(present, covariance, factors, factor_stddev)
+    total = factors @ present
+    least = DETECTED * factors * np.sqrt(stddev**2 + one_count)
+    limit = least / (total + least if total > 0 else np.nan)
+    fraction, error = (np.where(detected, part, np.nan) for part in (fraction, error))
+    return detected, fraction, error, np.where(detected, np.nan, limit)
 
 
 def group_of(label: str) -> str:
