@@ -24,7 +24,7 @@ import xarray as xr
 
 from edxdenoise.compute import compute
 from edxdenoise.errors import Rank, warn
-from edxdenoise.preprocess import thin
+from edxdenoise.preprocess.thin import thin
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,

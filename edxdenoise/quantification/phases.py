@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from edxdenoise.compute import compute
 from edxdenoise.decompose import is_nmf
-from edxdenoise.preprocess import thin
+from edxdenoise.preprocess.thin import thin
 from edxdenoise.quantification.estimators import sums_counts
 from edxdenoise.schema import (
     COMPONENT_KEEP,

@@ -33,7 +33,8 @@ from edxdenoise.compute import chunk, compute
 from edxdenoise.cube import is_lazy, is_poisson_weighted
 from edxdenoise.decompose.gram import as_delayed, delayed_blocks, project_block
 from edxdenoise.decompose.pca import principal_loadings
-from edxdenoise.preprocess import thin, weight
+from edxdenoise.preprocess.thin import thin
+from edxdenoise.preprocess.weight import weight
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,
