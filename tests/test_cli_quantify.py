@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edxdenoise import LineSpec, Quantify, quantify
 from edxdenoise.cli import main
 from edxdenoise.io import open_dataset, save_dataset
-from edxdenoise.quantification import LineSpec, region_table
+from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
 
