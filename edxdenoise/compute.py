@@ -18,7 +18,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from edxdenoise import cluster
-from edxdenoise.errors import MemoryLimitError, ParameterError
+from edxdenoise.errors import FormatError, MemoryLimitError, ParameterError
 from edxdenoise.resources import (
     BLOCK_COPIES,
     BLOCK_PIXELS,
@@ -173,7 +173,7 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
 
     Two layers of threads would fight for the processors.
     """
-    with threadpool_limits(1):
+    with threadpool_limits(1), _damaged_netcdf():
         computed = dask.compute(*lazy)
     _trim_memory()
     return computed
@@ -181,10 +181,23 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
 
 def load(ds: xr.Dataset) -> xr.Dataset:
     """The same Dataset with all its lazy variables computed, as one graph."""
-    with threadpool_limits(1):
+    with threadpool_limits(1), _damaged_netcdf():
         computed = ds.compute()
     _trim_memory()
     return computed
+
+
+@contextmanager
+def _damaged_netcdf() -> Iterator[None]:
+    """Name what netCDF only calls an HDF error: a chunk that does not agree with its checksum."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("NetCDF: "):
+            raise
+        raise FormatError(
+            f"a part of a .nc file is damaged ({error}); copy or write that file again"
+        ) from error
 
 
 def _trim_memory() -> None:

@@ -25,7 +25,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import dask
 import numpy as np
 
 from edxdenoise import simulate
+from edxdenoise.compute import load
 from edxdenoise.errors import EdxdenoiseError, recorded
 from edxdenoise.io import open_dataset, read_cube, save_dataset
 
@@ -161,7 +162,7 @@ def result_of(path: Path) -> tuple[str, ...]:
     """Digest of all variables and attributes of an output."""
     if path.suffix == ".hspy":
         return tuple(map(str, counts_of(path, None)))
-    ds = open_dataset(path).compute()
+    ds = load(open_dataset(path))
     found = [np.asarray(ds[name]).tobytes() for name in sorted(ds.variables, key=str)]
     found.append(repr(sorted(ds.attrs.items())).encode())
     return tuple(hashlib.sha256(part).hexdigest() for part in found)
@@ -394,7 +395,10 @@ def main() -> None:
     for name, attack in attacks.items():
         if arguments.only and name not in arguments.only:
             continue
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            suppress(KeyboardInterrupt),
+        ):
             for case, outcome in attack(Path(folder)):
                 table.setdefault(case, collections.Counter())[outcome] += 1
     rows = [

@@ -1,0 +1,29 @@
+"""The attacks of the studies at a size where they only show that nothing is lost."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+import faults  # noqa: E402
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("attack", "seeds"), [("outputs", 3), ("recipes", 10), ("by_signals", 4), ("names", 3)]
+)
+def test_nothing_is_lost_or_wrong(tmp_path, attack, seeds):
+    found = Counter(
+        outcome for _, outcome in getattr(faults, f"attack_{attack}")(tmp_path, seeds, seed=1)
+    )
+    assert sum(found.values()) >= seeds
+    assert found.keys() <= {"right", "message", "warned"}
+
+
+def test_counts_that_change_are_noticed():
+    assert faults.judge(("done", (1, 2), []), (1, 2)) == "right"
+    assert faults.judge(("done", (1, 3), []), (1, 2)) == "WRONG"
+    assert faults.judge(("done", (1, 3), ["said"]), (1, 2)) == "warned"
+    assert faults.judge(("crash", "", []), (1, 2)) == "CRASH"
