@@ -8,6 +8,7 @@ included, needs no more than these weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -91,10 +92,10 @@ def estimate_background(
                 windows.append((float(start), float(end)))
                 break
     if not windows:
-        near = positions[np.argsort(np.abs(positions - energy))][:4]
+        closest = positions[np.argsort(np.abs(positions - energy))][:4]
         raise ParameterError(
             f"no place for a background window of '{name}' is free of other lines (the nearest "
-            f"peaks are at {', '.join(f'{peak:.2f}' for peak in np.sort(near))} keV); give "
+            f"peaks are at {', '.join(f'{each:.2f}' for each in np.sort(closest))} keV); give "
             f"'lines.{name}.background', or use --intensities fit"
         )
     return tuple(windows)
@@ -132,7 +133,9 @@ def background_windows(
 def place_windows(
     ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str] = ()
 ) -> dict[str, tuple[Window, ...]]:
-    """Background windows of lines, clear of every peak of the sum spectrum that matters.
+    """Background windows of lines, clear of every peak of the sum spectrum.
+
+    Only where no place is left, peaks of less than 2 % of the line's net counts are tolerated.
 
     Parameters
     ----------
@@ -177,20 +180,21 @@ def place_windows(
         own = [peak.net_counts for peak in found if _at(peak, line_energy(name), resolution)]
         least = _NEGLIGIBLE * max(own, default=0.0)
         strange = [
-            peak.energy
-            for peak in found
-            if peak.energy > _LOWEST_PEAK
-            and peak.net_counts > least
-            and not any(_at(peak, position, resolution) for position in positions)
+            peak for peak in found if not any(_at(peak, each, resolution) for each in positions)
         ]
-        windows |= background_windows(
+        matter = [p for p in strange if p.energy > _LOWEST_PEAK and p.net_counts > least]
+        place = partial(
+            background_windows,
             {name: spec},
             span,
             elements=present,
             beam_energy=beam,
             resolution=resolution,
-            peaks=strange,
         )
+        try:
+            windows |= place(peaks=[peak.energy for peak in strange])
+        except ParameterError:
+            windows |= place(peaks=[peak.energy for peak in matter])
     return windows
 
 
