@@ -312,11 +312,12 @@ def test_wrong_lines_ratios_and_datasets_are_named(tmp_path: Path, quantified: x
         write_quantification(quantified, tmp_path / "out", LINES, ratios=["Fe/Pt"])
     with pytest.raises(SchemaError, match="weight_percent"):
         write_quantification(quantified.drop_vars("weight_percent"), tmp_path / "out", LINES)
-    with pytest.raises(ParameterError, match="intensities 'fit' is not how.*'windows-linear'"):
-        write_quantification(quantified, tmp_path / "out", LINES, intensities="fit")
+    with pytest.raises(ParameterError, match="intensities 'windows' is not how.*'fit'"):
+        write_quantification(quantified, tmp_path / "out", LINES, intensities="windows")
     with pytest.raises(ParameterError, match="k_factor_unit 'atomic' is not how.*'weight'"):
         write_quantification(quantified, tmp_path / "out", LINES, k_factor_unit="atomic")
-    again = cliff_lorimer(line_intensity(quantified, LINES, intensities="fit"), LINES)
-    with pytest.raises(ParameterError, match="give 'fit'"):
+    by_windows = line_intensity(quantified, LINES, intensities="windows-linear")
+    again = cliff_lorimer(by_windows, LINES)
+    with pytest.raises(ParameterError, match="give 'windows-linear'"):
         write_quantification(again, tmp_path / "out", LINES)
     assert not list(tmp_path.iterdir())
