@@ -21,6 +21,7 @@ from edxdenoise.io import (
     read_cube,
     read_mask,
     save_dataset,
+    stored_size,
 )
 from edxdenoise.pipeline import (
     Progress,
@@ -36,8 +37,8 @@ from edxdenoise.pipeline import (
 from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
-from edxdenoise.resources import check_memory, default_memory_limit, memory_needed
-from edxdenoise.schema import COUNTS, DIM_LINE_OTHER
+from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
+from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER
 from edxdenoise.simulation import simulate
 from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
 
@@ -113,8 +114,12 @@ def run_recipe(
         if recipe.lines:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
+    written = _written(ds)
+    if not recipe.output.cube:
+        written = written.drop_vars(COUNTS_DENOISED.name)
+    _say_size(written, output, progress)
     with progress("writing"):
-        save_dataset(_written(ds), output, overwrite=overwrite, total=found.total)
+        save_dataset(written, output, overwrite=overwrite, total=found.total)
     if report is not None:
         with progress("report"):
             write_report(ds, report, overwrite=overwrite)
@@ -155,6 +160,7 @@ def quantify_file(
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     maps = _written(quantities(ds))
+    _say_size(maps, output, progress)
     with progress("writing"):
         save_dataset(maps, output, overwrite=overwrite)
     if report is not None:
@@ -237,6 +243,11 @@ def _paths(
     output = Path(folder, recipe.output.file)
     report = None if recipe.output.report is None else Path(folder, recipe.output.report)
     check_apart(files, [output, report])
+    if not recipe.output.cube and output.suffix.lower() == ".hspy":
+        raise RecipeError(
+            "recipe: 'output.cube' is false, but a .hspy file holds nothing else than the denoised "
+            "counts; write .zarr or .nc"
+        )
     # An output that cannot be written must be known before an hour of work, not after it.
     check_save(output, overwrite=overwrite)
     if report is not None:
@@ -251,6 +262,13 @@ def _below(folder: str | Path, names: Iterable[str]) -> tuple[str, ...]:
 def _signed(ds: xr.Dataset, recipe: Recipe, issued: list[EdxdenoiseWarning]) -> xr.Dataset:
     signed = ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml())
     return signed.assign_attrs(warning_attrs(issued, ds.attrs))
+
+
+def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
+    """Say what will be written before it is, where `progress` can say anything."""
+    say = getattr(progress, "say", None)
+    if say is not None:
+        say(f"writing {output}, about {format_memory(stored_size(ds))}")
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:

@@ -153,10 +153,11 @@ class Quantify(Section):
 
 @dataclass(frozen=True)
 class Output(Section):
-    """``[output]``: where the result and its pictures go."""
+    """``[output]``: where the result and its pictures go, and whether with ``counts_denoised``."""
 
     file: str | None = None
     report: str | None = None
+    cube: bool = True
 
 
 @dataclass(frozen=True)

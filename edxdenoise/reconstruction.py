@@ -20,6 +20,17 @@ from edxdenoise.schema import (
     validate,
 )
 
+# All that the denoised counts follow from.
+REBUILT_FROM = (
+    COUNTS,
+    COMPONENT_MAP,
+    COMPONENT_SPECTRUM,
+    COMPONENT_KEEP,
+    MEAN_SPECTRUM,
+    WEIGHT_PIXEL,
+    WEIGHT_ENERGY,
+)
+
 
 def rebuild_block(
     maps: np.ndarray, weight_pixel: np.ndarray, spectra: np.ndarray, mean: np.ndarray
@@ -56,16 +67,7 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
         With ``counts_denoised``, float32; lazy where the counts or the maps are, in blocks of
         the counts.
     """
-    validate(
-        ds,
-        COUNTS,
-        COMPONENT_MAP,
-        COMPONENT_SPECTRUM,
-        COMPONENT_KEEP,
-        MEAN_SPECTRUM,
-        WEIGHT_PIXEL,
-        WEIGHT_ENERGY,
-    )
+    validate(ds, *REBUILT_FROM)
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
     h = ds[WEIGHT_ENERGY.name].data
     maps = kept_maps(ds).data

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edxdenoise.cli.helpers import computing, print_table, say
+from edxdenoise.cli.helpers import computing, given, print_table, say
 from edxdenoise.cli.options import (
     Elements,
     KFactor,
     PathType,
     compute_options,
-    given,
     json_option,
     overwrite_option,
     prepare_options,

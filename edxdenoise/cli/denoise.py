@@ -80,6 +80,12 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 )
 @nmf_options
 @seed_option
+@click.option(
+    "--cube/--no-cube",
+    default=True,
+    show_default=True,
+    help="Write the denoised counts; left out, they are rebuilt when the file is opened.",
+)
 @click.option("--report", type=PathType(), metavar="DIR", help="Write pictures that show why.")
 @print_recipe_option
 @overwrite_option
@@ -87,6 +93,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
 def denoise(
     inputs: tuple[Path, ...],
     output: Path,
+    cube: bool,
     report: Path | None,
     print_recipe: bool,
     overwrite: bool,
@@ -118,7 +125,7 @@ def denoise(
             Input(tuple(map(str, inputs)), signal, exposure, missing),
             Prepare(**prepare),
             Denoise(**options),
-            output=Output(str(output), None if report is None else str(report)),
+            output=Output(str(output), None if report is None else str(report), cube),
         )
     except RecipeError as error:
         raise click.UsageError(str(error).removeprefix("recipe: ")) from error

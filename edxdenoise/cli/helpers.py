@@ -7,11 +7,12 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 
 class Verbosity:
@@ -190,6 +191,10 @@ class Progress:
             self._bars.add_task(label, total=total)
         self._bars.update(self._bars.tasks[-1].id, description=label, completed=done)
 
+    def say(self, text: str) -> None:
+        """Say what is about to be done."""
+        say(text)
+
     def __enter__(self) -> Progress:
         self._bars.start()
         return self
@@ -250,6 +255,16 @@ def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> 
     ):
         with Progress() as progress:
             yield progress
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the options that were typed, whatever their values: these beat what a recipe says."""
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 def say(text: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from edxdenoise.methods import INITS, LOSSES, PRESETS
 
@@ -127,16 +126,6 @@ class Memory(click.ParamType):
             return parse_memory(value)
         except ParameterError as error:
             self.fail(str(error), param, ctx)
-
-
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the options that were typed, whatever their values: these beat what a recipe says."""
-    context = click.get_current_context()
-    return {
-        name: value
-        for name, value in options.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
 
 
 def _apply(function: F, *options: Callable[[F], F]) -> F:

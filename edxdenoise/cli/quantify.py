@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edxdenoise.cli.helpers import Verbosity, computing, print_table, say
+from edxdenoise.cli.helpers import Verbosity, computing, given, print_table, say
 from edxdenoise.cli.options import (
     Elements,
     KFactor,
     PathType,
     compute_options,
     file_argument,
-    given,
     overwrite_option,
     print_recipe_option,
     signal_option,

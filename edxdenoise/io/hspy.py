@@ -60,7 +60,7 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     path : Path
         File to write.
     compression_level : int
-        Level of gzip for whole counts; rebuilt counts are not compressed.
+        Level of gzip for whole counts and rounded denoised ones.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
         for array, signal in _signals(ds):
             signal["data"] = file.stop_after_error(array.data)
             packing: dict[str, Any] = {"compression": None}
-            if array.dtype.kind in "iu":
+            if array.dtype.kind in "iu" or array.name == COUNTS_DENOISED.name:
                 packing = {"compression": "gzip", "compression_opts": compression_level}
                 packing["shuffle"] = True
             HyperspyWriter(

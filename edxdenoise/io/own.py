@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import dask
@@ -11,7 +12,8 @@ import xarray as xr
 from edxdenoise.errors import FormatError
 from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
-from edxdenoise.schema import COUNTS, DIM_X, DIM_Y, IMAGE, MEASURED, SPECS
+from edxdenoise.reconstruction import REBUILT_FROM, reconstruct
+from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_X, DIM_Y, IMAGE, MEASURED, SPECS
 from edxdenoise.shared_files import check_input
 
 _SMALL = (MEASURED.name, IMAGE.name)
@@ -29,7 +31,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     -------
     xarray.Dataset
         Maps and cubes are Dask arrays in the chunks stored; all else is loaded, ``measured`` and
-        ``image`` too.
+        ``image`` too. ``counts_denoised`` that was left out is rebuilt when it is used.
 
     Raises
     ------
@@ -47,6 +49,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         ds = guarded(path, lambda: _open_netcdf(path))
     else:
         raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
+    ds = _with_cube(ds)
     if "edxdenoise_version" not in ds.attrs and not (
         COUNTS.name in ds and ds[COUNTS.name].dims == COUNTS.dims
     ):
@@ -54,6 +57,15 @@ def open_dataset(path: str | Path) -> xr.Dataset:
             f"{path} is not from edxdenoise and has no variable 'counts' with dims {COUNTS.dims}"
         )
     return check_input(ds, path)
+
+
+def _with_cube(ds: xr.Dataset) -> xr.Dataset:
+    """Rebuild the denoised counts, lazily, of a file that was written without them."""
+    was_rebuilt = re.search("^reconstruct ", str(ds.attrs.get("history", "")), re.MULTILINE)
+    needed = {spec.name for spec in REBUILT_FROM}
+    if COUNTS_DENOISED.name in ds or not was_rebuilt or not needed <= ds.variables.keys():
+        return ds
+    return reconstruct(ds).assign_attrs(ds.attrs)
 
 
 def open_counts(path: Path) -> xr.Dataset:
