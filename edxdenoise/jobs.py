@@ -20,6 +20,7 @@ from edxdenoise.io import (
     file_source,
     read_cube,
     read_mask,
+    rounded_for_storage,
     save_dataset,
     stored_size,
 )
@@ -114,7 +115,7 @@ def run_recipe(
         if recipe.lines:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
-    written = _written(ds)
+    written = rounded_for_storage(_written(ds))
     if not recipe.output.cube:
         written = written.drop_vars(COUNTS_DENOISED.name)
     _say_size(written, output, progress)

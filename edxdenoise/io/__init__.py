@@ -15,6 +15,7 @@ from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
+from edxdenoise.io.rounding import rounded_for_storage
 from edxdenoise.io.save import check_save, save_dataset, stored_size
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
 from edxdenoise.io.spectra import read_spectra
@@ -41,6 +42,7 @@ __all__ = [
     "read_mask",
     "read_regions",
     "read_spectra",
+    "rounded_for_storage",
     "save_dataset",
     "stored_size",
     "write_msa",

@@ -24,7 +24,6 @@ from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
 from edxdenoise.io.own import open_zarr
-from edxdenoise.io.rounding import rounded_for_storage
 from edxdenoise.resources import default_workers
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, IMAGE, MEASURED
 from edxdenoise.shared_files import check_folder, check_total
@@ -48,7 +47,7 @@ def save_dataset(
     Parameters
     ----------
     ds : xarray.Dataset
-        Anything the stages return. ``counts_denoised`` is rounded, well below its own error.
+        Anything the stages return.
     path : str or Path
         Ends in ``.zarr`` (written in parallel, the choice for large maps), ``.nc``, or ``.hspy``
         (for HyperSpy: the denoised counts, else the counts, with ``image`` and ``measured`` as
@@ -68,7 +67,6 @@ def save_dataset(
     """
     path = Path(path)
     suffix = check_suffix(path)
-    ds = rounded_for_storage(ds)
     if suffix == ".hspy":
         ds = ds[[image_name(ds), *(name for name in (IMAGE.name, MEASURED.name) if name in ds)]]
     with atomic_output(path, overwrite, folder=suffix == ".zarr") as partial:
