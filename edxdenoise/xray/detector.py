@@ -13,6 +13,7 @@ from edxdenoise.cube import Resolution
 from edxdenoise.errors import ParameterError
 
 MN_KA_ENERGY = 5.8987  # keV, where detectors are specified
+SI_KA_ENERGY = 1.7398  # keV, which escapes from a silicon detector
 # Variance of the number of electron-hole pairs in silicon, as squared FWHM in eV^2 per keV.
 _FANO = 2500.0
 # Squared FWHM in eV^2 that is left at zero energy, whatever the resolution claimed: just what a
@@ -146,6 +147,19 @@ def efficiency(detector: Detector, energy: np.ndarray) -> np.ndarray:
     if detector.polymer_window:
         share *= _POLYMER_OPEN * np.exp(-_POLYMER_MASS * attenuation(_POLYMER, energy))
     return share * -np.expm1(-_ACTIVE_SILICON * attenuation({"Si": 1.0}, energy))
+
+
+def escape_fraction(energy: np.ndarray) -> np.ndarray:
+    """Share of the photons of `energy` keV whose silicon K alpha photon leaves the detector.
+
+    Normal incidence on thick silicon (S. J. B. Reed and N. G. Ware, J. Phys. E 5 (1972) 582); 0
+    below the silicon K edge at 1.839 keV.
+    """
+    energy = np.atleast_1d(np.asarray(energy, float))
+    ratio = attenuation({"Si": 1.0}, energy) / attenuation({"Si": 1.0}, np.array([SI_KA_ENERGY]))
+    # Half go the right way; K share of the absorption times fluorescence yield, K alpha.
+    share = 0.5 * 0.92 * 0.047 * (1 - np.log1p(ratio) / ratio)
+    return np.where(energy > 1.839, share, 0.0)
 
 
 def discriminator(energy: np.ndarray, resolution: float) -> np.ndarray:

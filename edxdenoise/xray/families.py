@@ -102,7 +102,11 @@ def families(
     found: dict[str, Family] = {}
     for element in dict.fromkeys(elements):
         shells = [
-            [(line, p * _seen(line.energy)) for line, p in lines if low <= line.energy <= high]
+            [
+                (line, p * window_free_efficiency(line.energy))
+                for line, p in lines
+                if low <= line.energy <= high
+            ]
             for lines in family_lines(element, beam).values()
         ]
         strongest = max((p for lines in shells for _, p in lines), default=0.0)
@@ -134,7 +138,7 @@ def families(
 
 
 @lru_cache(maxsize=None)
-def _seen(energy: float) -> float:
+def window_free_efficiency(energy: float) -> float:
     """Efficiency of a windowless detector; what window there is, few files say."""
     return float(efficiency(Detector(), np.array([energy]))[0])
 

@@ -1,0 +1,951 @@
+"""Which elements a spectrum holds: all lines of all candidates are fitted together, and tested.
+
+The spectrum is modelled as the lines of the elements found so far, a smooth background, escape and
+sum peaks, and what is uncertain about the shape of strong peaks: their place, width, low-energy
+tail and the ratios of their lines, each with a prior standard deviation. Every other element is a
+candidate. Its significance is its net counts over their error in that model, so that neither a
+neighbour nor the flank of a strong peak can be mistaken for it. The most significant candidates
+enter the model, if
+
+- the centroid of the main line agrees within .3 FWHM with its energy,
+- the main line is there in proportion to the rest of its family,
+- families at higher energy that it would have to show are there as well.
+
+This is repeated until no candidate exceeds the level at which one false element is expected in a
+hundred spectra (Bonferroni, over all candidate families). The scale of the axis and the width of
+the peaks are corrected on the way by the strong peaks themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.linalg import cho_factor, cho_solve
+from scipy.ndimage import uniform_filter1d
+from scipy.special import erf
+from scipy.stats import norm, poisson
+
+from edxdenoise.cube import detector_resolution, sum_spectrum
+from edxdenoise.schema import COUNTS, DIM_ENERGY, WEIGHT_ENERGY
+from edxdenoise.xray.detector import (
+    FWHM_PER_SIGMA,
+    SI_KA_ENERGY,
+    Detector,
+    efficiency,
+    escape_fraction,
+    fwhm,
+)
+from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
+from edxdenoise.xray.families import family_lines, window_free_efficiency
+from edxdenoise.xray.lines import SYMBOLS, line_energy
+
+_NO_KEY = ("", "")
+WHOLE_MAP = "whole map"
+FALSE_DISCOVERY_RATE = 0.01
+# keV: below, the zero peak and the edge of the discriminator are no lines.
+LOWEST_LINE = 0.2
+_LOWEST_FITTED = 0.16
+_FEWEST, _WIDEST_CHANNEL = 20, 0.2  # channels, and their width in keV
+_BINS_PER_FWHM = 5
+_REACH = 14  # bins, either side of a line, that it is computed for
+_KNOT_SPACING = 2.0  # FWHM, between knots of the background
+_BEND = 0.05  # standard deviation of the change of its slope from knot to knot
+# A family with less than this share of its element's strongest is neither looked for nor fitted.
+_LEAST_SHARE = 0.02
+# Lines below this share of their family's strongest do not matter.
+_LEAST_LINE = 0.003
+# Farthest centroid from a line, in FWHM.
+_FARTHEST = 0.3
+# Share of the family that the main line alone must show, of what nature gives it.
+_MAIN_LINE = 0.4
+# The main line alone, above a straight background over this many FWHM either side, must reach this
+# share of the level of significance.
+_SURROUNDINGS, _LOCAL = 1.7, 0.8
+# By how much weaker than predicted a family at higher, and at lower, energy may be.
+_PROPORTION_ABOVE, _PROPORTION_BELOW = 4.0, 25.0
+# Relative prior error of the ratios of the groups of lines of a family, and of families.
+_GROUP_ERROR = {"K": 0.1, "L": 0.2, "M": 0.4}
+_SOFT_GROUP_ERROR, _SOFT = 0.5, 1.3  # L and M lines below this energy in keV
+_FAMILY_ERROR = 0.7
+# Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
+_PLACE, _WIDTH, _TAIL, _SOFT_TAIL = 0.004, 0.04, 0.03, 0.08
+_FIRST_PLACE = 0.012
+_DIAGONAL = 0.01
+_STRONG = 12.0  # standard deviations from which a family has such errors
+_PILE_UP = 0.03
+# Prior odds, as a difference of chi squared: an unusual element must fit better than a common one.
+_UNUSUAL, _RARE = 12.0, 25.0
+_COMMON = frozenset("C N O F Na Mg Al Si P S Cl K Ca Ti V Cr Mn Fe Co Ni Cu Zn".split())
+_NOBLE = frozenset("Ne Ar Kr Xe".split())
+# Without a stable isotope, and short-lived: no specimen holds them unless its owner knows.
+_RADIOACTIVE = frozenset("Tc Pm Po At Rn Fr Ra Ac Pa".split())
+_TURNS = 14
+_CALIBRATION_TURNS = 2
+# Alternatives of an element: main lines this near, in FWHM, that fit nearly as well.
+_CONFUSED, _AS_WELL = 0.6, 12.0
+_STRAY = {
+    "Cu": "grid, holder or pole piece",
+    "Mo": "grid or holder",
+    "Ni": "grid",
+    "Au": "grid or coating",
+    "Al": "holder or detector",
+    "Si": "detector or support film",
+    "C": "support film or contamination",
+    "Fe": "pole piece",
+    "Co": "pole piece",
+    "Ga": "focused ion beam",
+    "Pt": "protective layer or coating",
+}
+
+
+@dataclass(frozen=True)
+class FoundElement:
+    """An element of a spectrum.
+
+    Parameters
+    ----------
+    element : str
+        Symbol.
+    line : str
+        Its main line, such as ``"Pb_La"``.
+    net_counts, net_stddev : float
+        Of the family of this line, above the background and its neighbours.
+    significance : float
+        Net counts over their error with all alternatives in the model.
+    where : str
+        ``"whole map"``, or the part of the map in whose spectrum it was found.
+    lines : tuple of (str, float)
+        Strongest line of each family, with the net counts of the family.
+    confused_with : tuple of str
+        Elements that explain the peak nearly as well.
+    stray : str
+        Where it comes from if not from the specimen; empty if nowhere else is usual.
+    """
+
+    element: str
+    line: str
+    net_counts: float
+    net_stddev: float
+    significance: float
+    where: str = WHOLE_MAP
+    lines: tuple[tuple[str, float], ...] = ()
+    confused_with: tuple[str, ...] = ()
+    stray: str = ""
+
+
+@dataclass(frozen=True)
+class ShapeLaw:
+    """Where lines stand on an axis, and how wide they are.
+
+    Parameters
+    ----------
+    shift, gain : float
+        The axis reads ``energy + shift + gain * energy`` in keV for a line at `energy`.
+    resolution : float
+        FWHM at Mn K alpha in eV.
+    """
+
+    shift: float = 0.0
+    gain: float = 0.0
+    resolution: float = 130.0
+
+    def place(self, energy: np.ndarray | float) -> np.ndarray:
+        """Where the axis shows lines, in keV."""
+        return np.asarray(energy) * (1 + self.gain) + self.shift
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What was found, and the scale on which it was found.
+
+    Parameters
+    ----------
+    elements : tuple of FoundElement
+        Most significant first.
+    law : ShapeLaw
+        Of the energy axis and the peak widths.
+    """
+
+    elements: tuple[FoundElement, ...]
+    law: ShapeLaw
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Lines of a family that keep their ratio, such as K beta."""
+
+    energies: np.ndarray
+    weights: np.ndarray
+    error: float
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Lines of one shell; the weights of all groups add up to 1, the main group is first."""
+
+    element: str
+    name: str
+    energy: float
+    share: float
+    groups: tuple[_Group, ...]
+
+    @property
+    def sought(self) -> bool:
+        """Whether it can identify its element: not by lines such as L l alone."""
+        return self.name.endswith("a")
+
+
+def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFrame:
+    """Find the elements of a spectrum image in its sum spectrum.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``, in memory or lazy (they are read once, block by block), or
+        ``weight_energy``, which holds their sum.
+    elements : iterable of str
+        Elements that are expected. They and those that the file names are hints: each is listed
+        only if its lines are there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per element, most significant first: ``element``; ``line``, its main line;
+        ``energy`` of it in keV; ``net_counts`` and ``net_stddev`` of the family of this line;
+        ``significance``, net counts over their error with all alternatives in the model (one false
+        element is expected in a hundred maps); ``where``, the whole map or a part of it; ``lines``,
+        each family's strongest line with its net counts; ``confused_with``, elements that explain
+        the line nearly as well; ``stray``, where the element usually comes from if not from the
+        specimen.
+
+    Examples
+    --------
+    >>> from edxdenoise import simulate
+    >>> phantom = simulate("core-shell", shape=(32, 32), channels=1000)
+    >>> sorted(find_elements(phantom).element)
+    ['C', 'Cu', 'Fe', 'O', 'Si']
+    """
+    rows = []
+    for found in _found(ds, elements):
+        lines = ", ".join(f"{name} {counts:.0f}" for name, counts in found.lines)
+        rows.append(
+            {
+                "element": found.element,
+                "line": found.line,
+                "energy": line_energy(found.line),
+                "net_counts": found.net_counts,
+                "net_stddev": found.net_stddev,
+                "significance": found.significance,
+                "where": found.where,
+                "lines": lines,
+                "confused_with": ", ".join(found.confused_with),
+                "stray": found.stray,
+            }
+        )
+    names = "element line energy net_counts net_stddev significance where lines confused_with stray"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ...]:
+    """Elements to reckon with in a map: those given, and those found in its sum spectrum.
+
+    Windows, fits, labels and maps all ask this function. A list in the file is a hint alone; where
+    there is no spectrum to test it with, it is believed.
+    """
+    given = tuple(given)
+    stated = tuple(str(element) for element in ds.attrs.get("elements", ()))
+    if COUNTS.name not in ds and WEIGHT_ENERGY.name not in ds:
+        return tuple(dict.fromkeys(given + stated))
+    return tuple(dict.fromkeys((*given, *(found.element for found in _found(ds, given)))))
+
+
+def _found(ds: xr.Dataset, expected: Iterable[str]) -> tuple[FoundElement, ...]:
+    hints = [*expected, *(str(element) for element in ds.attrs.get("elements", ()))]
+    beam = ds.attrs.get("beam_energy")
+    return _identified(
+        ds[DIM_ENERGY].values.astype(float).tobytes(),
+        np.asarray(sum_spectrum(ds), float).tobytes(),
+        None if beam is None else float(beam),
+        detector_resolution(ds),
+        frozenset(hints),
+    )
+
+
+@lru_cache(maxsize=32)
+def _identified(
+    energy: bytes, spectrum: bytes, beam: float | None, resolution: float, hints: frozenset[str]
+) -> tuple[FoundElement, ...]:
+    """Elements of a spectrum; windows, fits, labels and maps of one run ask for the same one."""
+    return identify(
+        np.frombuffer(energy),
+        np.frombuffer(spectrum),
+        beam_energy=beam,
+        resolution=resolution,
+        hints=hints,
+    ).elements
+
+
+def identify(
+    energy: np.ndarray,
+    spectrum: np.ndarray,
+    *,
+    beam_energy: float | None = None,
+    resolution: float = 130.0,
+    hints: Iterable[str] = (),
+    law: ShapeLaw | None = None,
+    tests: int = 1,
+) -> Identification:
+    """Identify the elements of a spectrum.
+
+    Parameters
+    ----------
+    energy : array, shape (energy,)
+        Centres of evenly spaced channels in keV. The scale may be off by 20 eV.
+    spectrum : array, shape (energy,)
+        Whole counts.
+    beam_energy : float, optional
+        In keV; 200 by default. Lines that it does not excite are not looked for.
+    resolution : float
+        FWHM at Mn K alpha in eV, to start from.
+    hints : iterable of str
+        Elements that somebody expects: they are tested as the common ones are, however unusual.
+    law : ShapeLaw, optional
+        Of the axis and widths, where known; else they are found from strong peaks.
+    tests : int
+        Number of spectra tested together, which raises the level of significance.
+    """
+    beam = DEFAULT_BEAM_ENERGY if beam_energy is None else float(beam_energy)
+    spectrum = np.asarray(spectrum, float)
+    start = law or ShapeLaw(0, 0, resolution)
+    coarse = energy.size < _FEWEST or energy[1] - energy[0] > _WIDEST_CHANNEL
+    if coarse or energy[-1] < 2 * LOWEST_LINE or not spectrum.sum() > 0:
+        return Identification((), start)
+    model = _Model(energy, np.maximum(spectrum, 0), beam, start, frozenset(hints))
+    place = _PLACE
+    if law is None:
+        for turn in range(_CALIBRATION_TURNS):
+            place = _FIRST_PLACE if turn == 0 else 2 * _PLACE
+            strong, fit = model.search(place, tests, least=25.0, turns=3)
+            model = model.calibrated(strong, fit)
+        place = _PLACE
+    accepted, fit = model.search(place, tests)
+    return Identification(tuple(model.described(accepted, fit, place)), model.law)
+
+
+@lru_cache(maxsize=4096)
+def _families(element: str, beam: float, low: float, high: float) -> tuple[_Family, ...]:
+    """Families of an element with a main line within the limits, highest energy first."""
+    shells = []
+    for shell, lines in family_lines(element, beam).items():
+        seen = [
+            (line, photons * window_free_efficiency(line.energy))
+            for line, photons in lines
+            if _LOWEST_FITTED < line.energy < high
+        ]
+        if seen:
+            shells.append((shell, seen))
+    strongest = max((p for _, seen in shells for _, p in seen), default=0.0)
+    found = []
+    for shell, seen in shells:
+        main, largest = max(seen, key=lambda pair: pair[1])
+        total = sum(p for _, p in seen)
+        if largest < _LEAST_SHARE * strongest or not low < main.energy < high:
+            continue
+        groups: dict[str, list[tuple[float, float]]] = {}
+        for line, p in seen:
+            if p > _LEAST_LINE * largest:
+                kind = line.name.partition("_")[2][1]
+                kind = "a" if shell == "M" and kind == "b" else kind
+                groups.setdefault(kind, []).append((line.energy, p / total))
+        soft = shell != "K" and main.energy < _SOFT
+        error = _SOFT_GROUP_ERROR if soft else _GROUP_ERROR[shell]
+        first = main.name.partition("_")[2][1]
+        first = "a" if shell == "M" and first == "b" else first
+        ordered = sorted(groups, key=lambda kind: kind != first)
+        name = main.name.rstrip("0123456789,") if main.name[-1].isdigit() else main.name
+        found.append(
+            _Family(
+                element,
+                name,
+                main.energy,
+                total / strongest,
+                tuple(_group(groups[kind], error) for kind in ordered),
+            )
+        )
+    return tuple(sorted(found, key=lambda family: -family.energy))
+
+
+def _group(lines: Sequence[tuple[float, float]], error: float) -> _Group:
+    energies, weights = np.array(lines).T
+    return _Group(energies, weights, error)
+
+
+@dataclass
+class _Fit:
+    """A fitted model: residual, what candidates are projected by, amplitudes of families."""
+
+    weight: np.ndarray
+    columns: np.ndarray
+    factor: tuple[np.ndarray, bool]
+    residual: np.ndarray
+    expected: np.ndarray
+    background: np.ndarray
+    amplitudes: dict[tuple[str, str], float]
+    errors: dict[tuple[str, str], float]
+    shapes: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def project(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Information of columns, (bin, n), and their scores once the model is fitted too."""
+        weighted = columns * self.weight[:, None]
+        cross = self.columns.T @ weighted
+        scores = weighted.T @ self.residual
+        return (columns * weighted).sum(0) - (cross * cho_solve(self.factor, cross)).sum(0), scores
+
+    def gram(self, columns: np.ndarray) -> np.ndarray:
+        """Information matrix of a few columns once the model is fitted too."""
+        weighted = columns * self.weight[:, None]
+        cross = self.columns.T @ weighted
+        return columns.T @ weighted - cross.T @ cho_solve(self.factor, cross)
+
+
+class _Model:
+    """A spectrum in bins of a fifth of a FWHM, with the shapes of all candidates."""
+
+    def __init__(
+        self,
+        energy: np.ndarray,
+        spectrum: np.ndarray,
+        beam: float,
+        law: ShapeLaw,
+        hints: frozenset[str] = frozenset(),
+        plain: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self.energy, self.spectrum, self.beam, self.law = energy, spectrum, beam, law
+        self.hints = hints
+        step = (energy[-1] - energy[0]) / (energy.size - 1)
+        used = np.flatnonzero((energy >= _LOWEST_FITTED) & (energy <= beam))
+        self.used, self.step = used, step
+        inside = energy[used]
+        width = fwhm(inside, law.resolution) / 1000
+        position = np.cumsum(step / width)
+        self.starts = np.unique(np.floor(position * _BINS_PER_FWHM), return_index=True)[1]
+        self.data = self._binned(spectrum)
+        self.edges = np.append(inside[self.starts] - step / 2, inside[-1] + step / 2)
+        self.centres = (self.edges[1:] + self.edges[:-1]) / 2
+        low, high = LOWEST_LINE, float(inside[-1])
+        # The whole main line must be seen.
+        high -= 0.5 * float(fwhm(high, law.resolution)) / 1000
+        low = max(low, float(inside[0]) + 0.4 * float(fwhm(low, law.resolution)) / 1000)
+        self.families = {
+            element: found
+            for element in SYMBOLS
+            if element not in _RADIOACTIVE
+            and (found := _families(element, beam, round(low, 4), round(high, 4)))
+        }
+        self.families = {
+            element: found
+            for element, found in self.families.items()
+            if any(family.sought for family in found)
+        }
+        self.candidates = [f for found in self.families.values() for f in found if f.sought]
+        self._shapes: dict[tuple[str, ...], list[np.ndarray]] = {}
+        knots = np.arange(0, position[-1] / _KNOT_SPACING + 2)
+        at = np.interp(self.centres, inside, position) / _KNOT_SPACING
+        self._factors = np.array([np.interp(at, knots, row) for row in np.eye(len(knots))])
+        held = np.minimum(self.centres, 0.98 * beam)
+        kramers = efficiency(Detector(), held) * (beam / held - 1) * np.diff(self.edges)
+        # Many spectra are nearly empty: the level is that of the quieter stretches.
+        stretches = np.arange(0, self.data.size, 4 * _BINS_PER_FWHM)
+        ratio = np.add.reduceat(self.data, stretches) / np.add.reduceat(kramers, stretches)
+        level = max(float(np.percentile(ratio, 30)), 0.05 * float(ratio.mean()), 1e-12)
+        self._least = level * kramers
+        # The background that bends little: bremsstrahlung, then what was fitted before.
+        self._plain = self._least
+        if plain is not None:
+            self._plain = np.maximum(
+                np.interp(self.centres, *plain) * np.diff(self.edges), 0.05 * self._least
+            )
+        window = efficiency(Detector(polymer_window=True), held) / efficiency(Detector(), held)
+        # Its absorption edges alone: all that is smooth is left to the knots.
+        edges = uniform_filter1d(window, _BINS_PER_FWHM) - uniform_filter1d(
+            window, 8 * _BINS_PER_FWHM
+        )
+        self._window = self._plain * edges / max(float(np.ptp(window)), 1e-12)
+        self._pile = self._binned(self._pile_up())
+
+    def _binned(self, spectrum: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.asarray(spectrum, float)[self.used], self.starts)
+
+    def _pile_up(self) -> np.ndarray:
+        """Spectrum of two photons at once, per count."""
+        energy, step = self.energy, self.step
+        kept = np.where(energy >= _LOWEST_FITTED, self.spectrum, 0.0)
+        total = kept.sum()
+        if total <= 0:
+            return kept
+        size = 2 * energy.size
+        both = np.fft.irfft(np.fft.rfft(kept, size) ** 2, size) / total
+        pairs = 2 * energy[0] + step * np.arange(size)
+        return np.maximum(np.interp(energy, pairs, both, left=0, right=0), 0)
+
+    def lines(
+        self, energies: np.ndarray, weights: np.ndarray, *, widen: float = 1.0, move: float = 0.0
+    ) -> np.ndarray:
+        """Counts per bin of lines of these weights, shape (bin,)."""
+        places = self.law.place(energies) + move
+        sigma = fwhm(np.maximum(energies, 0.05), self.law.resolution) / 1000 / FWHM_PER_SIGMA
+        near = np.searchsorted(self.edges, places)[:, None] + np.arange(-_REACH, _REACH + 1)
+        near = np.clip(near, 0, self.data.size)
+        z = (self.edges[near] - places[:, None]) / (np.sqrt(2) * widen * sigma[:, None])
+        shares = 0.5 * np.diff(erf(z), axis=1) * np.asarray(weights)[:, None]
+        return np.bincount(near[:, :-1].ravel(), shares.ravel(), self.data.size + 1)[:-1]
+
+    def shapes(self, family: _Family) -> list[np.ndarray]:
+        """Family, main group, the rest of it, slope of the main group, then all groups but that."""
+        key = (family.element, family.name)
+        if key not in self._shapes:
+            groups = [self.lines(group.energies, group.weights) for group in family.groups]
+            main = family.groups[0]
+            slope = self._slope(main.energies, main.weights)
+            rest = sum(groups[1:], np.zeros(self.data.size))
+            self._shapes[key] = [groups[0] + rest, groups[0], rest, slope, *groups[1:]]
+        return self._shapes[key]
+
+    def errors(self, family: _Family) -> list[np.ndarray]:
+        """Change of a family with its place (keV), its width and its tail; its escape peaks."""
+        key = (family.element, family.name, "errors")
+        if key not in self._shapes:
+            whole = self.shapes(family)[0]
+            energies = np.concatenate([group.energies for group in family.groups])
+            weights = np.concatenate([group.weights for group in family.groups])
+            above = energies > SI_KA_ENERGY + 0.1
+            escape = np.zeros(self.data.size)
+            if above.any():
+                share = weights[above] * escape_fraction(energies[above])
+                escape = self.lines(energies[above] - SI_KA_ENERGY, share)
+            self._shapes[key] = [
+                self._slope(energies, weights),
+                (self.lines(energies, weights, widen=1.02) - whole) / 0.02,
+                self._tail(energies, weights) - whole,
+                escape,
+            ]
+        return self._shapes[key]
+
+    def _slope(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        by = 0.002
+        ends = [self.lines(energies, weights, move=move) for move in (by, -by)]
+        return (ends[0] - ends[1]) / (2 * by)
+
+    def fit(
+        self, accepted: Sequence[str], place: float, start: _Fit | None = None, turns: int = 3
+    ) -> _Fit:
+        """Fit the accepted elements, background and artefacts; amplitudes are 0 or more."""
+        families = [family for element in accepted for family in self.families[element]]
+        fit = start
+        if start is None:
+            smooth = uniform_filter1d(self.data, 2 * _BINS_PER_FWHM)
+            variance = np.maximum(smooth, 0.05)
+        else:
+            variance = self._variance(start)
+        barred: set[tuple[str, str]] = set()
+        for _ in range(turns):
+            columns, precision, means = self._columns(families, fit, place, barred)
+            weight = 1 / variance
+            weighted = columns * weight[:, None]
+            matrix = columns.T @ weighted
+            knots = len(self._factors)
+            bends = np.diff(np.eye(knots), 2, axis=0) / _BEND
+            matrix[:knots, :knots] += bends.T @ bends + 1e-4 * np.eye(knots)
+            matrix[range(len(matrix)), range(len(matrix))] += precision
+            right = weighted.T @ self.data + precision * means
+            right[:knots] += 1e-4
+            factor = cho_factor(matrix)
+            solution = cho_solve(factor, right)
+            covariance = cho_solve(factor, np.eye(len(matrix)))
+            fitted = columns @ solution
+            background = columns[:, :knots] @ solution[:knots]
+            amplitudes, errors, shapes = {}, {}, {}
+            for number, (kind, key) in enumerate(self._names):
+                value, error = solution[knots + number], covariance[knots + number][knots + number]
+                if kind == "family":
+                    amplitudes[key], errors[key] = float(value), float(np.sqrt(error))
+                elif kind == "window":
+                    background = background + value * self._window
+                elif kind in ("place", "width"):
+                    shapes[(*key, kind)] = float(value), float(np.sqrt(error))
+            background = np.maximum(background, 0.02 * self._least)
+            peaks = np.maximum(fitted - background, 0)
+            fit = _Fit(
+                weight,
+                columns,
+                factor,
+                self.data - fitted,
+                np.maximum(fitted, background * 0.5),
+                background,
+                amplitudes,
+                errors,
+                shapes,
+            )
+            barred |= {key for key, value in amplitudes.items() if value <= 0}
+            variance = np.maximum(fit.expected, 0.02) + (_DIAGONAL * peaks) ** 2
+        assert fit is not None
+        return fit
+
+    def _variance(self, fit: _Fit) -> np.ndarray:
+        peaks = np.maximum(fit.expected - fit.background, 0)
+        return np.maximum(fit.expected, 0.02) + (_DIAGONAL * peaks) ** 2
+
+    def _columns(
+        self,
+        families: Sequence[_Family],
+        before: _Fit | None,
+        place: float,
+        barred: set[tuple[str, str]],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns of the model, the precision of their priors, and the means of these."""
+        columns = [factor * self._plain for factor in self._factors]
+        precision, means = [0.0] * len(columns), [0.0] * len(columns)
+        names: list[tuple[str, tuple[str, str]]] = []
+
+        def add(
+            kind: str,
+            key: tuple[str, str],
+            column: np.ndarray,
+            error: float = np.inf,
+            mean: float = 0.0,
+        ) -> None:
+            columns.append(column)
+            names.append((kind, key))
+            precision.append(0.0 if np.isinf(error) else 1 / error**2)
+            means.append(mean)
+
+        counts = {} if before is None else before.amplitudes
+        escape = np.zeros(self.data.size)
+        for family in families:
+            key = (family.element, family.name)
+            shapes = self.shapes(family)
+            if key in barred:
+                add("barred", key, shapes[0], 1e-6)
+                continue
+            number = max(counts.get(key, 0.0), 0.0)
+            mean, error = self._prior(family, before)
+            add("family", key, shapes[0], error, mean)
+            if not number:
+                continue
+            for group, shape in zip(family.groups[1:], shapes[4:]):
+                if number * shape.sum() > 1:
+                    add("group", key, shape, group.error * number)
+            place_shape, width_shape, tail_shape, escape_shape = self.errors(family)
+            if before is not None and number > _STRONG * before.errors[key]:
+                add("place", key, number * place_shape, place)
+                add("width", key, number * width_shape, _WIDTH)
+                soft = _SOFT_TAIL if family.energy < _SOFT else _TAIL
+                add("tail", key, number * tail_shape, soft)
+            escape += number * escape_shape
+        if escape.any():
+            add("escape", _NO_KEY, escape, 0.5, 1.0)
+        add("pile-up", _NO_KEY, self._pile, _PILE_UP)
+        add("window", _NO_KEY, self._window, 0.3)
+        self._names = names
+        return np.array(columns).T, np.array(precision), np.array(means)
+
+    def _prior(self, family: _Family, before: _Fit | None) -> tuple[float, float]:
+        """Mean and error of a family's counts, from the most certain one of its element."""
+        if before is None:
+            return 0.0, np.inf
+        mates = [
+            (before.amplitudes[key] / before.errors[key], mate)
+            for mate in self.families[family.element]
+            if (key := (mate.element, mate.name)) in before.amplitudes
+        ]
+        if not mates:
+            return 0.0, np.inf
+        best = max(mates, key=lambda pair: pair[0])[1]
+        if best is family or best.name == family.name:
+            return 0.0, np.inf
+        predicted = before.amplitudes[best.element, best.name] * family.share / best.share
+        return 0.7 * max(predicted, 0.0), _FAMILY_ERROR * max(predicted, 1.0)
+
+    def _tail(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Lines smeared towards lower energy, over about a FWHM."""
+        steps = np.arange(1, 9)
+        shares = np.exp(-steps / 2.0)
+        widths = fwhm(energies, self.law.resolution) / 1000
+        places = energies - 0.4 * steps[:, None] * widths
+        amounts = weights * (shares / shares.sum())[:, None]
+        kept = places > 0.05
+        return self.lines(places[kept], amounts[kept])
+
+    def search(
+        self,
+        place: float,
+        tests: int,
+        *,
+        least: float | None = None,
+        turns: int = _TURNS,
+    ) -> tuple[list[str], _Fit]:
+        """Elements that pass, and the fit with them all."""
+        level = norm.isf(FALSE_DISCOVERY_RATE / (len(self.candidates) * tests))
+        level = level if least is None else max(least, level)
+        accepted: list[str] = []
+        fit = self.fit(accepted, place)
+        # An element that others crowded out may come back once.
+        dropped: Counter[str] = Counter()
+        for _ in range(turns):
+            refused = {element for element, times in dropped.items() if times > 1}
+            added = self._next(accepted, fit, level, place, refused)
+            if not added:
+                break
+            accepted += added
+            fit = self.fit(accepted, place, fit)
+            kept = [e for e in accepted if self._adjusted(self._best(e, fit)[0], e) >= level]
+            if len(kept) < len(accepted):
+                dropped.update(set(accepted) - set(kept))
+                accepted = kept
+                fit = self.fit(accepted, place, fit)
+        return self._confirmed(accepted, fit, place, level)
+
+    def _best(self, element: str, fit: _Fit) -> tuple[float, _Family]:
+        """Significance and family by which an element of the model is seen best."""
+        return max(
+            (
+                (fit.amplitudes.get(key, 0.0) / fit.errors.get(key, np.inf), family)
+                for family in self.families[element]
+                if family.sought and (key := (element, family.name))
+            ),
+            key=lambda pair: pair[0],
+        )
+
+    def _adjusted(self, significance: float, element: str) -> float:
+        penalty = _RARE if element in _NOBLE else _UNUSUAL
+        usual = element in _COMMON or element in self.hints
+        return _adjusted(significance, 0.0 if usual else penalty)
+
+    def _next(
+        self,
+        accepted: Sequence[str],
+        fit: _Fit,
+        level: float,
+        place: float,
+        refused: set[str],
+    ) -> list[str]:
+        """The best candidates that do not overlap each other, best first."""
+        others = [
+            f for f in self.candidates if f.element not in accepted and f.element not in refused
+        ]
+        if not others:
+            return []
+        stacked = np.array([self.shapes(family)[0] for family in others]).T
+        information, scores = fit.project(stacked)
+        size = (stacked**2 * fit.weight[:, None]).sum(0)
+        usable = information > 1e-3 * size
+        counts = np.where(usable, scores / np.where(usable, information, 1), 0)
+        z = counts * np.sqrt(np.maximum(information, 0))
+        stats: dict[str, list[tuple[float, float, float, _Family]]] = {}
+        for number, family in enumerate(others):
+            error = 1 / np.sqrt(information[number]) if usable[number] else np.inf
+            stats.setdefault(family.element, []).append((z[number], counts[number], error, family))
+        ranked = sorted(
+            (max(entries, key=lambda entry: entry[0]) for entries in stats.values()),
+            key=lambda entry: -self._adjusted(entry[0], entry[3].element),
+        )
+        chosen: list[_Family] = []
+        for significance, number_counts, _, family in ranked:
+            if self._adjusted(significance, family.element) < level:
+                continue
+            shape = self.shapes(family)[0]
+            if any(_overlap(shape, self.shapes(other)[0], fit.weight) > 0.05 for other in chosen):
+                continue
+            if self._passes(family, stats[family.element], fit, level, place):
+                chosen.append(family)
+        return [family.element for family in chosen]
+
+    def _passes(
+        self,
+        family: _Family,
+        entries: Sequence[tuple[float, float, float, _Family]],
+        fit: _Fit,
+        level: float,
+        place: float,
+    ) -> bool:
+        """Whether a candidate is at its place, in proportion, and beyond chance."""
+        whole, main, rest, slope, *_ = self.shapes(family)
+        (counts,) = [entry[1] for entry in entries if entry[3] is family]
+        width = float(fwhm(family.energy, self.law.resolution)) / 1000
+        # Place and share of the main line, with the rest of the family free.
+        # and a straight background of its surroundings: a hump is no peak.
+        distance = (self.centres - self.law.place(family.energy)) / width
+        level_here = np.diff(self.edges) * (np.abs(distance) < _SURROUNDINGS)
+        columns = [main, slope, level_here, level_here * distance]
+        columns += [rest] if rest.sum() > 1e-3 else []
+        gram = fit.gram(np.array(columns).T)
+        scores = (np.array(columns) * fit.weight) @ fit.residual
+        try:
+            covariance = np.linalg.inv(gram)
+        except np.linalg.LinAlgError:
+            return False
+        solution = covariance @ scores
+        if solution[0] <= 0:
+            return False
+        errors = np.sqrt(np.maximum(np.diag(covariance), 0))
+        shift = solution[1] / solution[0]
+        shift_error = errors[1] / solution[0]
+        if abs(shift) - min(shift_error, 0.1 * width) > _FARTHEST * width + (place - _PLACE):
+            return False
+        if solution[0] + 2 * errors[0] < _MAIN_LINE * counts:
+            return False
+        if solution[0] < _LOCAL * level * errors[0]:
+            return False
+        for _, other_counts, error, other in entries:
+            if other is family:
+                continue
+            above = other.energy > family.energy
+            weaker = _PROPORTION_ABOVE if above else _PROPORTION_BELOW
+            predicted = counts * other.share / family.share / weaker
+            if (above or other.energy > 1.0) and predicted > other_counts + 3 * error:
+                return False
+        return self._unlikely(family, fit, level)
+
+    def _unlikely(self, family: _Family, fit: _Fit, level: float) -> bool:
+        """Whether so many counts around the main line are no chance where few are expected."""
+        width = float(fwhm(family.energy, self.law.resolution)) / 1000
+        near = np.abs(self.centres - self.law.place(family.energy)) < 0.6 * width
+        expected = float(fit.expected[near].sum())
+        seen = float(self.data[near].sum())
+        return expected > 200 or norm.isf(min(poisson.sf(seen - 1, expected), 0.5)) > 0.8 * level
+
+    def _confirmed(
+        self, accepted: list[str], fit: _Fit, place: float, level: float
+    ) -> tuple[list[str], _Fit]:
+        """Accepted elements that still pass with all others in the model."""
+        sure = False
+        while not sure:
+            sure = True
+            for element in sorted(accepted, key=lambda one: self._best(one, fit)[0]):
+                others = [one for one in accepted if one != element]
+                if self._adjusted(self._best(element, fit)[0], element) >= level:
+                    without = self.fit(others, place, fit, turns=1)
+                    entries = self._entries(element, without)
+                    best = max(entries, key=lambda entry: entry[0])
+                    if self._passes(best[3], entries, without, level, place):
+                        continue
+                accepted, sure = others, False
+                fit = self.fit(accepted, place, fit, turns=2)
+                break
+        return accepted, fit
+
+    def _entries(self, element: str, fit: _Fit) -> list[tuple[float, float, float, _Family]]:
+        """Significance, counts and error of each family of an element outside the model."""
+        found = [family for family in self.families[element] if family.sought]
+        stacked = np.array([self.shapes(family)[0] for family in found]).T
+        information, scores = fit.project(stacked)
+        information = np.maximum(information, 1e-12)
+        return [
+            (s / np.sqrt(i), s / i, 1 / np.sqrt(i), family)
+            for s, i, family in zip(scores, information, found)
+        ]
+
+    def described(self, accepted: Sequence[str], fit: _Fit, place: float) -> list[FoundElement]:
+        """What is said of each element, most significant first."""
+        found = []
+        for element in accepted:
+            z, family = self._best(element, fit)
+            key = (element, family.name)
+            without = self.fit([e for e in accepted if e != element], place, fit, turns=1)
+            found.append(
+                FoundElement(
+                    element,
+                    family.name,
+                    fit.amplitudes.get(key, 0.0),
+                    fit.errors.get(key, np.inf),
+                    z,
+                    lines=tuple(
+                        (f.name, fit.amplitudes[element, f.name])
+                        for f in self.families[element]
+                        if (element, f.name) in fit.amplitudes
+                    ),
+                    confused_with=self._rivals(family, z, without, accepted, place),
+                    stray=_STRAY.get(element, ""),
+                )
+            )
+        return sorted(found, key=lambda one: -one.significance)
+
+    def _rivals(
+        self, family: _Family, z: float, fit: _Fit, accepted: Sequence[str], place: float
+    ) -> tuple[str, ...]:
+        reach = _CONFUSED * float(fwhm(family.energy, self.law.resolution)) / 1000
+        near = [
+            other
+            for other in self.candidates
+            if other.element not in accepted and abs(other.energy - family.energy) < reach
+        ]
+        rivals = []
+        for other in near:
+            entries = self._entries(other.element, fit)
+            (own,) = [entry for entry in entries if entry[3] is other]
+            if own[0] > 0 and z**2 - own[0] ** 2 < _AS_WELL:
+                if self._passes(other, entries, fit, 3.0, place):
+                    rivals.append((-own[0], other.element))
+        return tuple(element for _, element in sorted(rivals))
+
+    def calibrated(self, accepted: Sequence[str], fit: _Fit) -> _Model:
+        """The same with the scale and widths that the strong peaks of `accepted` show."""
+        if not accepted:
+            return self
+        rows = [
+            (family.energy, *fit.shapes[*key, "place"], *fit.shapes[*key, "width"])
+            for element in accepted
+            for family in self.families[element]
+            # The lines of soft L and M families are too uncertain for a calibration.
+            if (family.energy > _SOFT or family.name.endswith("Ka"))
+            and (key := (element, family.name)) + ("place",) in fit.shapes
+        ]
+        if not rows:
+            return self
+        energy, move, move_error, width, width_error = np.array(rows).T
+        # A few eV of each peak's place are its own.
+        weight = 1 / (move_error**2 + 0.003**2)
+        columns = np.column_stack([np.ones(energy.size), energy])
+        prior = np.diag([1 / 0.02**2, 1 / 0.003**2])
+        matrix = columns.T @ (columns * weight[:, None]) + prior
+        shift, gain = np.linalg.solve(matrix, columns.T @ (weight * move))
+        # Relative widths to one resolution: FWHM^2 = slope (E - E_Mn) + R^2.
+        now = fwhm(energy, self.law.resolution) / 1000
+        by_resolution = (self.law.resolution / 1000) / now**2
+        weight = 1 / (width_error**2 + 0.02**2)
+        change = (weight * by_resolution * width).sum() / (
+            (weight * by_resolution**2).sum() + 1 / 0.015**2
+        )
+        resolution = float(np.clip(self.law.resolution + 1000 * change, 115, 200))
+        law = replace(
+            self.law,
+            shift=self.law.shift + float(shift),
+            gain=self.law.gain + float(gain),
+            resolution=resolution,
+        )
+        plain = self.centres, fit.background / np.diff(self.edges)
+        return _Model(self.energy, self.spectrum, self.beam, law, self.hints, plain)
+
+
+def _adjusted(significance: float, penalty: float) -> float:
+    """Significance less what an element must explain more than a common one, in chi squared.
+
+    Examples
+    --------
+    >>> _adjusted(5.0, 9.0)
+    4.0
+    """
+    square = significance * abs(significance) - penalty
+    return float(np.sign(square) * np.sqrt(abs(square)))
+
+
+def _overlap(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
+    """Cosine between two shapes."""
+    norms = np.sqrt((first**2 * weight).sum() * (second**2 * weight).sum())
+    return float((first * second * weight).sum() / norms) if norms else 0.0
