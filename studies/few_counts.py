@@ -119,7 +119,7 @@ def kernel_centre(width: float) -> float:
 
 
 def table(files: list[str], doses: list[float], seeds: int, data: Path) -> list[dict[str, str]]:
-    """One row per file, dose and model, printed as they come."""
+    """One row per file and dose, one column per model; printed as they come."""
     rows = []
     for name in files:
         path, elements = FILES[name]
@@ -134,12 +134,10 @@ def table(files: list[str], doses: list[float], seeds: int, data: Path) -> list[
                 part, judge = split(ds, window, dose, seed)
                 for model, errors in models(part, window, judge, seed):
                     found.setdefault(model, []).append(float(np.median(errors)))
-            for model, each in found.items():
-                row = {"file": name, "counts per pixel": f"{dose:g}", "model": model}
-                row["error"] = f"{np.mean(each):.3f}"
-                row["seeds"] = " ".join(f"{value:.3f}" for value in each)
-                print(*row.values(), sep=" | ", flush=True)
-                rows.append(row)
+            row = {"file": name, "counts per pixel": f"{dose:g}"}
+            row |= {model: f"{np.mean(each):.3f}" for model, each in found.items()}
+            print(*(f"{key}: {value}" for key, value in row.items()), sep=", ", flush=True)
+            rows.append(row)
     return rows
 
 
