@@ -20,6 +20,7 @@ from edxdenoise.schema import (
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
     COORD_AREA,
+    COUNTS,
     DIM_COMPONENT,
     DIM_Y,
     TOTAL_STDDEV,
@@ -32,6 +33,8 @@ from edxdenoise.score_noise import score_noise
 # Counts that the variance of a total is no less than, and pixels that it is looked for in: of few
 # counts the noise is that of what was expected, not of what came.
 _LEAST_COUNTS, _TOTAL_WEIGHT = 0.02, 8.0
+# Mean counts per pixel from which the scale of the noise is measured.
+_FEWEST_COUNTS = 100.0
 # Draws of the bootstrap, and pixels over which their squares are averaged.
 _DRAWS, _WIDTH = 2, 1.5
 
@@ -238,8 +241,15 @@ def signal_kept(noisy: Profiles, found: Smoothed) -> np.ndarray:
 
 
 def noise_scale(ds: xr.Dataset) -> float:
-    """Variance of the noise over that of Poisson counts, as later components show it."""
-    return score_noise(ds).scale
+    """Variance of the noise over that of Poisson counts, as later components show it.
+
+    Whole counts have at least Poisson noise, and few of them too spiky a noise to tell more.
+    """
+    if COUNTS.name not in ds or ds[COUNTS.name].dtype.kind != "u":
+        return score_noise(ds).scale
+    if pixel_counts(ds).mean() < _FEWEST_COUNTS:
+        return 1.0
+    return max(score_noise(ds).scale, 1.0)
 
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:
