@@ -86,7 +86,8 @@ def test_families_carry_the_line_named_as_one():
     assert (lead_l.name, iodine.name) == ("Pb_La", "I_La")
     assert {family.name for family in others} == {"Pb_Ma", "I_Mg"}
     for family in (lead_l, iodine):
-        near = np.abs(np.array(family.energies) - line_energy(family.name)) < 0.07
+        # La1 and La2, 0.1 keV apart in lead, are one line for k-factors.
+        near = np.abs(np.array(family.energies) - line_energy(family.name)) < 0.11
         assert np.array(family.weights)[near].sum() == pytest.approx(1)
         assert len(family.energies) > 3
     # The thick end of the detector: without its efficiency Lb1 would be a tenth stronger.

@@ -14,7 +14,7 @@ from edxdenoise.simulation.materials import MATERIALS
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.spectrum import line_counts, material_spectra
 from edxdenoise.simulation.truth import PHASE_MAP, PHASE_SPECTRUM, STRAY_PHASE
-from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.xray import counted_lines
 
 
 def phase_line_counts(ds: xr.Dataset, lines: Iterable[str]) -> xr.DataArray:
@@ -25,8 +25,7 @@ def phase_line_counts(ds: xr.Dataset, lines: Iterable[str]) -> xr.DataArray:
     ds : Dataset
         From `simulate`.
     lines : iterable of str
-        By Siegbahn name. What lies within half a FWHM of a line, such as La2 beside La1, counts
-        with it.
+        By Siegbahn name; their counts are those of `counted_lines`.
 
     Returns
     -------
@@ -46,14 +45,8 @@ def phase_line_counts(ds: xr.Dataset, lines: Iterable[str]) -> xr.DataArray:
         scale = spectrum.sum(dtype=float) / unscaled.sum()
         counts = line_counts(MATERIALS[phase], instrument)
         for j, name in enumerate(names):
-            energy = line_energy(name)
-            near = 0.5e-3 * float(fwhm(energy, instrument.detector.resolution))
-            table[i, j] = scale * sum(
-                number
-                for line, number in counts.items()
-                if line.name.startswith(name.partition("_")[0] + "_")
-                and abs(line.energy - energy) < near
-            )
+            counted = counted_lines(name, instrument.detector.resolution)
+            table[i, j] = scale * sum(counts.get(line, 0.0) for line in counted)
     return xr.DataArray(table, dims=(DIM_PHASE, DIM_LINE), coords={"phase": phases, "line": names})
 
 

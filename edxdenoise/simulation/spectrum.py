@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edxdenoise.simulation.materials import Material
+from edxdenoise.xray.cross_sections import velocity_squared
 from edxdenoise.xray.detector import (
     Detector,
     attenuation,
@@ -15,13 +16,7 @@ from edxdenoise.xray.detector import (
     discriminator,
     efficiency,
 )
-from edxdenoise.xray.lines import (
-    Line,
-    atomic_number,
-    atomic_weight,
-    emission,
-    velocity_squared,
-)
+from edxdenoise.xray.lines import Line, atomic_number, atomic_weight, emission
 
 _AVOGADRO = 6.02214e23
 _BARN = 1e-24

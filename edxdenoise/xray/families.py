@@ -12,7 +12,7 @@ import numpy as np
 from edxdenoise.errors import ParameterError
 from edxdenoise.xray.detector import Detector, efficiency, fwhm
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
-from edxdenoise.xray.lines import Line, emission, line_energy
+from edxdenoise.xray.lines import Line, counted_lines, emission, line_energy
 
 # Below, in keV, spectra hold the detector's zero peak.
 LOWEST_ENERGY = 0.1
@@ -88,7 +88,7 @@ def families(
     beam_energy : float, optional
         In keV; 200 by default. It sets which lines are excited and the weights between subshells.
     resolution : float
-        FWHM at Mn K alpha in eV: lines nearer than half a FWHM to the one named count with it.
+        FWHM at Mn K alpha in eV, for which lines count with the one named.
     names : sequence of str
         Lines to name families after.
 
@@ -116,12 +116,12 @@ def families(
             if name is None and max((p for _, p in lines), default=0.0) <= _LEAST_SHARE * strongest:
                 continue
             reference = max(lines, key=lambda pair: pair[1])[0]
-            energy = reference.energy if name is None else line_energy(name)
-            near = 0.5e-3 * float(fwhm(energy, resolution))
-            scale = sum(p for line, p in lines if abs(line.energy - energy) < near)
+            name = name or _group_name(reference.name)
+            counted = counted_lines(name, resolution)
+            scale = sum(p for line, p in lines if line in counted)
             kept = [(line, p) for line, p in lines if p > 1e-3 * scale]
             family = Family(
-                name or _group_name(reference.name),
+                name,
                 element,
                 tuple(line.energy for line, _ in kept),
                 tuple(p / scale for _, p in kept),
