@@ -36,22 +36,17 @@ from edxdenoise.pipeline import (
     silent,
 )
 from edxdenoise.quantification import LineSpec
+from edxdenoise.quantification.resolve import quantified_lines
 from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER
 from edxdenoise.simulation import simulate
+from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import PHASE_MAP
 from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
 
-# The article's k-factors, by weight, for the demo.
-_DEMO_FACTORS = {
-    "C_Ka": 2.452,
-    "N_Ka": 3.856,
-    "I_La": 3.413,
-    "In_La": 2.620,
-    "Sn_La": 2.653,
-    "Pb_La": 4.374,
-}
+_DEMO_LINES = ("Pb_La", "I_La", "N_Ka", "C_Ka", "In_La", "Sn_La")
 
 
 def run_recipe(
@@ -98,7 +93,7 @@ def run_recipe(
         fix_spectrum=_below(folder, recipe.denoise.fix_spectrum),
     )
     masks = [read_mask(path) for path in _below(folder, recipe.input.missing)]
-    if recipe.lines:
+    if recipe.quantifies:
         check_quantify(recipe.lines, recipe.quantify)
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
@@ -106,13 +101,14 @@ def run_recipe(
             if masks:
                 maps = [mark_missing(ds, mask) for ds, mask in zip(maps, masks)]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
-            if recipe.lines:
+            ds = _with_truth(ds, maps)
+            if recipe.quantifies:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
             ds = _block(ds, components, chosen, memory_limit, workers)
             found = survey(ds)
         ds = denoise(ds, chosen, found=found, progress=progress)
-        if recipe.lines:
+        if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     written = rounded_for_storage(_written(ds))
@@ -124,7 +120,7 @@ def run_recipe(
     if report is not None:
         with progress("report"):
             write_report(ds, report, overwrite=overwrite)
-            if recipe.lines:
+            if recipe.quantifies:
                 _write_quantification(ds, recipe, report / "quantification", overwrite)
     return ds
 
@@ -142,7 +138,8 @@ def quantify_file(
     Parameters
     ----------
     recipe : Recipe
-        With one file in ``input.files``, ``output.file``, lines and ``[quantify]``.
+        With one file in ``input.files``, ``output.file`` and, where wanted, lines and
+        ``[quantify]``.
     overwrite, memory_limit, workers, progress
         As `run_recipe` takes them.
 
@@ -199,8 +196,9 @@ def convert_file(
 
 
 def demo_recipe() -> Recipe:
-    """What `run_demo` does with its phantom."""
-    lines = {name: LineSpec(k, k_factor_stddev=0.1 * k) for name, k in _DEMO_FACTORS.items()}
+    """What `run_demo` does with its phantom: quantify it by the k-factors that it has."""
+    factors = true_k_factors(_demo_phantom(), _DEMO_LINES)
+    lines = {name: LineSpec(round(k, 4), round(error, 4)) for name, (k, error) in factors.items()}
     return Recipe(
         Input(("phantom.zarr",)),
         lines=lines,
@@ -221,8 +219,7 @@ def run_demo(
     with atomic_output(Path(folder), overwrite, folder=True) as partial:
         partial.mkdir(exist_ok=True)
         with progress("simulation"):
-            phantom = simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
-            save_dataset(phantom, partial / "phantom.zarr")
+            save_dataset(_demo_phantom(), partial / "phantom.zarr")
         return run_recipe(
             demo_recipe(),
             folder=partial,
@@ -230,6 +227,19 @@ def run_demo(
             workers=workers,
             progress=progress,
         )
+
+
+def _with_truth(ds: xr.Dataset, maps: list[xr.Dataset]) -> xr.Dataset:
+    """Keep the phases of a phantom whose pixels are unchanged, to show true compositions."""
+    phases = maps[0].get(PHASE_MAP.name)
+    shape = ds[COUNTS.name].shape[:2]
+    if len(maps) > 1 or phases is None or phases.shape[1:] != shape:
+        return ds
+    return ds.assign({PHASE_MAP.name: phases.assign_coords(y=ds["y"], x=ds["x"])})
+
+
+def _demo_phantom() -> xr.Dataset:
+    return simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
 
 
 def _paths(
@@ -281,7 +291,7 @@ def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrit
     write_quantification(
         ds,
         folder,
-        recipe.lines,
+        quantified_lines(ds, recipe.lines),
         intensities=recipe.quantify.intensities,
         k_factor_unit=recipe.quantify.k_factor_unit,
         ratios=recipe.quantify.ratios,

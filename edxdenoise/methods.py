@@ -18,3 +18,6 @@ INTENSITIES = ("fit", "windows-linear", "windows")
 SOURCES = ("denoised", "counts")
 NETWORKS = ("default", "article")
 K_FACTOR_UNITS = ("weight", "atomic")
+# What may stand for a k-factor in place of a number, and the windows of a detector.
+ESTIMATE = "estimate"
+DETECTOR_WINDOWS = ("none", "polymer")

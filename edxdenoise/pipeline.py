@@ -17,6 +17,7 @@ from edxdenoise.decompose.pca import within_rank
 from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
+from edxdenoise.methods import ESTIMATE
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
@@ -39,6 +40,8 @@ from edxdenoise.quantification import (
     sum_regions,
     weight_k_factors,
 )
+from edxdenoise.quantification.lines import LineLike, line_specs
+from edxdenoise.quantification.resolve import check_thin, resolve_lines, with_k_factors
 from edxdenoise.recipe import Denoise, Prepare, Quantify
 from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
@@ -186,7 +189,7 @@ def _selected(ds: xr.Dataset, recipe: Denoise) -> xr.Dataset:
 
 def quantify(
     ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
+    lines: Mapping[str, LineLike] | None = None,
     recipe: Quantify | None = None,
     *,
     progress: Progress = silent,
@@ -197,8 +200,10 @@ def quantify(
     ----------
     ds : Dataset
         Denoised, or with ``counts`` alone where the recipe's source is ``counts``.
-    lines : mapping of str to LineSpec
-        By Siegbahn name, each with a k-factor.
+    lines : mapping of str to LineSpec, number, (number, number) or None; optional
+        k-factors, or k-factors and their standard deviations, or all that a `LineSpec` says, by
+        Siegbahn name. Without lines those of the elements listed are taken; without k-factors
+        there are net counts, and no composition.
     recipe : Quantify, optional
         Method, ratios, other elements, k-factor unit, energy correction, vacuum.
     progress : callable, optional
@@ -207,7 +212,8 @@ def quantify(
     Returns
     -------
     Dataset
-        `ds` with what `line_intensity` and `cliff_lorimer` give, computed.
+        `ds` with what `line_intensity` and `cliff_lorimer` give, computed. Coordinates of ``line``
+        hold the k-factors and whether each was given or estimated.
 
     Raises
     ------
@@ -216,19 +222,21 @@ def quantify(
 
     Examples
     --------
-    >>> from edxdenoise import LineSpec, Quantify, denoise, quantify, simulate
+    >>> from edxdenoise import Quantify, denoise, quantify, simulate
     >>> phantom = simulate("solar-cell", shape=(66, 100), channels=160, energy_width=0.08)
     >>> film = phantom.isel(y=slice(6, 11)).compute()
-    >>> lines = {"I_La": LineSpec(3.413), "Pb_La": LineSpec(4.374)}
     >>> fitted = Quantify(ratios=("I/Pb",), intensities="fit")
-    >>> maps = quantify(denoise(film), lines, fitted)
+    >>> maps = quantify(denoise(film), {"I_La": 3.413, "Pb_La": (4.374, 0.2)}, fitted)
     >>> maps.element.values.tolist()
     ['I', 'Pb']
     """
     recipe = recipe or Quantify()
-    check_quantify(lines, recipe)
+    lines = line_factors(ds, line_specs(lines or {}), recipe)
+    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
     elements = recipe.elements or tuple(ds.attrs.get("elements", ()))
     with progress("quantities"):
+        if composed:
+            check_thin(ds)
         present = [*map(element_of, lines), *elements]
         ds = check_calibration(ds, present, correct=recipe.correct_energy)
         ds = measure_response(ds, present)
@@ -240,7 +248,10 @@ def quantify(
             source=recipe.source,
             elements=elements,
         )
-        ds = cliff_lorimer(ds, lines, k_factor_unit=recipe.k_factor_unit, ratios=recipe.ratios)
+        ds = with_k_factors(ds, lines)
+        if composed:
+            unit, ratios = recipe.k_factor_unit, recipe.ratios
+            ds = cliff_lorimer(ds, composed, k_factor_unit=unit, ratios=ratios)
         ds = _with_regions(ds, recipe)
         ds = ds.assign(load(quantities(ds)).data_vars)
         if recipe.vacuum_counts is not None:
@@ -248,6 +259,22 @@ def quantify(
         check_composition(ds)
         check_bias(ds)
     return ds
+
+
+def line_factors(
+    ds: xr.Dataset, lines: Mapping[str, LineSpec], recipe: Quantify
+) -> dict[str, LineSpec]:
+    """Choose lines and k-factors as `resolve_lines` does and the recipe says."""
+    check_quantify(lines, recipe)
+    return resolve_lines(
+        ds,
+        lines,
+        elements=recipe.elements,
+        estimate=recipe.k_factor == ESTIMATE,
+        unit=recipe.k_factor_unit,
+        window=recipe.detector_window,
+        ratios=recipe.ratios,
+    )
 
 
 def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
@@ -291,9 +318,14 @@ def check_quantify(
 
     With a Dataset also whether its energy axis holds the lines and has room for their windows.
     """
-    check_lines(lines)
-    weight_k_factors(lines, recipe.k_factor_unit)
-    for text in recipe.ratios:
+    automatic = not lines or recipe.k_factor == ESTIMATE
+    if lines:
+        check_lines(lines)
+    if any(spec.k_factor is not None for spec in lines.values()) and not automatic:
+        given = {name: spec for name, spec in lines.items() if spec.k_factor != ESTIMATE}
+        weight_k_factors(given, recipe.k_factor_unit)
+    # Elements that are chosen later may be parts of a ratio.
+    for text in () if automatic else recipe.ratios:
         parse_ratio(text, [element_of(name) for name in lines])
     for element in recipe.elements:
         atomic_number(element)
@@ -301,7 +333,7 @@ def check_quantify(
         check_region(text)
     for text in recipe.profiles:
         check_profile(text)
-    if ds is not None:
+    if ds is not None and lines:
         check_reach(lines, energy_range(ds))
         if recipe.intensities != "fit":
             background_windows(

@@ -144,7 +144,9 @@ class Quantify(Section):
     source: str = "denoised"
     intensities: str = "fit"
     elements: tuple[str, ...] = ()
+    k_factor: str | None = None
     k_factor_unit: str = "weight"
+    detector_window: str | None = None
     correct_energy: bool = False
     vacuum_counts: float | None = None
     regions: tuple[str, ...] = ()
@@ -227,8 +229,15 @@ start, fix_spectrum, fix_element, closure, tolerance, max_iterations
                 tables[section.name] = _table(value)
         return tomli_w.dumps({name: table for name, table in tables.items() if table})
 
-    def with_k_factors(self, factors: Iterable[tuple[str, float, float]]) -> Recipe:
-        """The same recipe with k-factors (line, value, standard deviation) put in.
+    @property
+    def quantifies(self) -> bool:
+        """Whether counts are to be turned into compositions."""
+        return bool(self.lines) or self.quantify.k_factor is not None
+
+    def with_k_factors(self, factors: Iterable[tuple[str, float | str, float]]) -> Recipe:
+        """Put k-factors (line, value, standard deviation) into the recipe.
+
+        A value may be ``"estimate"``, and the line then be empty for all lines without one.
 
         Raises
         ------
@@ -236,7 +245,11 @@ start, fix_spectrum, fix_element, closure, tolerance, max_iterations
             If the recipe has lines of its own and one named is not among them.
         """
         lines = dict(self.lines)
+        quantify = self.quantify
         for name, value, stddev in factors:
+            if not name:
+                quantify = dataclasses.replace(quantify, k_factor=str(value))
+                continue
             if self.lines and name not in self.lines:
                 raise RecipeError(
                     f"k-factor of '{name}' is not used: the lines of the recipe are "
@@ -244,7 +257,7 @@ start, fix_spectrum, fix_element, closure, tolerance, max_iterations
                 )
             spec = lines.get(name, LineSpec())
             lines[name] = dataclasses.replace(spec, k_factor=value, k_factor_stddev=stddev)
-        return dataclasses.replace(self, lines=_checked_lines(lines, "recipe"))
+        return dataclasses.replace(self, lines=_checked_lines(lines, "recipe"), quantify=quantify)
 
 
 def _table(section: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any, get_args, get_type_hints
 from edxdenoise.errors import RecipeError
 from edxdenoise.methods import (
     DECOMPOSITIONS,
+    DETECTOR_WINDOWS,
+    ESTIMATE,
     INITS,
     INTENSITIES,
     K_FACTOR_UNITS,
@@ -32,6 +34,8 @@ _ALLOWED = {
     "source": SOURCES,
     "intensities": INTENSITIES,
     "k_factor_unit": K_FACTOR_UNITS,
+    "k_factor": (ESTIMATE,),
+    "detector_window": DETECTOR_WINDOWS,
 }
 _KEEP = re.compile(r"\s*\d+\s*(-\s*\d+\s*)?(,\s*\d+\s*(-\s*\d+\s*)?)*")
 
@@ -58,6 +62,7 @@ _TYPE_NAMES = {
     int | float: "a whole number or inf",
     str: "text in quotes",
     int | str: "a whole number or text in quotes",
+    float | str: "a number or text in quotes",
 }
 
 
@@ -67,11 +72,12 @@ def checked(value: Any, hint: Any, key: str) -> Any:
     if type(None) in kinds:
         if value is None:
             return None
-        hint = int | str if str in kinds and int in kinds else kinds[0]
+        hint = kinds[0] | str if str in kinds and len(kinds) > 2 else kinds[0]
     if isinstance(hint, UnionType):
-        if not _is(value, hint):
+        if not any(_is(value, kind) for kind in get_args(hint)):
             raise RecipeError(f"recipe: '{key}' is {value!r}, must be {_TYPE_NAMES[hint]}")
-        return value
+        # A whole number may stand for a number, but pixels stay whole.
+        return float(value) if hint == float | str and not isinstance(value, str) else value
     items = get_args(hint)
     if not items:
         if not _is(value, hint):

@@ -31,6 +31,11 @@ DIM_LINE_OTHER = "line_other"
 
 COORD_AREA = "area"
 COORD_COMPONENT_NAME = "component_name"
+# Along lines: the k-factor by which each was quantified, its standard deviation, and whether it was
+# given or estimated; NaN and "none" for lines of which only net counts are known.
+COORD_K_FACTOR = "k_factor"
+COORD_K_FACTOR_STDDEV = "k_factor_stddev"
+COORD_K_FACTOR_ORIGIN = "k_factor_origin"
 COORD_REGION_KIND = "region_kind"
 COORD_REGION_SHARE = "region_share"
 COORD_REGION_DISTANCE = "region_distance"

@@ -85,7 +85,9 @@ def test_run_does_what_the_commands_do(folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "no line to quantify"),
+        (["--elements", "Xx"], "Xx"),
+        (["--ratio", "I/Pb"], "ratio 'I/Pb' needs k-factors"),
+        (["--k-factor", "estimate", "--ratio", "I/Xe"], "ratio 'I/Xe' must be two of"),
         (["--k-factor", "Xx_Ka=1"], "Xx"),
         (["--k-factor", "Pb_La=0"], "lines.Pb_La.k_factor"),
         (["--k-factor", "Pb_La=1", "--k-factor", "Pb_Ma=1"], "both of Pb"),
@@ -114,7 +116,11 @@ def test_impossible_input_is_one_line(folder, options, words):
         ("[lines.Pb_La]\nk_factor = 0", "'lines.Pb_La.k_factor' is 0.0, must be a number above 0"),
         ("[lines.Pb_La]\nk_factor = -4", "'lines.Pb_La.k_factor' is -4.0, must be a number above"),
         ("[lines.Pb_La]\nk_factor = '4.3'", "'lines.Pb_La.k_factor' is '4.3', must be a number"),
-        ("[lines.Pb_La]", "no k-factor for Pb_La; give --k-factor Pb_La=VALUE or k_factor in"),
+        (
+            "[lines.I_La]\nk_factor = 3.4\n[lines.Pb_La]",
+            "no k-factor for Pb_La; give --k-factor Pb_La=VALUE, --k-factor estimate, or k_factor",
+        ),
+        ("[quantify]\nk_factor = 'theory'", "'quantify.k_factor' is 'theory', must be one of esti"),
         ("[lines.Pb_Ka]\nk_factor = 1", "line 'Pb_Ka' at 74.97 keV lies outside the energy axis"),
         (
             "[lines.Pb_La]\nk_factor = 1\n[quantify]\nelements = ['Cuu']",

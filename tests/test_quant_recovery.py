@@ -15,7 +15,8 @@ NAMES = recovery.LINES["solar-cell"]
 
 @pytest.fixture(scope="module")
 def phantom():
-    return recovery.phantom("solar-cell", 1000.0, (66, 100))
+    # 4.8 counts of N K alpha per pixel.
+    return recovery.phantom("solar-cell", 1500.0, (66, 100))
 
 
 @pytest.fixture(scope="module")

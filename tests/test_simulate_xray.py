@@ -17,7 +17,6 @@ from edxdenoise.xray.cross_sections import (
     velocity_squared,
 )
 from edxdenoise.xray.detector import Detector, discriminator, efficiency
-from edxdenoise.xray.lines import atomic_weight
 
 ENERGY = (np.arange(650) + 0.5) * 0.02
 POLYMER = Detector(130.0, 18.0, polymer_window=True)

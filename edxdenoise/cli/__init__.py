@@ -17,6 +17,7 @@ _COMMANDS = (
     "components",
     "classify",
     "quantify",
+    "kfactors",
     "compare",
     "run",
     "lines",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edxdenoise.methods import INITS, LOSSES, PRESETS
+from edxdenoise.methods import DETECTOR_WINDOWS, ESTIMATE, INITS, LOSSES, PRESETS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,14 +79,21 @@ class Elements(click.ParamType):
 
 
 class KFactor(click.ParamType):
-    """``Pb_La=4.374`` or ``Pb_La=4.374+-0.2`` as (line, value, standard deviation)."""
+    """``Pb_La=4.374`` or ``Pb_La=4.374+-0.2`` as (line, value, standard deviation).
+
+    ``estimate`` stands for a number, and alone for every line that has none (line ``""``).
+    """
 
     name = "LINE=K[+-S]"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, tuple):
             return value
+        if value == ESTIMATE:
+            return "", ESTIMATE, 0.0
         line, _, numbers = value.partition("=")
+        if line and numbers == ESTIMATE:
+            return line, ESTIMATE, 0.0
         factor, _, stddev = numbers.replace("±", "+-").partition("+-")
         try:
             return line, float(factor), float(stddev or 0)
@@ -143,6 +150,15 @@ def signal_option(function: F) -> F:
     """Which signal of a file that holds several."""
     return click.option(
         "--signal", metavar="N", help="Which signal, by number or title, where there are several."
+    )(function)
+
+
+def window_option(function: F) -> F:
+    """What stands before the detector."""
+    return click.option(
+        "--detector-window",
+        type=click.Choice(DETECTOR_WINDOWS),
+        help="Window of the detector, for estimated k-factors of C, N, O and F.",
     )(function)
 
 

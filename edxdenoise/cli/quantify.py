@@ -18,6 +18,7 @@ from edxdenoise.cli.options import (
     overwrite_option,
     print_recipe_option,
     signal_option,
+    window_option,
 )
 from edxdenoise.methods import INTENSITIES, K_FACTOR_UNITS, SOURCES
 
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
     "k_factors",
     type=KFactor(),
     multiple=True,
-    help="k-factor of a line, with its error if known; once per element.",
+    help="k-factor of a line, with its error if known; once per element. 'estimate' alone: of all "
+    "others by theory, where that is honest. None: maps of net counts.",
 )
+@window_option
 @click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
 @click.option("--source", type=click.Choice(SOURCES), help="What is integrated.  [denoised]")
 @click.option(
@@ -87,7 +90,7 @@ def quantify(
     output: Path,
     signal: str | None,
     recipe_file: Path | None,
-    k_factors: tuple[tuple[str, float, float], ...],
+    k_factors: tuple[tuple[str, float | str, float], ...],
     report: Path | None,
     print_recipe: bool,
     overwrite: bool,
@@ -96,9 +99,11 @@ def quantify(
     memory_limit: int | None,
     **options: Any,
 ) -> None:
-    """Turn a denoised FILE (or counts) into at% and ratio maps, each with its error.
+    """Turn a denoised FILE (or counts) into maps of net counts, at% and ratios, with errors.
 
     \b
+    edxdenoise quantify map.zarr -o maps.zarr
+    edxdenoise quantify map.zarr -o maps.zarr --k-factor estimate
     edxdenoise quantify map.zarr -o maps.zarr --k-factor Pb_La=4.37 --k-factor I_La=3.41
     edxdenoise quantify map.zarr -o maps.zarr --recipe solar-cell.toml --report quantified
     """
@@ -131,11 +136,13 @@ def quantify(
 def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
     """Print composition and ratios of the map, its areas, phases and regions, with n and counts."""
     from edxdenoise.quantification import region_table
-    from edxdenoise.report.text import number_words, region_words
+    from edxdenoise.quantification.resolve import EstimatedLine, quantified_lines
+    from edxdenoise.report.text import number_words, region_words, with_error
 
+    lines = quantified_lines(ds, recipe.lines)
     table = region_table(
         ds,
-        recipe.lines,
+        lines,
         k_factor_unit=recipe.quantify.k_factor_unit,
         ratios=recipe.quantify.ratios,
     )
@@ -156,5 +163,16 @@ def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
         print_table("", ["", *columns], rows)
     if (table["kind"] == "phase").any():
         say("phases: found with one half of the counts, composition from the other")
-    if not any(spec.k_factor_stddev for spec in recipe.lines.values()):
+    estimated = {name: spec for name, spec in lines.items() if isinstance(spec, EstimatedLine)}
+    if estimated:
+        factors = ", ".join(
+            f"{name.replace('_', ' ')} "
+            + with_error(float(spec.k_factor or 0), spec.k_factor_stddev).replace("−", "-")
+            for name, spec in estimated.items()
+        )
+        click.echo(f"estimated k-factors: {factors}; their errors are part of those of at%")
+    composed = [spec for spec in lines.values() if spec.k_factor is not None]
+    if composed and not any(spec.k_factor_stddev for spec in composed):
         say("errors include counting statistics only (no k-factor uncertainties were given)")
+    if not composed:
+        say("net counts; for at% give k-factors, or --k-factor estimate")

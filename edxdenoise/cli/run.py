@@ -55,6 +55,6 @@ def run(
         )
     if Verbosity.level >= 0:
         print_components(result, most=20)
-        if recipe.lines:
+        if recipe.quantifies:
             print_regions(result, recipe)
     say(f"wrote {recipe.output.file}")

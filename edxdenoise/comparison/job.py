@@ -20,7 +20,7 @@ from edxdenoise.compute import chunk
 from edxdenoise.errors import recorded, warning_attrs
 from edxdenoise.io import check_apart, check_output
 from edxdenoise.jobs import read_file
-from edxdenoise.pipeline import Progress, prepare, silent
+from edxdenoise.pipeline import Progress, line_factors, prepare, silent
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison
 from edxdenoise.schema import COUNTS
@@ -70,7 +70,7 @@ def compare_file(
         compared = compare(
             chunk(ds, memory_limit=memory_limit, workers=workers),
             models,
-            lines=recipe.lines,
+            lines=line_factors(ds, recipe.lines, recipe.quantify) if recipe.quantifies else {},
             quantify=recipe.quantify,
             denoise=recipe.denoise,
             folds=folds,

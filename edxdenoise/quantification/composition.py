@@ -8,7 +8,7 @@ k-factors to first order: with u_l = k_l I_l and S = sum u, dw_l = sum_m (delta_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -24,6 +24,7 @@ from edxdenoise.schema import (
     ATOMIC_PERCENT_STDDEV,
     DIM_ELEMENT,
     DIM_LINE,
+    DIM_LINE_OTHER,
     DIM_RATIO,
     LINE_DETECTED,
     LINE_INTENSITY,
@@ -132,7 +133,7 @@ def cliff_lorimer(
     Parameters
     ----------
     ds : Dataset
-        With what `line_intensity` gives for the same lines.
+        With what `line_intensity` gives for these lines, and maybe for others.
     lines : mapping of str to LineSpec
         With a k-factor each.
     k_factor_unit : {"weight", "atomic"}
@@ -164,21 +165,30 @@ def cliff_lorimer(
         result = result.reindex({DIM_ELEMENT: elements})
     result = result.assign_coords({DIM_ELEMENT: elements})
     specs = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
-    parts = _by_block(ds, _percents, (len(specs), len(lines)), factors=(by_weight, by_atom))
-    seen = (ds[LINE_DETECTED.name].data == 1).any(axis=0)
+    of_lines = select_lines(ds, lines)
+    parts = _by_block(of_lines, _percents, (len(specs), len(lines)), factors=(by_weight, by_atom))
+    seen = (of_lines[LINE_DETECTED.name].data == 1).any(axis=0)
     where = da.where if isinstance(parts, da.Array) else np.where
     parts = where(seen, parts, np.float32(np.nan))
     for spec, part in zip(specs, parts):
         result[spec.name] = spec.array(part)
     if pairs:
-        parts = _by_block(ds, _ratios, (2, len(pairs)), factors=by_atom, pairs=pairs)
+        parts = _by_block(of_lines, _ratios, (2, len(pairs)), factors=by_atom, pairs=pairs)
         result = result.assign_coords({DIM_RATIO: list(ratios)})
         # Where the divisor is within its noise a ratio is noise over noise.
         divisors = [below for _, below in pairs]
-        detected = ds[LINE_DETECTED.name].data[divisors] == 1
+        detected = of_lines[LINE_DETECTED.name].data[divisors] == 1
         for spec, part in zip((RATIO, RATIO_STDDEV), parts):
             result[spec.name] = spec.array(where(detected, part, np.float32(np.nan)))
     return add_history(result, f"cliff_lorimer k_factor_unit={k_factor_unit} {' '.join(ratios)}")
+
+
+def select_lines(ds: xr.Dataset, lines: Iterable[str]) -> xr.Dataset:
+    """Select some of the lines of a Dataset, in this order."""
+    names = list(lines)
+    if list(ds[DIM_LINE].values) == names:
+        return ds
+    return ds.sel({dim: names for dim in (DIM_LINE, DIM_LINE_OTHER) if dim in ds.dims})
 
 
 def factor_arrays(
@@ -211,8 +221,10 @@ def parse_ratio(text: str, elements: Sequence[str]) -> tuple[int, int]:
 def check_composition(ds: xr.Dataset) -> None:
     """Note pixels without a composition and negative net counts; needs them computed."""
     intensity = unbiased_intensity(ds)
-    empty = int(np.isnan(ds[ATOMIC_PERCENT.name].isel({DIM_ELEMENT: 0})).sum())
     pixels = intensity[0].size
+    empty = 0
+    if ATOMIC_PERCENT.name in ds:
+        empty = int(np.isnan(ds[ATOMIC_PERCENT.name].isel({DIM_ELEMENT: 0})).sum())
     if empty:
         warn(
             f"No line is detected in {empty / pixels:.0%} of the pixels ({empty})",

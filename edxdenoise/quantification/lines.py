@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edxdenoise.errors import ParameterError, Rank, warn
+from edxdenoise.methods import ESTIMATE
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 
@@ -18,9 +19,10 @@ class LineSpec:
 
     Parameters
     ----------
-    k_factor : float, optional
+    k_factor : float or "estimate", optional
         Cliff-Lorimer factor against a reference common to all lines, by weight, for the line named
         (its unresolved partners included, such as La1 and La2) and not for its whole family.
+        ``"estimate"`` asks for an estimate even where it is poor.
     k_factor_stddev : float
         Standard deviation of the k-factor, as its table states it.
     window : (low, high), optional
@@ -29,10 +31,40 @@ class LineSpec:
         One or two background windows in keV; estimated by default.
     """
 
-    k_factor: float | None = None
+    k_factor: float | str | None = None
     k_factor_stddev: float = 0.0
     window: Window | None = None
     background: tuple[Window, ...] | None = None
+
+
+# What a user may write for a line.
+LineLike = LineSpec | float | str | tuple[float, float] | None
+
+
+def line_specs(lines: Mapping[str, LineLike]) -> dict[str, LineSpec]:
+    """Read a k-factor, a pair (k-factor, standard deviation), or None as a `LineSpec`.
+
+    Examples
+    --------
+    >>> line_specs({"Pb_La": (4.4, 0.2)})["Pb_La"].k_factor_stddev
+    0.2
+    """
+    specs = {}
+    for name, value in lines.items():
+        if isinstance(value, LineSpec):
+            specs[name] = value
+        elif isinstance(value, tuple | list) and len(value) == 2:
+            specs[name] = LineSpec(float(value[0]), float(value[1]))
+        elif value is None or isinstance(value, str) or np.isscalar(value):
+            specs[name] = LineSpec(
+                value if value is None or isinstance(value, str) else float(value)
+            )
+        else:
+            raise ParameterError(
+                f"'lines.{name}' is {value!r}, must be a k-factor, a pair (k-factor, standard "
+                "deviation) or a LineSpec"
+            )
+    return specs
 
 
 def check_lines(lines: Mapping[str, LineSpec]) -> None:
@@ -62,11 +94,12 @@ def check_lines(lines: Mapping[str, LineSpec]) -> None:
             ("k_factor", spec.k_factor, np.nextafter(0, 1)),
             ("k_factor_stddev", spec.k_factor_stddev, 0.0),
         ):
-            if value is not None and not (np.isfinite(value) and value >= least):
-                raise ParameterError(
-                    f"'lines.{name}.{key}' is {value}, must be "
-                    f"{'a number above 0' if least else '0 or more'}"
-                )
+            if value is None or value == ESTIMATE:
+                continue
+            if isinstance(value, str) or not (np.isfinite(value) and value >= least):
+                allowed = f"a number above 0, or '{ESTIMATE}'" if least else "0 or more"
+                shown = repr(value) if isinstance(value, str) else value
+                raise ParameterError(f"'lines.{name}.{key}' is {shown}, must be {allowed}")
         for key, windows in (("window", [spec.window]), ("background", spec.background or ())):
             for window in windows:
                 if window is not None and not window[0] < window[1]:
@@ -199,15 +232,15 @@ def weight_k_factors(lines: Mapping[str, LineSpec], unit: str) -> dict[str, tupl
 
     if unit not in ("weight", "atomic"):
         raise ParameterError(f"k_factor_unit '{unit}' must be weight or atomic")
-    missing = [name for name, spec in lines.items() if spec.k_factor is None]
+    missing = [name for name, spec in lines.items() if not isinstance(spec.k_factor, float | int)]
     if missing:
         raise ParameterError(
-            f"no k-factor for {', '.join(missing)}; give --k-factor {missing[0]}=VALUE or "
-            f"k_factor in [lines.{missing[0]}]"
+            f"no k-factor for {', '.join(missing)}; give --k-factor {missing[0]}=VALUE, "
+            f"--k-factor {ESTIMATE}, or k_factor in [lines.{missing[0]}]"
         )
     factors = {}
     for name, spec in lines.items():
         scale = atomic_weight(element_of(name)) if unit == "atomic" else 1.0
-        assert spec.k_factor is not None
+        assert isinstance(spec.k_factor, float | int)
         factors[name] = (spec.k_factor * scale, spec.k_factor_stddev * scale)
     return factors

@@ -13,7 +13,7 @@ raw sums do not show. Where a file has no raw counts, S is what the model expect
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,11 @@ from edxdenoise.quantification.composition import (
     fractions,
     parse_ratio,
     ratio,
+    select_lines,
     unbiased_intensity,
 )
 from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.resolve import EstimatedLine
 from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
@@ -44,7 +46,11 @@ from edxdenoise.schema import (
     REGION_SPECTRUM,
     validate,
 )
+from edxdenoise.simulation.truth import region_atoms
 from edxdenoise.xray.families import element_of
+
+# k-factors and their standard deviations where there are none.
+_NOTHING = np.zeros(0), np.zeros(0)
 
 
 def region_table(
@@ -65,34 +71,47 @@ def region_table(
     ds : Dataset
         With what `cliff_lorimer` and `sum_regions` give, computed.
     lines : mapping of str to LineSpec
-        The same.
+        The same; those without a k-factor give net counts.
     k_factor_unit, ratios
         As `cliff_lorimer` takes them.
 
     Returns
     -------
     pandas.DataFrame
-        One row per region and quantity: ``region``, ``kind``, ``quantity`` ("Pb at%" or "I/Pb"),
-        ``value`` and ``stddev`` of the summed counts (errors of the k-factors and of
-        the detector's response included),
+        One row per region and quantity: ``region``, ``kind``, ``quantity`` ("Pb at%", "I/Pb" or
+        "O_Ka counts"), ``k_factor`` (given, estimated or none), ``value`` and ``stddev`` of the
+        summed counts (errors of the k-factors and of the detector's response included),
         ``stddev_counting`` (without them), ``limit``, three standard deviations, in place of these
-        where the element was not detected; ``pixels`` and ``counts`` of the region (of a phase,
-        the half of the counts that its composition is of), ``distance`` along a profile;
-        ``mean_of_pixels`` and ``stddev_of_pixels`` (their scatter) of the map, over the
-        ``pixels_with_value``.
+        where the element was not detected; ``true``, of a phantom; ``pixels`` and ``counts`` of the region (of a phase, the half of
+        the counts that its composition is of), ``distance`` along a profile; ``mean_of_pixels``
+        and ``stddev_of_pixels`` (their scatter) of the map, over the ``pixels_with_value``.
     """
     validate(ds, LINE_ESTIMATOR, REGION_MASK, REGION_SPECTRUM)
-    factors, spread = factor_arrays(lines, k_factor_unit)[1]
-    elements = [element_of(name) for name in lines]
+    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
+    counted = [name for name in lines if name not in composed]
+    elements = [element_of(name) for name in composed]
     pairs = [parse_ratio(text, elements) for text in ratios]
-    estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
-    # Without a measured response there are none.
-    directions = np.zeros((0, *estimators.shape))
-    if LINE_SYSTEMATIC.name in ds:
-        directions = ds[LINE_SYSTEMATIC.name].values.astype(float)
+    factors, spread = factor_arrays(composed, k_factor_unit)[1] if composed else _NOTHING
+    estimators, directions = _estimators(ds, composed)
+    of_counts, ways = _estimators(ds, counted)
     one_count = estimators.max(axis=1) ** 2
-    maps = [*ds[ATOMIC_PERCENT.name].values, *(ds[RATIO.name].values if pairs else ())]
-    quantities = [*(f"{element} at%" for element in elements), *ratios]
+    used = [*([element] for element in elements), *(text.split("/") for text in ratios)]
+    maps = [
+        *(ds[ATOMIC_PERCENT.name].values if composed else ()),
+        *(ds[RATIO.name].values if pairs else ()),
+        *(unbiased_intensity(select_lines(ds, counted)).values if counted else ()),
+    ]
+    estimated = {element_of(n) for n, spec in composed.items() if isinstance(spec, EstimatedLine)}
+    origins = [
+        *("estimated" if parts & estimated else "given" for parts in map(set, used)),
+        *("none" for _ in counted),
+    ]
+    quantities = [
+        *(f"{element} at%" for element in elements),
+        *ratios,
+        *(f"{name} counts" for name in counted),
+    ]
+    atoms = region_atoms(ds, elements)
     rows = []
     for region in ds[DIM_REGION].values:
         own = ds.sel({DIM_REGION: region})
@@ -101,9 +120,16 @@ def region_table(
         intensity = estimators @ spectrum
         covariance = (estimators * spectrum) @ estimators.T
         shifts = directions @ spectrum
-        value, stddev, counting, limit = _percents_and_ratios(
+        found = _percents_and_ratios(
             intensity, covariance, shifts.T @ shifts, factors, spread, one_count, pairs
         )
+        net = _net_counts(
+            of_counts @ spectrum, of_counts**2 @ spectrum, ((ways @ spectrum) ** 2).sum(axis=0)
+        )
+        truth = (
+            None if atoms is None else _true_values(atoms.sel({DIM_REGION: region}).values, pairs)
+        )
+        value, stddev, counting, limit = (np.append(*parts) for parts in zip(found, net))
         for i, quantity in enumerate(quantities):
             pixels = maps[i][mask]
             pixels = pixels[np.isfinite(pixels)]
@@ -112,10 +138,12 @@ def region_table(
                     "region": str(region),
                     "kind": str(own[COORD_REGION_KIND].values),
                     "quantity": quantity,
+                    "k_factor": origins[i],
                     "value": value[i],
                     "stddev": stddev[i],
                     "stddev_counting": counting[i],
                     "limit": limit[i],
+                    **({} if truth is None else {"true": truth[i] if i < len(truth) else np.nan}),
                     "pixels": int(mask.sum()),
                     "counts": float(spectrum.sum()),
                     "distance": float(own[COORD_REGION_DISTANCE].values),
@@ -125,6 +153,36 @@ def region_table(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _true_values(atoms: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Percents of the elements quantified, and ratios, of known numbers of atoms."""
+    total = atoms.sum()
+    percents = 100 * atoms / total if total > 0 else np.full(atoms.shape, np.nan)
+    ratios = [atoms[a] / atoms[b] if atoms[b] > 0 else np.nan for a, b in pairs]
+    return np.append(percents, ratios)
+
+
+def _estimators(ds: xr.Dataset, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Estimators (line, energy) of some lines, and what they change by (source, line, energy)."""
+    of_lines = select_lines(ds, names)
+    estimators = of_lines[LINE_ESTIMATOR.name].values.astype(float)
+    if LINE_SYSTEMATIC.name not in ds:
+        # Without a measured response there are none.
+        return estimators, np.zeros((0, *estimators.shape))
+    return estimators, of_lines[LINE_SYSTEMATIC.name].values.astype(float)
+
+
+def _net_counts(
+    counts: np.ndarray, variance: np.ndarray, systematic: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Net counts, their standard deviations, those of counting, and limits if not detected."""
+    counting = np.sqrt(variance)
+    detected = counts > DETECTED * counting
+    value, stddev, plain = np.where(
+        detected, (counts, np.sqrt(variance + systematic), counting), np.nan
+    )
+    return value, stddev, plain, np.where(detected, np.nan, DETECTED * counting)
 
 
 def _percents_and_ratios(

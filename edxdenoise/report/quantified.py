@@ -26,6 +26,7 @@ from edxdenoise.io import (
 )
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.bias import bias_table
+from edxdenoise.quantification.composition import select_lines
 from edxdenoise.quantification.phases import can_split, find_phases
 from edxdenoise.quantification.region_table import compare_groups, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
@@ -76,11 +77,8 @@ _QUANTIFIED = (
     LINE_INTENSITY_COVARIANCE,
     LINE_DETECTED,
     LINE_ESTIMATOR,
-    WEIGHT_PERCENT,
-    WEIGHT_PERCENT_STDDEV,
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
 )
+_COMPOSITION = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
 _DENOISED = (
     WEIGHT_PIXEL,
     WEIGHT_ENERGY,
@@ -115,10 +113,10 @@ def write_quantification(
 ) -> None:
     """Write what a quantification found: pictures, tables, maps and spectra, in a folder.
 
-    ``windows.png``: what was integrated, or fitted. ``at_percent.png``, ``ratios.png``: maps with
-    standard deviations and distributions. ``regions.csv``: compositions and ratios of the whole
-    map, areas, phases, regions and profiles; ``groups.csv``: differences between groups of areas,
-    where there are groups.
+    ``windows.png``: what was integrated, or fitted. ``at_percent.png``, ``ratios.png``, where
+    there are k-factors: maps with standard deviations and distributions. ``regions.csv``:
+    compositions, ratios and net counts of lines without a k-factor, of the whole map, areas,
+    phases, regions and profiles; ``groups.csv``: differences between groups of areas, if any.
     ``bias.csv``, ``bias.png``: raw minus denoised, where there are components and counts.
     ``maps/``: each map as PNG and, as its standard deviation, as 32-bit float TIFF; images recorded
     with the counts likewise. ``spectra/``: sum spectra as EMSA/MAS files and as a table.
@@ -147,7 +145,8 @@ def write_quantification(
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
     """
-    validate(ds, *_QUANTIFIED)
+    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
+    validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
     ds = _checked(ds, lines, list(ratios))
     _check_history(ds, intensities=intensities, k_factor_unit=k_factor_unit)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
@@ -159,9 +158,11 @@ def write_quantification(
         table = region_table(ds, lines, k_factor_unit=k_factor_unit, ratios=chosen)
         groups = compare_groups(table)
         _write_tables(made, table, groups)
-        _save(percent_figure(ds, table, groups), made / "at_percent.png")
+        of_lines = select_lines(ds, composed)
+        if composed:
+            _save(percent_figure(of_lines, table, groups), made / "at_percent.png")
         if chosen:
-            figure = ratios_figure(ds, lines, table, groups, k_factor_unit=k_factor_unit)
+            figure = ratios_figure(of_lines, composed, table, groups, k_factor_unit=k_factor_unit)
             _save(figure, made / "ratios.png")
         figure = integration_figure(ds, lines, intensities=intensities, elements=elements)
         _save(figure, made / "windows.png")
@@ -220,7 +221,15 @@ def _loaded(ds: xr.Dataset) -> xr.Dataset:
     if COMPONENT_KEEP.name in ds:
         kept = np.flatnonzero(load(ds[[COMPONENT_KEEP.name]])[COMPONENT_KEEP.name].values)
         ds = ds.isel({DIM_COMPONENT: kept})
-    specs = (*_QUANTIFIED, RATIO, RATIO_STDDEV, REGION_MASK, REGION_SPECTRUM, *_DENOISED)
+    specs = (
+        *_QUANTIFIED,
+        *_COMPOSITION,
+        RATIO,
+        RATIO_STDDEV,
+        REGION_MASK,
+        REGION_SPECTRUM,
+        *_DENOISED,
+    )
     names = [spec.name for spec in specs if spec.name in ds]
     return ds.assign(load(ds[names]).data_vars)
 

@@ -228,7 +228,11 @@ def _rows_figure(
 def _composition(table: pd.DataFrame, elements: Sequence[str]) -> str:
     whole = table[table["region"] == "all"].set_index("quantity")
     parts = [f"{element} {region_words(whole.loc[f'{element} at%'])}" for element in elements]
-    return _wrapped(["Whole map: " + ", ".join(parts) + " at%"], 95)
+    estimated = [
+        element for element in elements if whole.loc[f"{element} at%", "k_factor"] == "estimated"
+    ]
+    notes = [f"k-factors estimated: {', '.join(estimated)}"] if estimated else []
+    return _wrapped(["Whole map: " + ", ".join(parts) + " at%", *notes], 95)
 
 
 def _wrapped(paragraphs: Sequence[str], length: int) -> str:

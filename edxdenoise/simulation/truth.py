@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dask.array as da
 import numpy as np
+import xarray as xr
 
 from edxdenoise.schema import (
     DIM_ELEMENT,
@@ -11,6 +12,7 @@ from edxdenoise.schema import (
     DIM_PHASE,
     DIM_X,
     DIM_Y,
+    REGION_MASK,
     VariableSpec,
 )
 from edxdenoise.simulation.materials import MATERIALS
@@ -80,6 +82,31 @@ def composition_tables(names: list[str]) -> tuple[list[str], np.ndarray, np.ndar
                 weight[i, elements.index(element)] = share
     atoms = weight / np.array([atomic_weight(element) for element in elements], np.float32)
     return elements, weight, atoms
+
+
+def region_atoms(ds: xr.Dataset, elements: list[str]) -> xr.DataArray | None:
+    """Sum the atoms of elements over the regions of a phantom.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``region_mask``, and what `simulate` says of the phases.
+    elements : list of str
+        Symbols.
+
+    Returns
+    -------
+    DataArray, dims (region, element), or None
+        In a unit of its own; None where `ds` is no phantom.
+    """
+    if PHASE_MAP.name not in ds or REGION_MASK.name not in ds:
+        return None
+    found, _, atoms = composition_tables([str(name) for name in ds[DIM_PHASE].values])
+    table = xr.DataArray(atoms, dims=(DIM_PHASE, DIM_ELEMENT), coords={DIM_ELEMENT: found})
+    inside = ds[REGION_MASK.name].astype(float)
+    amounts = xr.dot(inside, ds[PHASE_MAP.name].drop_vars(DIM_PHASE), dim=(DIM_Y, DIM_X))
+    summed = xr.dot(amounts, table, dim=DIM_PHASE)
+    return summed.reindex({DIM_ELEMENT: elements}, fill_value=0.0).compute()
 
 
 def percent_maps(phase_map: da.Array, table: np.ndarray) -> da.Array:

@@ -1,7 +1,7 @@
 """Ionisation of inner shells by electrons: how often a fast electron makes a vacancy.
 
-The parametrisation of D. Bote, F. Salvat, A. Jablonski and C. J. Powell, At. Data Nucl. Data Tables
-95 (2009) 871, of distorted-wave Born calculations; it is good for K, L and M shells from the edge to
+The parametrisation of D. Bote, F. Salvat, A. Jablonski and C. J. Powell, At. Data Nucl. Data
+Tables 95 (2009) 871, of distorted-wave Born calculations for K, L and M shells, from the edge to
 1 GeV. Its two branches meet at 16 times the edge with a step below 1.2 %. The coefficients are
 those that NIST published (BoteSalvatICX.jl, public domain).
 """
@@ -76,9 +76,7 @@ def ionisation_cross_section(z: int, subshell: str, beam_energy: float) -> float
     beta2 = velocity_squared(beam_energy)
     bracket = (2 * np.log(momentum) - beta2) * (1 + g1 / momentum)
     bracket += g2 + g3 / np.sqrt(lorentz) + g4 / momentum
-    return float(
-        _FOUR_PI_A0_SQUARED * anlj / beta2 * overvoltage / (overvoltage + be) * bracket
-    )
+    return float(_FOUR_PI_A0_SQUARED * anlj / beta2 * overvoltage / (overvoltage + be) * bracket)
 
 
 @lru_cache(maxsize=1)

@@ -21,9 +21,8 @@ _FANO = 2500.0
 _FWHM_FLOOR = 122.0**2 - _FANO * MN_KA_ENERGY
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
-# g/cm^2 of what an X-ray crosses before the active silicon.
 _SILICON_DENSITY = 2.33
-_DEAD_LAYER = {"Si": 30e-7 * _SILICON_DENSITY, "Al": 15e-7 * 2.70}
+_ALUMINIUM_DENSITY = 2.70
 _ACTIVE_SILICON = 0.045 * _SILICON_DENSITY
 # 300 nm of polyimide (C22H10N2O5, 1.42 g/cm^3) on a silicon grid that is 77 % open.
 _POLYMER = {"C": 0.691, "H": 0.026, "N": 0.073, "O": 0.209}
@@ -49,11 +48,16 @@ class Detector:
         In degrees.
     polymer_window : bool
         Whether a polymer window stands before it; else it is windowless.
+    contact, dead_silicon : float
+        Thickness in nm of the aluminium contact, and of the silicon below it in which X-rays are
+        lost.
     """
 
     resolution: float = 130.0
     take_off_angle: float = 18.0
     polymer_window: bool = False
+    contact: float = 15.0
+    dead_silicon: float = 30.0
 
 
 def fwhm(energy: np.ndarray | float, resolution: float = 130.0) -> np.ndarray:
@@ -142,11 +146,13 @@ def attenuation(composition: Mapping[str, float], energy: np.ndarray) -> np.ndar
 
 def efficiency(detector: Detector, energy: np.ndarray) -> np.ndarray:
     """Share of the photons of `energy` keV that reach and stop in the active silicon."""
-    crossed = sum(mass * attenuation({el: 1.0}, energy) for el, mass in _DEAD_LAYER.items())
+    silicon = attenuation({"Si": 1.0}, energy)
+    crossed = 1e-7 * detector.dead_silicon * _SILICON_DENSITY * silicon
+    crossed += 1e-7 * detector.contact * _ALUMINIUM_DENSITY * attenuation({"Al": 1.0}, energy)
     share = np.exp(-crossed)
     if detector.polymer_window:
         share *= _POLYMER_OPEN * np.exp(-_POLYMER_MASS * attenuation(_POLYMER, energy))
-    return share * -np.expm1(-_ACTIVE_SILICON * attenuation({"Si": 1.0}, energy))
+    return share * -np.expm1(-_ACTIVE_SILICON * silicon)
 
 
 def escape_fraction(energy: np.ndarray) -> np.ndarray:

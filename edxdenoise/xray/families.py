@@ -20,6 +20,9 @@ LOWEST_ENERGY = 0.1
 # Lines weaker than this share of their element's strongest are neither listed nor kept clear of.
 _LEAST_SHARE = 0.02
 
+# Share of the counts of the strongest alpha line that one of an inner shell must have.
+_INNER_SHARE = 1 / 3
+
 Window = tuple[float, float]
 
 
@@ -116,8 +119,10 @@ def families(
             if name is None and max((p for _, p in lines), default=0.0) <= _LEAST_SHARE * strongest:
                 continue
             reference = max(lines, key=lambda pair: pair[1])[0]
+            counted = counted_lines(name or _group_name(reference.name), resolution)
+            if name is None and reference not in counted:
+                counted = counted_lines(reference.name, resolution)
             name = name or _group_name(reference.name)
-            counted = counted_lines(name, resolution)
             scale = sum(p for line, p in lines if line in counted)
             kept = [(line, p) for line, p in lines if p > 1e-3 * scale]
             family = Family(
@@ -146,6 +151,50 @@ def window_free_efficiency(energy: float) -> float:
 def _group_name(name: str) -> str:
     """``Pb_La1`` as people call it with its partners, ``Pb_La``."""
     return name.rstrip("0123456789,") if name[-1].isdigit() else name
+
+
+def main_line(
+    element: str, energy_range: Window, *, beam_energy: float | None = None
+) -> str | None:
+    """Choose the alpha line that an element is best quantified by.
+
+    It is that of the innermost shell that gives a third of the counts of the strongest one: inner
+    lines are absorbed less, overlap less and have better known k-factors.
+
+    Parameters
+    ----------
+    element : str
+        Symbol.
+    energy_range : (low, high)
+        Of the spectra, in keV.
+    beam_energy : float, optional
+        In keV; 200 by default.
+
+    Returns
+    -------
+    str or None
+        Such as ``"Pb_La"``; None where no line is within the range.
+
+    Examples
+    --------
+    >>> [main_line(element, (0.1, 20)) for element in ("O", "Fe", "Sr", "In", "Pb")]
+    ['O_Ka', 'Fe_Ka', 'Sr_Ka', 'In_La', 'Pb_La']
+    """
+    beam = DEFAULT_BEAM_ENERGY if beam_energy is None else beam_energy
+    low, high = max(energy_range[0], LOWEST_ENERGY), energy_range[1]
+    photons = emission(element, beam)
+    counts: dict[str, float] = {}
+    for shell in "KLM":
+        counted = [line for line in photons if line.name in _alpha_names(element, shell)]
+        if counted and all(low <= line.energy <= high for line in counted):
+            name = f"{element}_{shell}a"
+            counts[name] = sum(photons[line] * _seen(line.energy) for line in counted)
+    enough = _INNER_SHARE * max(counts.values(), default=0.0)
+    return next((name for name, number in counts.items() if number >= enough > 0), None)
+
+
+def _alpha_names(element: str, shell: str) -> tuple[str, ...]:
+    return tuple(f"{element}_{shell}a{number}" for number in ("", 1, 2))
 
 
 def strong_lines(

@@ -1,10 +1,10 @@
 """X-ray lines of the elements: energies, and how many photons an electron makes of each.
 
-Vacancies are those of `cross_sections`, of Coster-Kronig transitions and of K lines, which leave one
-in the L shell. Energies, fluorescence yields and Coster-Kronig probabilities are XrayDB's (W. T. Elam
-et al., Radiat. Phys. Chem. 63 (2002) 121), K yields up to neon those of W. Bambynek et al., Rev. Mod.
-Phys. 44 (1972) 716. Radiative rates are xraylib's: XrayDB gives Mg to Cl the K alpha share of
-heavier elements.
+Vacancies are those of `cross_sections`, of Coster-Kronig transitions and of K lines, which leave
+one in the L shell. Energies, fluorescence yields and Coster-Kronig probabilities are XrayDB's
+(W. T. Elam et al., Radiat. Phys. Chem. 63 (2002) 121), K yields up to neon those of W. Bambynek et
+al., Rev. Mod. Phys. 44 (1972) 716. Radiative rates are xraylib's: XrayDB gives Mg to Cl the K alpha
+share of heavier elements.
 """
 
 from __future__ import annotations
