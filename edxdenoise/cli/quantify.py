@@ -111,8 +111,9 @@ def quantify(
     from edxdenoise.recipe import Input, Output, Recipe
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
+    recipe = recipe.with_k_factors(k_factors)
     recipe = replace(
-        recipe.with_k_factors(k_factors),
+        recipe,
         quantify=replace(recipe.quantify, **given(options)),
         input=Input((str(file),), signal),
         output=Output(str(output), None if report is None else str(report)),
@@ -161,6 +162,13 @@ def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:
     else:
         rows = [[head, *cells] for head, cells in zip(heads, zip(*columns.values()))]
         print_table("", ["", *columns], rows)
+    if "true" in table:
+        whole = table[table["kind"] == "map"]
+        rows = [
+            [row["quantity"], region_words(row).replace("−", "-"), f"{row['true']:.3g}"]
+            for _, row in whole.iterrows()
+        ]
+        print_table("Whole map of the phantom", ["", "measured", "true"], rows)
     if (table["kind"] == "phase").any():
         say("phases: found with one half of the counts, composition from the other")
     estimated = {name: spec for name, spec in lines.items() if isinstance(spec, EstimatedLine)}

@@ -82,9 +82,10 @@ def region_table(
         "O_Ka counts"), ``k_factor`` (given, estimated or none), ``value`` and ``stddev`` of the
         summed counts (errors of the k-factors and of the detector's response included),
         ``stddev_counting`` (without them), ``limit``, three standard deviations, in place of these
-        where the element was not detected; ``true``, of a phantom; ``pixels`` and ``counts`` of the region (of a phase, the half of
-        the counts that its composition is of), ``distance`` along a profile; ``mean_of_pixels``
-        and ``stddev_of_pixels`` (their scatter) of the map, over the ``pixels_with_value``.
+        where the element was not detected; ``true``, of a phantom; ``pixels`` and ``counts`` of
+        the region (of a phase, the half of the counts that its composition is of), ``distance``
+        along a profile; ``mean_of_pixels`` and ``stddev_of_pixels`` (their scatter) of the map,
+        over the ``pixels_with_value``.
     """
     validate(ds, LINE_ESTIMATOR, REGION_MASK, REGION_SPECTRUM)
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
@@ -195,6 +196,8 @@ def _percents_and_ratios(
     pairs: Sequence[tuple[int, int]],
 ) -> tuple[np.ndarray, ...]:
     """Values, standard deviations, those of counting alone, and limits; percents, then ratios."""
+    if not intensity.size:
+        return (np.zeros(0),) * 4
     both = covariance + systematic
     none = np.zeros_like(spread)
     detected, fraction, stddev, limit = _detected_fractions(

@@ -231,7 +231,11 @@ def _composition(table: pd.DataFrame, elements: Sequence[str]) -> str:
     estimated = [
         element for element in elements if whole.loc[f"{element} at%", "k_factor"] == "estimated"
     ]
-    notes = [f"k-factors estimated: {', '.join(estimated)}"] if estimated else []
+    notes = []
+    if "true" in whole:
+        true = [f"{element} {whole.loc[f'{element} at%', 'true']:.3g}" for element in elements]
+        notes.append(f"True composition of the phantom: {', '.join(true)} at%")
+    notes += [f"k-factors estimated: {', '.join(estimated)}"] if estimated else []
     return _wrapped(["Whole map: " + ", ".join(parts) + " at%", *notes], 95)
 
 

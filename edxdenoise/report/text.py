@@ -175,18 +175,14 @@ def with_error(value: float, stddev: float) -> str:
 def region_words(row: Mapping[str, Any]) -> str:
     """Value of a row of `region_table` with its error, or the limit of what was not detected.
 
-    The truth of a phantom stands beside it.
-
     Examples
     --------
     >>> region_words({"value": np.nan, "stddev": np.nan, "limit": 0.0123})
     '< 0.012 (3 σ)'
     """
-    true = row.get("true", np.nan)
-    beside = f" (true {true:.3g})" if np.isfinite(true) else ""
     if np.isfinite(row["value"]):
-        return with_error(row["value"], row["stddev"]) + beside
-    return f"< {row['limit']:.2g} (3 σ){beside}" if np.isfinite(row["limit"]) else "–"
+        return with_error(row["value"], row["stddev"])
+    return f"< {row['limit']:.2g} (3 σ)" if np.isfinite(row["limit"]) else "–"
 
 
 def line_label(name: str) -> str:

@@ -54,7 +54,7 @@ def true_k_factors(ds: xr.Dataset, lines: Iterable[str]) -> dict[str, tuple[floa
     """k-factors by weight that a phantom has, against its first line, and their scatter.
 
     Absorption in the foil makes them differ between phases: mean and standard deviation are those
-    over all phases that hold the element.
+    over the element's mass in all phases.
 
     Parameters
     ----------
@@ -75,10 +75,12 @@ def true_k_factors(ds: xr.Dataset, lines: Iterable[str]) -> dict[str, tuple[floa
                 for phase in ds[DIM_PHASE].values
             ]
         )
-        holds = (weights > 0) & (amounts > 0)
+        masses = weights * amounts
+        holds = masses > 0
         if not holds.any():
             raise ParameterError(f"line '{name}': no phase of the phantom holds {element}")
         k = weights[holds] / counts[holds, j]
-        factors[name] = k.mean(), k.std()
+        mean = masses.sum() / (amounts @ counts[:, j])
+        factors[name] = mean, np.sqrt(np.average((k - mean) ** 2, weights=masses[holds]))
     reference = factors[names[0]][0]
     return {name: (float(k / reference), float(s / reference)) for name, (k, s) in factors.items()}
