@@ -28,7 +28,11 @@ from edxdenoise.simulation import simulate
 
 @pytest.fixture(scope="module")
 def phantom():
-    return simulate("solar-cell", shape=(24, 30), channels=100, energy_width=0.13).compute()
+    # With these counts the components that neighbours find are of use.
+    ds = simulate(
+        "solar-cell", shape=(24, 30), channels=100, energy_width=0.13, counts_per_pixel=2000, seed=1
+    )
+    return ds.compute()
 
 
 @pytest.fixture(scope="module")
