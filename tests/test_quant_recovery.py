@@ -15,8 +15,8 @@ NAMES = recovery.LINES["solar-cell"]
 
 @pytest.fixture(scope="module")
 def phantom():
-    # 4.8 counts of N K alpha per pixel.
-    return recovery.phantom("solar-cell", 1500.0, (66, 100))
+    # 6 counts of N K alpha per pixel.
+    return recovery.phantom("solar-cell", 2000.0, (66, 100))
 
 
 @pytest.fixture(scope="module")
