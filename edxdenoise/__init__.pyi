@@ -16,6 +16,7 @@ from .reconstruction import reconstruct
 from .report import write_quantification, write_report
 from .selection import select
 from .simulation import simulate
+from .xray import find_elements
 
 __all__ = [
     "Denoise",
@@ -33,6 +34,7 @@ __all__ = [
     "convert_file",
     "crop",
     "denoise",
+    "find_elements",
     "line_intensity",
     "list_signals",
     "make_cube",

@@ -14,7 +14,6 @@ from edxdenoise.decompose.nmf_fit import Count
 from edxdenoise.decompose.pca import check_components
 from edxdenoise.io import read_spectra
 from edxdenoise.recipe import Denoise
-from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SPECTRUM,
@@ -25,7 +24,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
 )
 from edxdenoise.selection import select
-from edxdenoise.xray import component_peaks, element_spectrum
+from edxdenoise.xray import component_peaks, element_spectrum, identified, name_peaks
 
 _NAMED_LINES = 3
 
@@ -124,11 +123,11 @@ def component_names(ds: xr.Dataset) -> list[str]:
     list of str
         Energies where lines have no name; ``"no lines"`` where there are none.
     """
-    lines, resolution = lines_of(ds), detector_resolution(ds)
+    found, resolution = identified(ds), detector_resolution(ds)
     energy, h = ds[DIM_ENERGY].values, ds[WEIGHT_ENERGY.name].values
     names = []
     for spectrum in np.asarray(ds[COMPONENT_SPECTRUM.name].values):
-        peaks = name_peaks(component_peaks(energy, spectrum, h, resolution), lines, resolution)
+        peaks = name_peaks(component_peaks(energy, spectrum, h, resolution), found)
         names.append(_joined([peak.name or peak.label for peak in peaks]))
     return names
 

@@ -295,7 +295,7 @@ def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrit
         intensities=recipe.quantify.intensities,
         k_factor_unit=recipe.quantify.k_factor_unit,
         ratios=recipe.quantify.ratios,
-        elements=recipe.quantify.elements or ds.attrs.get("elements", ()),
+        elements=recipe.quantify.elements,
         overwrite=overwrite,
     )
 

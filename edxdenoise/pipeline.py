@@ -27,7 +27,6 @@ from edxdenoise.quantification import (
     check_bias,
     check_calibration,
     check_composition,
-    check_explained,
     check_lines,
     check_reach,
     cliff_lorimer,
@@ -62,7 +61,8 @@ from edxdenoise.schema import (
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.shared_files import check_total
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
-from edxdenoise.xray import atomic_number
+from edxdenoise.xray import atomic_number, present_elements
+from edxdenoise.xray.identification import GIVEN
 
 # Relative error of the largest variance, which is summed from products in 32 bits.
 _VARIANCE_TOLERANCE = 1e-6
@@ -137,6 +137,8 @@ def denoise(
     """
     recipe = recipe or Denoise()
     check_denoise(ds, recipe)
+    if recipe.elements:
+        ds = ds.assign_attrs({GIVEN: list(recipe.elements)})
     if found is None:
         with progress("reading"):
             found = survey(ds)
@@ -233,14 +235,13 @@ def quantify(
     recipe = recipe or Quantify()
     lines = line_factors(ds, line_specs(lines or {}), recipe)
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
-    elements = recipe.elements or tuple(ds.attrs.get("elements", ()))
+    elements = present_elements(ds, [*map(element_of, lines), *recipe.elements])
     with progress("quantities"):
         if composed:
             check_thin(ds)
         present = [*map(element_of, lines), *elements]
         ds = check_calibration(ds, present, correct=recipe.correct_energy)
         ds = measure_response(ds, present)
-        check_explained(ds, present)
         ds = line_intensity(
             ds,
             lines,
@@ -339,7 +340,7 @@ def check_quantify(
             background_windows(
                 lines,
                 energy_range(ds),
-                elements=recipe.elements or ds.attrs.get("elements", ()),
+                elements=present_elements(ds, recipe.elements),
                 beam_energy=ds.attrs.get("beam_energy"),
                 resolution=detector_resolution(ds),
             )
@@ -351,6 +352,8 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     components, maps = check_decomposition(ds, recipe)
     if recipe.keep is not None:
         parse_keep(recipe.keep, components or maps)
+    for element in recipe.elements:
+        atomic_number(element)
     check_models(recipe.model, recipe.select, recipe.keep)
     guide_images(ds, recipe.image)
     return maps

@@ -73,6 +73,7 @@ class Denoise(Section):
     model: tuple[str, ...] = ()
     shrink: bool = True
     image: str = "auto"
+    elements: tuple[str, ...] = ()
     seed: int = 0
     loss: str = "frobenius"
     init: str = "nndsvda"

@@ -17,6 +17,7 @@ from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.resources import memory_needed
 from edxdenoise.schema import COORD_AREA, COUNTS, DIM_DETECTOR, DIM_ENERGY, DIM_X, DIM_Y, IMAGE
 from edxdenoise.survey import check_survey, naming, reading, survey
+from edxdenoise.xray import find_elements
 
 _MEASUREMENT = (
     "title",
@@ -99,9 +100,9 @@ def describe_cube(
     with naming(files), reading(files):
         ds = read_cube(path, signal=signal, memory_limit=memory_limit)
         offset, width = energy_axis(ds)
-        found = survey(ds)
+        looked = survey(ds)
         try:
-            check_survey(found, name=files[0].name)
+            check_survey(looked, name=files[0].name)
         except DataError as error:
             warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
     counts = ds[COUNTS.name]
@@ -121,14 +122,18 @@ def describe_cube(
         "dtype": str(counts.dtype),
         "axes": axes,
         # JSON has no NaN.
-        "total_counts": found.total if np.isfinite(found.total) else None,
-        "counts_per_pixel": found.total / pixels if np.isfinite(found.total) else None,
-        "largest_count": found.largest if np.isfinite(found.largest) else None,
-        "empty_pixels": (found.empty_pixels - missing) / pixels,
+        "total_counts": looked.total if np.isfinite(looked.total) else None,
+        "counts_per_pixel": looked.total / pixels if np.isfinite(looked.total) else None,
+        "largest_count": looked.largest if np.isfinite(looked.largest) else None,
+        "empty_pixels": (looked.empty_pixels - missing) / pixels,
         "missing_pixels": missing / pixels,
         "images": _describe_images(ds),
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
+    found = find_elements(ds)
+    result["elements"] = found[["element", "line", "net_counts", "significance", "where"]].to_dict(
+        "records"
+    )
     factors = vendor_k_factors(json.loads(ds.attrs.get("original_metadata") or "{}"))
     if factors:
         result["k_factors"] = factors

@@ -32,7 +32,6 @@ from edxdenoise.cube import check_cube, detector_resolution, energy_axis, energy
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.quantification.estimators import behind_projection
-from edxdenoise.quantification.unexplained import lines_at
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SPECTRUM,
@@ -44,14 +43,13 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     validate,
 )
-from edxdenoise.xray import fwhm
-from edxdenoise.xray.families import strong_lines
+from edxdenoise.xray import fwhm, identified
+from edxdenoise.xray.families import candidate_lines
 
 # Rows of the table.
 _MOST = 1000
 # A line names a find if it lies within this share of a FWHM from the middle of its window.
 _NEAR = 0.6
-_LINE_SHARE = 0.1
 _NAMES = 3
 
 
@@ -128,7 +126,7 @@ def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.Data
         and energy are left out. No rows where nothing was found. ``size`` (side of the tile, in
         pixels); ``y_start``, ``y_stop``, ``x_start``, ``x_stop`` (pixels, as `slice` takes them);
         ``y_low``, ``y_high``, ``x_low``, ``x_high`` (in units of the map); ``energy_low``,
-        ``energy_high`` (keV); ``lines`` (of the file's elements; else of any, with a ``?``);
+        ``energy_high`` (keV); ``lines`` (of the elements found; else of any, with a ``?``);
         ``counts``, ``expected``; ``z`` (signed root of the deviance); ``p`` (two-sided) and
         ``false_alarm``: ``p`` after correction for all tests, at most 1.
 
@@ -300,18 +298,16 @@ def _table(
 
 
 def _line_names(ds: xr.Dataset, energies: Iterable[float], resolution: float) -> dict[float, str]:
-    """Lines at each energy: of the elements that the file names, else of any, with a ``?``."""
-    limits, beam = energy_range(ds), ds.attrs.get("beam_energy")
-    listed = strong_lines(ds.attrs.get("elements", ()), limits, beam_energy=beam)
+    """Lines at each energy: of the elements found, else of any, with a ``?``."""
+    found = [line for element in identified(ds).elements for line in element.lines]
     names = {}
     for energy in energies:
         reach = _NEAR * float(fwhm(max(energy, 0.1), resolution)) / 1000
-        near = sorted(
-            (abs(position - energy), name)
-            for name, position, share in listed
-            if abs(position - energy) < reach and share > _LINE_SHARE
+        near = sorted((abs(line.energy - energy), line.name, line) for line in found)
+        own = [line.name for distance, _, line in near if distance < reach and line.net_counts > 0]
+        others = candidate_lines(
+            energy, reach / 2, energy_range(ds), beam_energy=ds.attrs.get("beam_energy")
         )
-        own = list(dict.fromkeys(name.rstrip("0123456789,") for _, name in near))
-        others = [f"{name}?" for name in lines_at(energy, reach / 2, limits, beam)]
-        names[energy] = " ".join((own or others)[:_NAMES])
+        alphas = [f"{line['line']}?" for line in others if line["line"].endswith("a")]
+        names[energy] = " ".join((own or alphas)[:_NAMES])
     return names

@@ -12,6 +12,7 @@ from edxdenoise.cli.helpers import Verbosity, plain_errors
 
 _COMMANDS = (
     "info",
+    "elements",
     "convert",
     "denoise",
     "components",

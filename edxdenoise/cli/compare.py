@@ -11,10 +11,10 @@ import click
 
 from edxdenoise.cli.helpers import computing, given, print_table, say
 from edxdenoise.cli.options import (
-    Elements,
     KFactor,
     PathType,
     compute_options,
+    elements_option,
     json_option,
     overwrite_option,
     prepare_options,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--intensities", type=click.Choice(INTENSITIES), help="Integration method.  [default: fit]"
 )
-@click.option("--elements", type=Elements(), help="Others in the specimen.  [default: the file's]")
+@elements_option
 @prepare_options
 @click.option(
     "--folds",

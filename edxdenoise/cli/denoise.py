@@ -13,6 +13,7 @@ from edxdenoise.cli.options import (
     Numbers,
     PathType,
     compute_options,
+    elements_option,
     model_option,
     nmf_options,
     overwrite_option,
@@ -78,6 +79,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
     metavar="auto|none|NAME",
     help="Image recorded with the counts, such as HAADF, that may guide the averaging.",
 )
+@elements_option
 @nmf_options
 @seed_option
 @click.option(

@@ -122,10 +122,14 @@ def _print_cube(cube: dict[str, Any]) -> None:
         "detector_resolution": " eV at Mn Ka",
     }
     for name, value in cube["measurement"].items():
+        if name == "elements":
+            name = "elements listed"
         text = ", ".join(value) if isinstance(value, list) else value
         if isinstance(value, float):
             text = f"{value:.6g}"
         line(name.replace("_", " "), f"{text}{units.get(name, '')}")
+    if found := ", ".join(entry["element"] for entry in cube["elements"]):
+        line("elements found", found)
     for name, value in cube.get("k_factors", {}).items():
         line("vendor's k-factor", f"{name}: {value}")
     if "areas" in cube:

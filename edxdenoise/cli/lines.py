@@ -11,7 +11,10 @@ from edxdenoise.cli.options import Elements, Range, json_option
 
 
 @click.command()
-@click.option("--elements", type=Elements(), required=True, help="Symbols, such as Pb,I,C,N.")
+@click.option("--elements", type=Elements(), help="Symbols, such as Pb,I,C,N.")
+@click.option(
+    "--near", type=click.FloatRange(min=0), metavar="KEV", help="Lines of any element near here."
+)
 @click.option(
     "--range",
     "energy_range",
@@ -28,19 +31,44 @@ from edxdenoise.cli.options import Elements, Range, json_option
 )
 @json_option
 def lines(
-    elements: tuple[str, ...],
+    elements: tuple[str, ...] | None,
+    near: float | None,
     energy_range: tuple[float, float],
     beam_energy: float,
     resolution: float,
     as_json: bool,
 ) -> None:
-    """List the X-ray lines of elements: energy, width, share, and what overlaps them.
+    """List the X-ray lines of elements, or the lines near an energy.
 
     \b
     edxdenoise lines --elements Pb,I --range 0:13
+    edxdenoise lines --near 17.44
     """
-    from edxdenoise.xray.families import list_lines
+    from edxdenoise.xray import fwhm
+    from edxdenoise.xray.families import candidate_lines, list_lines
 
+    if (elements is None) == (near is None):
+        raise click.UsageError("give --elements, such as Pb,I, or --near, such as 17.44")
+    if near is not None:
+        reach = 0.5e-3 * float(fwhm(max(near, 0.1), resolution))
+        low, high = energy_range
+        limits = low, max(high, near + reach)
+        candidates = candidate_lines(near, reach, limits, beam_energy=beam_energy)
+        if as_json:
+            click.echo(json.dumps(candidates, indent=1))
+            return
+        rows = [
+            [
+                line["line"].replace("_", " "),
+                f"{line['energy']:.3f}",
+                f"{line['distance']:+.0f}",
+                f"{line['share']:.2f}",
+            ]
+            for line in candidates
+        ]
+        print_table("", ["line", "keV", "distance / eV", "share"], rows)
+        return
+    assert elements is not None
     found = list_lines(elements, energy_range, beam_energy=beam_energy, resolution=resolution)
     if as_json:
         click.echo(json.dumps(found, indent=1))

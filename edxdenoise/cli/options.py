@@ -298,6 +298,16 @@ def nmf_options(function: F) -> F:
     )
 
 
+def elements_option(function: F) -> F:
+    """Elements that are there, found or not."""
+    return click.option(
+        "--elements",
+        type=Elements(),
+        default=(),
+        help="Elements in the specimen besides those that are found.",
+    )(function)
+
+
 def preset_option(function: F) -> F:
     """Which phantom."""
     return click.option(

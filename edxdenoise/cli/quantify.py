@@ -10,10 +10,10 @@ import click
 
 from edxdenoise.cli.helpers import Verbosity, computing, given, print_table, say
 from edxdenoise.cli.options import (
-    Elements,
     KFactor,
     PathType,
     compute_options,
+    elements_option,
     file_argument,
     overwrite_option,
     print_recipe_option,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--intensities", type=click.Choice(INTENSITIES), help="Integration method.  [default: fit]"
 )
-@click.option("--elements", type=Elements(), help="Others in the specimen.  [default: the file's]")
+@elements_option
 @click.option(
     "--k-factor-unit", type=click.Choice(K_FACTOR_UNITS), help="What k-factors count.  [weight]"
 )

@@ -8,17 +8,25 @@ import click
 
 from edxdenoise.cli.components import open_denoised
 from edxdenoise.cli.helpers import computing, say
-from edxdenoise.cli.options import PathType, compute_options, file_argument, overwrite_option
+from edxdenoise.cli.options import (
+    PathType,
+    compute_options,
+    elements_option,
+    file_argument,
+    overwrite_option,
+)
 
 
 @click.command()
 @file_argument
 @click.option("-o", "--output", required=True, type=PathType(), metavar="DIR", help="Folder.")
+@elements_option
 @overwrite_option
 @compute_options
 def report(
     file: Path,
     output: Path,
+    elements: tuple[str, ...],
     overwrite: bool,
     scheduler: str,
     workers: int | None,
@@ -31,9 +39,12 @@ def report(
     """
     from edxdenoise.io import check_apart
     from edxdenoise.report import write_report
+    from edxdenoise.xray.identification import GIVEN
 
     check_apart([file], [None, output])
     ds = open_denoised(file)
     with computing(scheduler, workers, memory_limit) as progress, progress("report"):
+        if elements:
+            ds = ds.assign_attrs({GIVEN: list(elements)})
         write_report(ds, output, overwrite=overwrite)
     say(f"wrote {output}")

@@ -34,7 +34,7 @@ from edxdenoise.resources import default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import check_survey, shrink_dtype, survey
-from edxdenoise.xray import fwhm, line_energy
+from edxdenoise.xray import fwhm, line_energy, present_elements
 
 
 def compare(
@@ -209,7 +209,7 @@ def _functionals(
     energy = ds[DIM_ENERGY].values
     if not lines:
         return LineWindows(*np.zeros((2, 0, energy.size))), None
-    elements = quantify.elements or tuple(ds.attrs.get("elements", ()))
+    elements = present_elements(ds, quantify.elements)
     net = line_weights(ds, lines, intensities=quantify.intensities, elements=elements).estimators
     resolution = detector_resolution(ds)
     near = np.stack(

@@ -11,7 +11,7 @@ import numpy as np
 # Names of the attributes that are JSON text in the file; itself only in the file.
 _JSON_ATTRS = "edxdenoise_json_attrs"
 # netCDF gives a list of one text back as the text alone.
-_LIST_ATTRS = ("area_label", "elements")
+_LIST_ATTRS = ("area_label", "elements", "elements_given")
 
 
 def netcdf_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:

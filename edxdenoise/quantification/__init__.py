@@ -25,7 +25,6 @@ from edxdenoise.quantification.phases import Phases, can_split, find_phases
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.quantification.response import measure_response
-from edxdenoise.quantification.unexplained import check_explained, unexplained_peaks
 from edxdenoise.quantification.vacuum import mask_vacuum
 from edxdenoise.quantification.windows import background_windows
 from edxdenoise.xray.families import element_of, list_lines
@@ -41,7 +40,6 @@ __all__ = [
     "check_bias",
     "check_calibration",
     "check_composition",
-    "check_explained",
     "check_lines",
     "check_reach",
     "cliff_lorimer",
@@ -60,6 +58,5 @@ __all__ = [
     "ratio",
     "region_table",
     "sum_regions",
-    "unexplained_peaks",
     "weight_k_factors",
 ]

@@ -44,6 +44,7 @@ from edxdenoise.schema import (
     GROUP_STDDEV,
     LINE_INTENSITY_BIAS,
 )
+from edxdenoise.xray import present_elements
 
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
@@ -73,7 +74,7 @@ def bias_table(
     regions : mapping of str to array of bool, shape (y, x)
         By name; see `area_regions` and `find_phases`.
     intensities, elements
-        As `line_intensity` takes them, the file's elements by default; a fit is compared without
+        As `line_intensity` takes them, a fit is compared without
         the bound at 0, which is not linear.
     held_out : Dataset, optional
         With the half of the counts to test with, where the other half found the regions.
@@ -84,7 +85,7 @@ def bias_table(
         One row per region and line: ``region``, ``line``, ``raw``, ``denoised``, ``difference``,
         ``stddev`` and ``z``.
     """
-    elements = tuple(elements) or tuple(ds.attrs.get("elements", ()))
+    elements = present_elements(ds, elements)
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     maps = [part.values for part in compute(*_raw_and_denoised(ds, weights.estimators, held_out))]
     rows = []

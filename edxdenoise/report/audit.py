@@ -22,8 +22,8 @@ from edxdenoise.report.style import (
     add_title,
     new_figure,
 )
-from edxdenoise.report.text import line_label
 from edxdenoise.schema import DIM_X, DIM_Y
+from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

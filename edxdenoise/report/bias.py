@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from edxdenoise.report.style import DARK, SMALL, add_axes, add_text, add_title, new_figure
-from edxdenoise.report.text import line_label
+from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,7 +25,8 @@ from edxdenoise.report.style import (
     new_figure,
     style,
 )
-from edxdenoise.report.text import line_label, warning_lines
+from edxdenoise.report.text import warning_lines
+from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

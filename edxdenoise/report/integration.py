@@ -14,7 +14,6 @@ from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import Weights, line_weights
 from edxdenoise.quantification.fit import solve_nonnegative
 from edxdenoise.quantification.windows import integration_window, place_windows
-from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
     BLUE,
@@ -27,9 +26,18 @@ from edxdenoise.report.style import (
     add_axes,
     new_plot,
 )
-from edxdenoise.report.text import line_label, number_words, warning_lines
+from edxdenoise.report.text import number_words, warning_lines
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
+from edxdenoise.xray import (
+    Peak,
+    find_peaks,
+    fwhm,
+    identified,
+    line_energy,
+    line_label,
+    name_peaks,
+    present_elements,
+)
 from edxdenoise.xray.families import Window, element_of
 
 if TYPE_CHECKING:
@@ -71,15 +79,12 @@ def integration_figure(
         Windows and background lines; for a fit the families of lines, the background and the
         residual.
     """
-    elements = list(elements) or list(ds.attrs.get("elements", ()))
+    elements = present_elements(ds, [*map(element_of, lines), *elements])
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     spectrum = sum_spectrum(ds)
-    present = list(dict.fromkeys([*map(element_of, lines), *elements]))
-    named = ds.assign_attrs(elements=present)
     energy = ds[DIM_ENERGY].values
     resolution = detector_resolution(ds)
-    found = find_peaks(energy, spectrum, resolution)
-    peaks = name_peaks(found, lines_of(named), resolution)
+    peaks = name_peaks(find_peaks(energy, spectrum, resolution), identified(ds, elements))
     fit = intensities == "fit"
     rows = -(-len(lines) // _COLUMNS)
     below = _AXIS + (_RESIDUAL + 2 * _TITLE if fit else 0.0)

@@ -20,7 +20,6 @@ from edxdenoise.report.frame import (
     grey_range,
     label_width,
 )
-from edxdenoise.report.peaks import NamedLine, name_peaks
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
     BLUE,
@@ -53,7 +52,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
-from edxdenoise.xray import Peak, component_peaks
+from edxdenoise.xray import Identification, Peak, component_peaks, name_peaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +77,7 @@ _PEAK_LABELS = 8
 
 
 def component_figures(
-    ds: xr.Dataset, lines: Sequence[NamedLine], peaks: Sequence[Peak]
+    ds: xr.Dataset, elements: Identification, peaks: Sequence[Peak]
 ) -> Iterator[Figure]:
     """Pages with map, spectrum and verdict of every component of `ds`.
 
@@ -86,8 +85,8 @@ def component_figures(
     ----------
     ds : Dataset
         With the components to show, computed, and what `select` adds.
-    lines : sequence of NamedLine
-        That peaks may be named for.
+    elements : Identification
+        That peaks are named for.
     peaks : sequence of Peak
         Of the sum spectrum; the energy axis is cut behind the last.
     """
@@ -105,7 +104,7 @@ def component_figures(
         add_title(figure, f"Components {component_list(page)}: {kept} kept")
         for place, number in enumerate(page):
             top = _HEADER + place * row
-            _draw_component(figure, ds, int(number), frame, (left, top), height, lines, peaks)
+            _draw_component(figure, ds, int(number), frame, (left, top), height, elements, peaks)
         add_text(
             figure,
             _MARGIN,
@@ -125,7 +124,7 @@ def _draw_component(
     frame: Frame,
     corner: tuple[float, float],
     height: float,
-    lines: Sequence[NamedLine],
+    elements: Identification,
     peaks: Sequence[Peak],
 ) -> None:
     left, top = corner
@@ -163,7 +162,7 @@ def _draw_component(
         component[WEIGHT_ENERGY.name].values,
         resolution,
     )
-    found = name_peaks(found, lines, resolution)
+    found = name_peaks(found, elements)
     low, high = min(float(spectrum.min()), 0.0), max(float(spectrum.max()), 0.0)
     room = 0.45 * (high - low or 1.0) if found else 0.05 * (high - low or 1.0)
     axes.set_ylim(low - 0.05 * (high - low), high + room)

@@ -149,7 +149,7 @@ def write_quantification(
     validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
     ds = _checked(ds, lines, list(ratios))
     _check_history(ds, intensities=intensities, k_factor_unit=k_factor_unit)
-    elements = list(elements) or list(ds.attrs.get("elements", ()))
+    elements = list(elements)
     with atomic_output(folder, overwrite, folder=True) as made, style():
         ds = _loaded(ds)
         chosen = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []

@@ -38,7 +38,6 @@ _SELECTORS = {
     "second-elbow": "before the second elbow",
     "all": "all, as asked for",
 }
-_GREEK = {"a": "α", "b": "β", "g": "γ", "z": "ζ"}
 
 
 def kept_numbers(ds: xr.Dataset) -> np.ndarray:
@@ -183,15 +182,3 @@ def region_words(row: Mapping[str, Any]) -> str:
     if np.isfinite(row["value"]):
         return with_error(row["value"], row["stddev"])
     return f"< {row['limit']:.2g} (3 σ)" if np.isfinite(row["limit"]) else "–"
-
-
-def line_label(name: str) -> str:
-    """A line as it is printed.
-
-    Examples
-    --------
-    >>> line_label("Pb_La"), line_label("Pb_Lb1"), line_label("Fe_Ll")
-    ('Pb Lα', 'Pb Lβ1', 'Fe Ll')
-    """
-    element, _, line = name.partition("_")
-    return f"{element} {line[0]}{_GREEK.get(line[1:2], line[1:2])}{line[2:]}"

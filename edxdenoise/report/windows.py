@@ -57,7 +57,7 @@ def choose_windows(
     """
     offset, width = energy_axis(ds)
     windows = []
-    for peak in peaks[:_CANDIDATES]:
+    for peak in [peak for peak in peaks if not peak.artefact][:_CANDIDATES]:
         reach = float(fwhm(peak.energy, detector_resolution(ds))) / 1000
         start = int(np.rint((peak.energy - reach - offset) / width + 0.5))
         stop = int(np.rint((peak.energy + reach - offset) / width + 0.5))

@@ -16,7 +16,6 @@ from edxdenoise.io import atomic_output, write_table
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.audit import audit_figure
 from edxdenoise.report.maps import component_figures, maps_figure
-from edxdenoise.report.peaks import lines_of, name_peaks
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
@@ -43,7 +42,7 @@ from edxdenoise.schema import (
     WEIGHT_PIXEL,
     validate,
 )
-from edxdenoise.xray import find_peaks
+from edxdenoise.xray import find_peaks, identified, name_peaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,11 +122,11 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     # The other maps, most of a hundred, are left where they are.
     pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
     kept = pictured.sel({DIM_COMPONENT: kept_list})
-    lines, resolution = lines_of(ds), detector_resolution(ds)
+    elements, resolution = identified(ds), detector_resolution(ds)
     energy = ds[DIM_ENERGY].values
     # With dropped components as well: a hand-picked model may lack the first, and so all peaks.
-    found_peaks = find_peaks(energy, denoised_sums(pictured, []).spectrum, resolution)
-    peaks = name_peaks(found_peaks, lines, resolution)
+    spectrum = denoised_sums(pictured, []).spectrum
+    peaks = name_peaks(find_peaks(energy, spectrum, resolution), elements)
     windows = [
         Window("all X-rays", slice(0, len(energy))),
         *choose_windows(ds, kept, peaks, _LINE_MAPS),
@@ -141,7 +140,7 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
 
     _save(scree_figure(ds), folder / "scree.png")
     for page, figure in enumerate(
-        component_figures(pictured.sel({DIM_COMPONENT: shown_list}), lines, peaks), start=1
+        component_figures(pictured.sel({DIM_COMPONENT: shown_list}), elements, peaks), start=1
     ):
         _save(figure, folder / f"components_{page:02}.png")
     spectra = pixel_spectra(ds, kept, *pixel)

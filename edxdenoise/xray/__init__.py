@@ -2,6 +2,15 @@
 
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY, element_spectrum
+from edxdenoise.xray.identification import (
+    FoundElement,
+    Identification,
+    find_elements,
+    identified,
+    identify,
+    present_elements,
+)
+from edxdenoise.xray.labels import line_label, name_peaks
 from edxdenoise.xray.lines import (
     SYMBOLS,
     Line,
@@ -17,6 +26,8 @@ from edxdenoise.xray.peaks import Peak, component_peaks, find_peaks
 __all__ = [
     "DEFAULT_BEAM_ENERGY",
     "Detector",
+    "FoundElement",
+    "Identification",
     "Line",
     "Peak",
     "SYMBOLS",
@@ -29,7 +40,13 @@ __all__ = [
     "element_lines",
     "element_spectrum",
     "emission",
+    "find_elements",
     "find_peaks",
     "fwhm",
+    "identified",
+    "identify",
+    "name_peaks",
     "line_energy",
+    "line_label",
+    "present_elements",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from edxdenoise.errors import ParameterError
 from edxdenoise.xray.detector import Detector, efficiency, fwhm
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
-from edxdenoise.xray.lines import Line, counted_lines, emission, line_energy
+from edxdenoise.xray.lines import SYMBOLS, Line, counted_lines, emission, line_energy
 
 # Below, in keV, spectra hold the detector's zero peak.
 LOWEST_ENERGY = 0.1
@@ -265,3 +265,49 @@ def list_lines(
             }
         )
     return found
+
+
+def candidate_lines(
+    energy: float, reach: float, energy_range: Window, *, beam_energy: float | None = None
+) -> list[dict[str, Any]]:
+    """Lines of any element near an energy, nearest first.
+
+    Parameters
+    ----------
+    energy, reach : float
+        In keV.
+    energy_range : (low, high)
+        In keV: lines outside do not count as an element's strongest.
+    beam_energy : float, optional
+        In keV; 200 by default.
+
+    Returns
+    -------
+    list of dict
+        ``line``, its ``energy`` (keV) and ``distance`` (eV), ``share`` of the element's strongest.
+        Unresolved partners, such as K alpha 1 and 2, are one line.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    near = sorted(
+        (abs(position - energy), name, position, share)
+        for name, position, share in _all_lines(energy_range, beam_energy)
+        if abs(position - energy) <= reach
+    )
+    for _, name, position, share in near:
+        name = _group_name(name)
+        entry = found.setdefault(
+            name,
+            {
+                "line": name,
+                "energy": position,
+                "distance": 1000 * (position - energy),
+                "share": share,
+            },
+        )
+        entry["share"] = max(entry["share"], share)
+    return list(found.values())
+
+
+@lru_cache(maxsize=None)
+def _all_lines(limits: Window, beam_energy: float | None) -> list[tuple[str, float, float]]:
+    return strong_lines(SYMBOLS, limits, beam_energy=beam_energy)

@@ -45,6 +45,10 @@ from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
 from edxdenoise.xray.families import family_lines, window_free_efficiency
 from edxdenoise.xray.lines import SYMBOLS, line_energy
 
+# Attribute of a map for elements that its user named: they are present, seen or not.
+GIVEN = "elements_given"
+# Share of an element's strongest line above which a line is worth listing.
+_LISTED_LINE = 0.05
 _NO_KEY = ("", "")
 WHOLE_MAP = "whole map"
 FALSE_DISCOVERY_RATE = 0.01
@@ -105,6 +109,25 @@ _STRAY = {
 
 
 @dataclass(frozen=True)
+class FoundLine:
+    """Lines of an element that make one peak, such as its K beta lines.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"Cu_Kb"``.
+    energy : float
+        Mean in keV.
+    net_counts : float
+        In the spectrum, by the ratios within its family.
+    """
+
+    name: str
+    energy: float
+    net_counts: float
+
+
+@dataclass(frozen=True)
 class FoundElement:
     """An element of a spectrum.
 
@@ -120,8 +143,8 @@ class FoundElement:
         Net counts over their error with all alternatives in the model.
     where : str
         ``"whole map"``, or the part of the map in whose spectrum it was found.
-    lines : tuple of (str, float)
-        Strongest line of each family, with the net counts of the family.
+    lines : tuple of FoundLine
+        Its lines in the spectrum, strongest first.
     confused_with : tuple of str
         Elements that explain the peak nearly as well.
     stray : str
@@ -134,7 +157,7 @@ class FoundElement:
     net_stddev: float
     significance: float
     where: str = WHOLE_MAP
-    lines: tuple[tuple[str, float], ...] = ()
+    lines: tuple[FoundLine, ...] = ()
     confused_with: tuple[str, ...] = ()
     stray: str = ""
 
@@ -180,6 +203,7 @@ class Identification:
 class _Group:
     """Lines of a family that keep their ratio, such as K beta."""
 
+    name: str
     energies: np.ndarray
     weights: np.ndarray
     error: float
@@ -220,7 +244,7 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
         ``energy`` of it in keV; ``net_counts`` and ``net_stddev`` of the family of this line;
         ``significance``, net counts over their error with all alternatives in the model (one false
         element is expected in a hundred maps); ``where``, the whole map or a part of it; ``lines``,
-        each family's strongest line with its net counts; ``confused_with``, elements that explain
+        its strongest lines with their net counts; ``confused_with``, elements that explain
         the line nearly as well; ``stray``, where the element usually comes from if not from the
         specimen.
 
@@ -232,8 +256,13 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     ['C', 'Cu', 'Fe', 'O', 'Si']
     """
     rows = []
-    for found in _found(ds, elements):
-        lines = ", ".join(f"{name} {counts:.0f}" for name, counts in found.lines)
+    for found in identified(ds, elements).elements:
+        largest = max(line.net_counts for line in found.lines)
+        lines = ", ".join(
+            f"{line.name} {line.net_counts:.0f}"
+            for line in found.lines
+            if line.net_counts > _LISTED_LINE * largest
+        )
         rows.append(
             {
                 "element": found.element,
@@ -258,15 +287,18 @@ def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ..
     Windows, fits, labels and maps all ask this function. A list in the file is a hint alone; where
     there is no spectrum to test it with, it is believed.
     """
-    given = tuple(given)
+    given = tuple(given) + tuple(ds.attrs.get(GIVEN, ()))
     stated = tuple(str(element) for element in ds.attrs.get("elements", ()))
     if COUNTS.name not in ds and WEIGHT_ENERGY.name not in ds:
         return tuple(dict.fromkeys(given + stated))
-    return tuple(dict.fromkeys((*given, *(found.element for found in _found(ds, given)))))
+    found = identified(ds, given).elements
+    return tuple(dict.fromkeys((*given, *(one.element for one in found))))
 
 
-def _found(ds: xr.Dataset, expected: Iterable[str]) -> tuple[FoundElement, ...]:
-    hints = [*expected, *(str(element) for element in ds.attrs.get("elements", ()))]
+def identified(ds: xr.Dataset, expected: Iterable[str] = ()) -> Identification:
+    """Elements of the sum spectrum of a map, and the scale on which they were found."""
+    listed = [*ds.attrs.get("elements", ()), *ds.attrs.get(GIVEN, ())]
+    hints = [*expected, *map(str, listed)]
     beam = ds.attrs.get("beam_energy")
     return _identified(
         ds[DIM_ENERGY].values.astype(float).tobytes(),
@@ -280,15 +312,15 @@ def _found(ds: xr.Dataset, expected: Iterable[str]) -> tuple[FoundElement, ...]:
 @lru_cache(maxsize=32)
 def _identified(
     energy: bytes, spectrum: bytes, beam: float | None, resolution: float, hints: frozenset[str]
-) -> tuple[FoundElement, ...]:
-    """Elements of a spectrum; windows, fits, labels and maps of one run ask for the same one."""
+) -> Identification:
+    """Identification of a spectrum, for which windows, fits, labels and maps of a run all ask."""
     return identify(
         np.frombuffer(energy),
         np.frombuffer(spectrum),
         beam_energy=beam,
         resolution=resolution,
         hints=hints,
-    ).elements
+    )
 
 
 def identify(
@@ -375,15 +407,15 @@ def _families(element: str, beam: float, low: float, high: float) -> tuple[_Fami
                 name,
                 main.energy,
                 total / strongest,
-                tuple(_group(groups[kind], error) for kind in ordered),
+                tuple(_group(f"{element}_{shell}{kind}", groups[kind], error) for kind in ordered),
             )
         )
     return tuple(sorted(found, key=lambda family: -family.energy))
 
 
-def _group(lines: Sequence[tuple[float, float]], error: float) -> _Group:
+def _group(name: str, lines: Sequence[tuple[float, float]], error: float) -> _Group:
     energies, weights = np.array(lines).T
-    return _Group(energies, weights, error)
+    return _Group(name, energies, weights, error)
 
 
 @dataclass
@@ -865,16 +897,25 @@ class _Model:
                     fit.amplitudes.get(key, 0.0),
                     fit.errors.get(key, np.inf),
                     z,
-                    lines=tuple(
-                        (f.name, fit.amplitudes[element, f.name])
-                        for f in self.families[element]
-                        if (element, f.name) in fit.amplitudes
-                    ),
+                    lines=self._lines(element, fit),
                     confused_with=self._rivals(family, z, without, accepted, place),
                     stray=_STRAY.get(element, ""),
                 )
             )
         return sorted(found, key=lambda one: -one.significance)
+
+    def _lines(self, element: str, fit: _Fit) -> tuple[FoundLine, ...]:
+        lines = [
+            FoundLine(
+                group.name,
+                float(np.average(group.energies, weights=group.weights)),
+                float(fit.amplitudes[element, family.name] * group.weights.sum()),
+            )
+            for family in self.families[element]
+            if (element, family.name) in fit.amplitudes
+            for group in family.groups
+        ]
+        return tuple(sorted(lines, key=lambda line: -line.net_counts))
 
     def _rivals(
         self, family: _Family, z: float, fit: _Fit, accepted: Sequence[str], place: float

@@ -28,7 +28,8 @@ _FITTED, _NEIGHBOUR = 1.2, 4.0
 _PASSES, _STEPS = 3, 12
 # Limits of centroid and width in a fit, in nominal FWHM from, and times, the expected ones.
 _FARTHEST, _NARROWEST, _WIDEST = 0.5, 0.6, 1.8
-_FEWEST_CHANNELS = 7
+# Channels for a fit at all, and for one of the width as well.
+_FEWEST_CHANNELS, _FEWEST_FOR_WIDTH = 5, 7
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Peak:
         Counts above the background; below 0 for a dip in the spectrum of a component.
     fwhm, fwhm_stddev : float
         Full width at half maximum in eV. The standard deviations are those of counting; they are
-        NaN where the peak has too few channels to be fitted.
+        NaN where the peak has too few channels for a fit.
     name : str
         The line, ``"Cu Kα"``, or what else the peak is; empty where it is not known.
+    artefact : bool
+        Whether it is an escape or sum peak.
     """
 
     channel: int
@@ -58,6 +61,7 @@ class Peak:
     fwhm: float
     fwhm_stddev: float
     name: str = ""
+    artefact: bool = False
 
     @property
     def label(self) -> str:
@@ -270,6 +274,7 @@ def _fitted(energy: np.ndarray, spectrum: np.ndarray, rest: np.ndarray, peak: Pe
     near = np.flatnonzero(np.abs(energy - peak.energy) < _FITTED * nominal)
     if near.size < _FEWEST_CHANNELS:
         return peak
+    unknowns = 5 if near.size >= _FEWEST_FOR_WIDTH else 4
     step = energy[1] - energy[0]
     x = energy[near] - peak.energy
     edges = np.append(x - step / 2, x[-1] + step / 2)
@@ -290,14 +295,15 @@ def _fitted(energy: np.ndarray, spectrum: np.ndarray, rest: np.ndarray, peak: Pe
         if not turn:
             linear = np.linalg.lstsq(flat * weight[:, None], data * weight, rcond=None)[0]
         columns = np.column_stack([flat, linear[0] * by_centre, linear[0] * by_sigma])
-        weighted = columns * weight[:, None]
+        weighted = (columns * weight[:, None])[:, :unknowns]
         move, _, rank, _ = np.linalg.lstsq(weighted, (data - flat @ linear) * weight, rcond=1e-10)
-        if rank < 5:
+        if rank < unknowns:
             return peak
         linear = linear + move[:3]
         centre = float(np.clip(centre + np.clip(move[3], -sigma, sigma), -nominal, nominal))
-        sigma = float(np.clip(sigma * np.clip(1 + move[4] / sigma, 0.7, 1.4), *limits))
-        if abs(move[3]) < 1e-4 * sigma and abs(move[4]) < 1e-4 * sigma:
+        if unknowns == 5:
+            sigma = float(np.clip(sigma * np.clip(1 + move[4] / sigma, 0.7, 1.4), *limits))
+        if (np.abs(move[3:]) < 1e-4 * sigma).all():
             break
     at_limit = not limits[0] < sigma < limits[1] or abs(centre) > _FARTHEST * nominal
     if at_limit or linear[0] * peak.net_counts <= 0:
@@ -305,7 +311,7 @@ def _fitted(energy: np.ndarray, spectrum: np.ndarray, rest: np.ndarray, peak: Pe
     errors = np.sqrt(np.diag(np.linalg.inv(weighted.T @ weighted)))
     if spectrum.min() < 0:
         scatter = (data - flat @ linear) * weight
-        errors = errors * np.sqrt((scatter**2).sum() / max(near.size - 5, 1))
+        errors = errors * np.sqrt((scatter**2).sum() / max(near.size - unknowns, 1))
     return replace(
         peak,
         energy=peak.energy + centre,
@@ -313,5 +319,5 @@ def _fitted(energy: np.ndarray, spectrum: np.ndarray, rest: np.ndarray, peak: Pe
         net_counts=float(linear[0]),
         net_stddev=float(errors[0]),
         fwhm=1000 * FWHM_PER_SIGMA * sigma,
-        fwhm_stddev=1000 * FWHM_PER_SIGMA * float(errors[4]),
+        fwhm_stddev=1000 * FWHM_PER_SIGMA * float(errors[4]) if unknowns == 5 else np.nan,
     )

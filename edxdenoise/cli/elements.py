@@ -1,0 +1,80 @@
+"""``edxdenoise elements``: which elements a file holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edxdenoise.cli.helpers import computing, print_table
+from edxdenoise.cli.options import (
+    Elements,
+    compute_options,
+    file_argument,
+    json_option,
+    signal_option,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = ["element", "line", "net_counts", "significance", "where"]
+
+
+@click.command()
+@file_argument
+@signal_option
+@click.option(
+    "--elements", type=Elements(), help="Elements that you expect: they are tested first."
+)
+@json_option
+@compute_options
+def elements(
+    file: Path,
+    signal: str | None,
+    elements: tuple[str, ...] | None,
+    as_json: bool,
+    scheduler: str,
+    workers: int | None,
+    memory_limit: int | None,
+) -> None:
+    """Find the elements in FILE: lines, net counts, significance, possible confusions.
+
+    \b
+    edxdenoise elements map.bcf
+    """
+    from edxdenoise.io import read_cube
+    from edxdenoise.xray import find_elements
+
+    with computing(scheduler, workers, memory_limit) as progress, progress("elements"):
+        ds = read_cube(file, signal=signal, memory_limit=memory_limit)
+        found = find_elements(ds, elements=elements or ())
+    if as_json:
+        click.echo(json.dumps(found[_COLUMNS].to_dict("records"), indent=1))
+    else:
+        print_elements(found)
+
+
+def print_elements(found: pd.DataFrame) -> None:
+    """Print the elements found, most significant first."""
+    if found.empty:
+        click.echo("no element found")
+        return
+    rows = [
+        [
+            row.element,
+            row.line.replace("_", " "),
+            f"{row.energy:.3f}",
+            f"{row.net_counts:,.0f}",
+            f"{row.net_stddev:,.0f}",
+            f"{row.significance:.1f}",
+            row.where,
+            row.confused_with,
+            row.stray,
+        ]
+        for row in found.itertuples()
+    ]
+    columns = ["element", "line", "keV", "net counts", "±", "significance", "where"]
+    print_table("", [*columns, "may be confused with", "often stray from"], rows)

@@ -1,0 +1,194 @@
+"""Which elements a map holds, what its peaks are called, and what the commands say of it."""
+
+import json
+
+import dask.array as da
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edxdenoise import find_elements, make_cube, save_dataset
+from edxdenoise.cli import main
+from edxdenoise.simulation import PRESETS, simulate
+from edxdenoise.xray import (
+    component_peaks,
+    element_spectrum,
+    find_peaks,
+    identified,
+    identify,
+    name_peaks,
+    present_elements,
+)
+from edxdenoise.xray.detector import channel_response, escape_fraction
+
+ENERGY = np.arange(0.0, 20.48, 0.01)
+
+
+def spectrum_of(counts, *, shift=0.0, resolution=130.0, background=200.0, seed=0):
+    """Poisson counts of elements with so many counts each on a falling background."""
+    true = ENERGY - shift
+    expected = background * np.minimum(2 / np.maximum(true, 0.3), 5) * (true > 0.12)
+    for element, number in counts.items():
+        expected = expected + number * element_spectrum(element, true, resolution=resolution)
+    return np.random.default_rng(seed).poisson(np.maximum(expected, 0)).astype(float)
+
+
+def cube_of(spectrum, **attrs):
+    return make_cube(
+        spectrum.reshape(1, 1, -1), energy=ENERGY, attrs={"beam_energy": 200.0, **attrs}
+    )
+
+
+def found_in(spectrum, **options):
+    return [one.element for one in identify(ENERGY, spectrum, **options).elements]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_phantoms_hold_what_is_found_in_them(preset):
+    phantom = simulate(preset, shape=(64, 64), counts_per_pixel=300.0).compute()
+    # Without the list of elements.
+    ds = phantom[["counts"]].assign_attrs(elements=[])
+    found = find_elements(ds)
+    assert set(found.element) <= set(phantom.attrs["elements"])
+    assert len(found) >= 0.6 * len(phantom.attrs["elements"])
+    assert (found.significance.diff()[1:] <= 0).all()
+    assert (found["where"] == "whole map").all()
+
+
+def test_noise_and_tiny_inputs_hold_nothing():
+    noise = np.random.default_rng(0).poisson(50, ENERGY.size).astype(float)
+    assert found_in(noise) == []
+    assert found_in(np.zeros(ENERGY.size)) == []
+    assert identify(np.arange(3.0), np.ones(3)).elements == ()
+
+
+@pytest.mark.parametrize("shift", [-0.02, 0.0, 0.02])
+@pytest.mark.parametrize("resolution", [125.0, 140.0])
+def test_scale_and_width_of_the_axis_are_found_as_well(shift, resolution):
+    counts = {"C": 5e4, "O": 1e5, "Al": 1e5, "Si": 2e5, "Fe": 5e4, "Cu": 1e5}
+    result = identify(ENERGY, spectrum_of(counts, shift=shift, resolution=resolution))
+    assert {one.element for one in result.elements} == set(counts)
+    assert result.law.place(6.4) - 6.4 == pytest.approx(shift, abs=0.004)
+    assert result.law.resolution == pytest.approx(resolution, abs=3)
+
+
+def test_strong_peaks_do_not_become_other_elements():
+    """At ten million counts flanks, tails, escape and sum peaks are highly significant."""
+    spectrum = spectrum_of({"Si": 5e6, "Ti": 4e6, "O": 2e6}, resolution=133.0)
+    tail = channel_response(np.array([1.74 - 0.05, 1.74 - 0.1]), ENERGY)
+    extra = 5e6 * 0.01 * tail.sum(0)
+    extra = extra + 4e6 * escape_fraction(4.51)[0] * channel_response(np.array([2.77]), ENERGY)[0]
+    extra = extra + 2e4 * channel_response(np.array([1.74 + 4.51]), ENERGY)[0]
+    found = found_in(spectrum + np.random.default_rng(1).poisson(extra))
+    assert set(found) == {"Si", "Ti", "O"}
+
+
+def test_an_element_needs_its_main_line_and_its_other_families():
+    # Cu K beta stands where Hf has L beta; without Hf L alpha there is no Hf.
+    line = channel_response(np.array([8.905]), ENERGY)[0]
+    beta = spectrum_of({"O": 1e5}) + np.random.default_rng(0).poisson(2e4 * line)
+    assert "Hf" not in found_in(beta) and "Cu" not in found_in(beta)
+    # S K alpha stands where Pb has M alpha and Mo L alpha; Pb L and Mo K are absent.
+    assert set(found_in(spectrum_of({"S": 5e4, "O": 1e5}))) == {"S", "O"}
+    assert set(found_in(spectrum_of({"Pb": 1e5, "O": 1e5}))) == {"Pb", "O"}
+
+
+def test_confusions_are_told():
+    """Without lines at higher energy Si K alpha and Ta M alpha are 30 eV apart."""
+    weak = identify(ENERGY[:500], spectrum_of({"Al": 400.0}, background=4.0)[:500], beam_energy=5.0)
+    (al,) = weak.elements
+    assert al.element == "Al" and "Br" in al.confused_with
+
+
+def test_peaks_bear_the_names_of_elements_that_are_there():
+    counts = {"C": 2e5, "O": 1e5, "Ga": 4e5, "As": 3e5, "Cu": 3e5, "Mo": 1e5, "Si": 2e5}
+    spectrum = spectrum_of(counts)
+    found = identified(cube_of(spectrum))
+    peaks = name_peaks(find_peaks(ENERGY, spectrum), found)
+
+    def name_at(energy):
+        return min(peaks, key=lambda peak: abs(peak.energy - energy)).name
+
+    assert name_at(0.277) == "C Kα"
+    assert name_at(8.905) == "Cu Kβ"
+    assert name_at(9.25) == "Ga Kα"
+    assert name_at(17.44) == "Mo Kα"
+    # No label without the main line of its element.
+    alpha = {line.name.partition("_")[0] for one in found.elements for line in one.lines}
+    named = {part.split()[0] for peak in peaks for part in peak.name.split(" / ") if part}
+    assert named <= alpha == set(counts)
+
+
+def test_escape_and_sum_peaks_are_named_as_such():
+    spectrum = spectrum_of({"Ti": 3e6, "O": 1e5, "Fe": 1e5})
+    extra = np.array([4.509 - 1.7398, 2 * 4.509])
+    numbers = 3e6 * np.array([float(escape_fraction(4.509)[0]), 0.01])
+    spectrum += np.random.default_rng(0).poisson(numbers @ channel_response(extra, ENERGY))
+    found = identified(cube_of(spectrum))
+    peaks = name_peaks(find_peaks(ENERGY, spectrum), found)
+    artefacts = {round(peak.energy, 1): peak.name for peak in peaks if peak.artefact}
+    assert artefacts == {2.8: "Ti Kα escape", 9.0: "Ti Kα + Ti Kα sum"}
+
+
+def test_peaks_of_components_are_named_too():
+    found = identified(cube_of(spectrum_of({"Fe": 1e5, "Cu": 1e5})))
+    loading = element_spectrum("Cu", ENERGY) - 0.5 * element_spectrum("Fe", ENERGY)
+    loading += np.random.default_rng(0).normal(0, 1e-5, ENERGY.size)
+    up, down, *_ = name_peaks(component_peaks(ENERGY, loading, np.ones(ENERGY.size)), found)
+    assert (up.name, down.name) == ("Cu Kα", "Fe Kα")
+    assert up.net_counts > 0 > down.net_counts
+
+
+def test_given_elements_come_first_and_the_list_of_the_file_is_a_hint():
+    ds = cube_of(spectrum_of({"Fe": 1e5, "O": 1e5}), elements=["Fe", "Pt"])
+    assert present_elements(ds) == ("Fe", "O")
+    assert present_elements(ds, ["Mn"]) == ("Mn", "Fe", "O")
+
+
+def test_counts_are_read_by_blocks_and_once():
+    spectrum = spectrum_of({"Fe": 1e4, "O": 1e4})
+    ds = cube_of(spectrum)
+    lazy = ds.assign(counts=(ds.counts.dims, da.from_array(ds.counts.values, chunks=(1, 1, 512))))
+    assert find_elements(lazy).equals(find_elements(ds))
+
+
+KNOWN = {
+    "fept_core_shell.hspy": (set("Fe Pt Cu C O Si".split()), set("S Cl Co".split())),
+    "bruker_sem_dacite_122cpp.bcf": (
+        set("O Na Mg Al Si K Ca Ti Fe".split()),
+        set("C P Cl Mn S".split()),
+    ),
+    "jeol_tem_64x64.pts": (set("C O Al Si Cu".split()), set("Fe Co Cr V F Au Na Ni".split())),
+}
+
+
+@pytest.mark.parametrize("file", KNOWN)
+def test_real_files(shared_data, file):
+    """Certain ones are found, and beyond them only what is possible."""
+    from edxdenoise.io import read_cube
+
+    certain, possible = KNOWN[file]
+    found = set(find_elements(read_cube(shared_data / file)).element)
+    assert certain <= found <= certain | possible
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_commands(tmp_path):
+    phantom = simulate("core-shell", shape=(16, 16), channels=500, energy_width=0.02)
+    file = tmp_path / "map.zarr"
+    save_dataset(phantom[["counts"]], file)
+    records = json.loads(run("elements", file, "--json"))
+    assert set(records[0]) == {"element", "line", "net_counts", "significance", "where"}
+    assert {record["element"] for record in records} <= set(phantom.attrs["elements"])
+    assert "Fe Ka" in run("elements", file)
+    assert "elements found" in run("info", file)
+    near = json.loads(run("lines", "--near", 17.44, "--json"))
+    assert near[0]["line"] == "Mo_Ka" and abs(near[0]["distance"]) < 50
+    assert "Mo Ka" in run("lines", "--near", 17.44)
+    neither = CliRunner().invoke(main, ["lines"])
+    assert neither.exit_code == 2 and "--near" in neither.output
