@@ -45,6 +45,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY_BIAS,
 )
 from edxdenoise.xray import present_elements
+from edxdenoise.xray.families import element_of
 
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
@@ -85,7 +86,7 @@ def bias_table(
         One row per region and line: ``region``, ``line``, ``raw``, ``denoised``, ``difference``,
         ``stddev`` and ``z``.
     """
-    elements = present_elements(ds, elements)
+    elements = present_elements(ds, [*map(element_of, lines), *elements])
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     maps = [part.values for part in compute(*_raw_and_denoised(ds, weights.estimators, held_out))]
     rows = []

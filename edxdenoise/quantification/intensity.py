@@ -63,8 +63,6 @@ from edxdenoise.schema import (
     LINE_SYSTEMATIC,
     WEIGHT_PIXEL,
 )
-from edxdenoise.xray import present_elements
-from edxdenoise.xray.families import element_of
 
 # Multiples of the standard deviation of the background that make a line detected (L. A. Currie,
 # Anal. Chem. 40 (1968) 586, in its usual short form).
@@ -124,7 +122,7 @@ def line_intensity(
     if source == "denoised" and COMPONENT_KEEP.name not in ds:
         raise SchemaError("the Dataset holds no components; denoise it, or use source='counts'")
     check_lines(lines)
-    elements = present_elements(ds, [*map(element_of, lines), *elements])
+    elements = list(elements) or list(ds.attrs.get("elements", ()))
     check_positions(
         lines,
         energy_range(ds),

@@ -11,6 +11,8 @@ enter the model, if
 - the main line is there in proportion to the rest of its family,
 - families at higher energy that it would have to show are there as well.
 
+A strong peak that no candidate explains enters the model without a name.
+
 This is repeated until no candidate exceeds the level at which one false element is expected in a
 hundred spectra (Bonferroni, over all candidate families). The scale of the axis and the width of
 the peaks are corrected on the way by the strong peaks themselves.
@@ -43,7 +45,7 @@ from edxdenoise.xray.detector import (
 )
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
 from edxdenoise.xray.families import family_lines, window_free_efficiency
-from edxdenoise.xray.lines import SYMBOLS, line_energy
+from edxdenoise.xray.lines import SYMBOLS, atomic_number, edge_energy, line_energy
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"
@@ -60,6 +62,13 @@ _BINS_PER_FWHM = 5
 _REACH = 14  # bins, either side of a line, that it is computed for
 _KNOT_SPACING = 2.0  # FWHM, between knots of the background
 _BEND = 0.05  # standard deviation of the change of its slope from knot to knot
+# Below this share of the counts of the strongest family an artefact of the detector cannot be
+# distinguished from an element.
+_TRACE = 1e-3
+# The strongest peaks are explained first: a candidate must have this share of the significance of
+# the largest peak left. One that is this many times beyond the level, and that nothing explains,
+# enters the model without a name, so that it does not bend the background.
+_STRONGEST_FIRST, _UNKNOWN = 0.3, 2.0
 # A family with less than this share of its element's strongest is neither looked for nor fitted.
 _LEAST_SHARE = 0.02
 # Lines below this share of their family's strongest do not matter.
@@ -77,6 +86,9 @@ _PROPORTION_ABOVE, _PROPORTION_BELOW = 4.0, 25.0
 _GROUP_ERROR = {"K": 0.1, "L": 0.2, "M": 0.4}
 _SOFT_GROUP_ERROR, _SOFT = 0.5, 1.3  # L and M lines below this energy in keV
 _FAMILY_ERROR = 0.7
+# Prior height of the step of the background at an absorption edge, as a share: in a bulk
+# specimen, and in a thin foil, which beam energies from this one (keV) mean.
+_EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
 # Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
 _PLACE, _WIDTH, _TAIL, _SOFT_TAIL = 0.004, 0.04, 0.03, 0.08
 _FIRST_PLACE = 0.012
@@ -218,11 +230,6 @@ class _Family:
     energy: float
     share: float
     groups: tuple[_Group, ...]
-
-    @property
-    def sought(self) -> bool:
-        """Whether it can identify its element: not by lines such as L l alone."""
-        return self.name.endswith("a")
 
 
 def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFrame:
@@ -387,7 +394,10 @@ def _families(element: str, beam: float, low: float, high: float) -> tuple[_Fami
     for shell, seen in shells:
         main, largest = max(seen, key=lambda pair: pair[1])
         total = sum(p for _, p in seen)
-        if largest < _LEAST_SHARE * strongest or not low < main.energy < high:
+        first = main.name.partition("_")[2][1]
+        first = "a" if shell == "M" and first == "b" else first
+        # Lines such as L l alone are too uncertain to identify an element, or to be fitted.
+        if first != "a" or largest < _LEAST_SHARE * strongest or not low < main.energy < high:
             continue
         groups: dict[str, list[tuple[float, float]]] = {}
         for line, p in seen:
@@ -397,8 +407,6 @@ def _families(element: str, beam: float, low: float, high: float) -> tuple[_Fami
                 groups.setdefault(kind, []).append((line.energy, p / total))
         soft = shell != "K" and main.energy < _SOFT
         error = _SOFT_GROUP_ERROR if soft else _GROUP_ERROR[shell]
-        first = main.name.partition("_")[2][1]
-        first = "a" if shell == "M" and first == "b" else first
         ordered = sorted(groups, key=lambda kind: kind != first)
         name = main.name.rstrip("0123456789,") if main.name[-1].isdigit() else main.name
         found.append(
@@ -480,12 +488,7 @@ class _Model:
             if element not in _RADIOACTIVE
             and (found := _families(element, beam, round(low, 4), round(high, 4)))
         }
-        self.families = {
-            element: found
-            for element, found in self.families.items()
-            if any(family.sought for family in found)
-        }
-        self.candidates = [f for found in self.families.values() for f in found if f.sought]
+        self.candidates = [f for found in self.families.values() for f in found]
         self._shapes: dict[tuple[str, ...], list[np.ndarray]] = {}
         knots = np.arange(0, position[-1] / _KNOT_SPACING + 2)
         at = np.interp(self.centres, inside, position) / _KNOT_SPACING
@@ -510,6 +513,10 @@ class _Model:
         )
         self._window = self._plain * edges / max(float(np.ptp(window)), 1e-12)
         self._pile = self._binned(self._pile_up())
+        # Peaks that no element explains, true energies in keV.
+        self.unknown: list[float] = []
+        self._grid = self.centres[(self.centres > low) & (self.centres < high)][::2]
+        self._anywhere = np.array([self.lines(np.array([e]), np.ones(1)) for e in self._grid]).T
 
     def _binned(self, spectrum: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.asarray(spectrum, float)[self.used], self.starts)
@@ -569,6 +576,16 @@ class _Model:
             ]
         return self._shapes[key]
 
+    def _edge_step(self, family: _Family) -> np.ndarray:
+        """Background above the absorption edge that belongs to a family."""
+        z, shell = atomic_number(family.element), family.name.partition("_")[2][0]
+        edge = edge_energy(z, {"K": "K", "L": "L3", "M": "M5"}[shell])
+        sigma = float(fwhm(max(edge, 0.05), self.law.resolution)) / 1000 / FWHM_PER_SIGMA
+        above = erf((self.centres - self.law.place(edge)) / (np.sqrt(2) * sigma))
+        # In the neighbourhood alone: the knots of the background follow what is smooth.
+        near = np.exp(-np.maximum(self.centres - edge, 0) / (8 * sigma))
+        return self._plain * 0.5 * (1 + above) * near
+
     def _slope(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
         by = 0.002
         ends = [self.lines(energies, weights, move=move) for move in (by, -by)]
@@ -607,6 +624,8 @@ class _Model:
                 value, error = solution[knots + number], covariance[knots + number][knots + number]
                 if kind == "family":
                     amplitudes[key], errors[key] = float(value), float(np.sqrt(error))
+                elif kind == "edge":
+                    background = background + value * columns[:, knots + number]
                 elif kind == "window":
                     background = background + value * self._window
                 elif kind in ("place", "width"):
@@ -659,6 +678,7 @@ class _Model:
 
         counts = {} if before is None else before.amplitudes
         escape = np.zeros(self.data.size)
+        edge = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
         for family in families:
             key = (family.element, family.name)
             shapes = self.shapes(family)
@@ -673,6 +693,7 @@ class _Model:
             for group, shape in zip(family.groups[1:], shapes[4:]):
                 if number * shape.sum() > 1:
                     add("group", key, shape, group.error * number)
+            add("edge", key, self._edge_step(family), edge)
             place_shape, width_shape, tail_shape, escape_shape = self.errors(family)
             if before is not None and number > _STRONG * before.errors[key]:
                 add("place", key, number * place_shape, place)
@@ -682,6 +703,9 @@ class _Model:
             escape += number * escape_shape
         if escape.any():
             add("escape", _NO_KEY, escape, 0.5, 1.0)
+        for energy in self.unknown:
+            add("unknown", _NO_KEY, self.lines(np.array([energy]), np.ones(1)))
+            add("unknown", _NO_KEY, self._slope(np.array([energy]), np.ones(1)))
         add("pile-up", _NO_KEY, self._pile, _PILE_UP)
         add("window", _NO_KEY, self._window, 0.3)
         self._names = names
@@ -719,22 +743,27 @@ class _Model:
         place: float,
         tests: int,
         *,
-        least: float | None = None,
+        least: float = 0.0,
         turns: int = _TURNS,
     ) -> tuple[list[str], _Fit]:
         """Elements that pass, and the fit with them all."""
         level = norm.isf(FALSE_DISCOVERY_RATE / (len(self.candidates) * tests))
-        level = level if least is None else max(least, level)
+        level = max(least, level)
         accepted: list[str] = []
         fit = self.fit(accepted, place)
         # An element that others crowded out may come back once.
         dropped: Counter[str] = Counter()
         for _ in range(turns):
+            where, largest = self._largest_peak(fit)
             refused = {element for element, times in dropped.items() if times > 1}
-            added = self._next(accepted, fit, level, place, refused)
-            if not added:
+            least = max(level, _STRONGEST_FIRST * largest)
+            added = self._next(accepted, fit, level, least, place, refused)
+            if added:
+                accepted += added
+            elif largest > _UNKNOWN * level:
+                self.unknown.append(where)
+            else:
                 break
-            accepted += added
             fit = self.fit(accepted, place, fit)
             kept = [e for e in accepted if self._adjusted(self._best(e, fit)[0], e) >= level]
             if len(kept) < len(accepted):
@@ -749,7 +778,7 @@ class _Model:
             (
                 (fit.amplitudes.get(key, 0.0) / fit.errors.get(key, np.inf), family)
                 for family in self.families[element]
-                if family.sought and (key := (element, family.name))
+                if (key := (element, family.name))
             ),
             key=lambda pair: pair[0],
         )
@@ -759,11 +788,20 @@ class _Model:
         usual = element in _COMMON or element in self.hints
         return _adjusted(significance, 0.0 if usual else penalty)
 
+    def _largest_peak(self, fit: _Fit) -> tuple[float, float]:
+        """True energy in keV and significance of the largest peak that the model leaves."""
+        information, scores = fit.project(self._anywhere)
+        usable = information > 0.05 * (self._anywhere**2).T @ fit.weight
+        z = np.where(usable, scores / np.sqrt(np.where(usable, information, 1)), 0)
+        best = int(np.argmax(z))
+        return float(self._grid[best]), float(z[best])
+
     def _next(
         self,
         accepted: Sequence[str],
         fit: _Fit,
         level: float,
+        least: float,
         place: float,
         refused: set[str],
     ) -> list[str]:
@@ -789,7 +827,7 @@ class _Model:
         )
         chosen: list[_Family] = []
         for significance, number_counts, _, family in ranked:
-            if self._adjusted(significance, family.element) < level:
+            if self._adjusted(significance, family.element) < least:
                 continue
             shape = self.shapes(family)[0]
             if any(_overlap(shape, self.shapes(other)[0], fit.weight) > 0.05 for other in chosen):
@@ -842,6 +880,8 @@ class _Model:
             predicted = counts * other.share / family.share / weaker
             if (above or other.energy > 1.0) and predicted > other_counts + 3 * error:
                 return False
+        if counts < _TRACE * max(fit.amplitudes.values(), default=0.0):
+            return False
         return self._unlikely(family, fit, level)
 
     def _unlikely(self, family: _Family, fit: _Fit, level: float) -> bool:
@@ -874,7 +914,7 @@ class _Model:
 
     def _entries(self, element: str, fit: _Fit) -> list[tuple[float, float, float, _Family]]:
         """Significance, counts and error of each family of an element outside the model."""
-        found = [family for family in self.families[element] if family.sought]
+        found = self.families[element]
         stacked = np.array([self.shapes(family)[0] for family in found]).T
         information, scores = fit.project(stacked)
         information = np.maximum(information, 1e-12)

@@ -220,6 +220,11 @@ def _radiative_rate(z: int, initial: str, final: str) -> float:
     return rate
 
 
+def edge_energy(z: int, subshell: str) -> float:
+    """Absorption edge of a subshell such as ``"L3"`` in keV; 0 where it is empty."""
+    return _or_zero(xraylib.EdgeEnergy, z, getattr(xraylib, f"{subshell}_SHELL"))
+
+
 @lru_cache(maxsize=None)
 def _fluorescence_yield(z: int, subshell: str) -> float:
     import xraydb
