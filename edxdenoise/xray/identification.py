@@ -260,7 +260,7 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     >>> from edxdenoise import simulate
     >>> phantom = simulate("core-shell", shape=(32, 32), channels=1000)
     >>> sorted(find_elements(phantom).element)
-    ['C', 'Cu', 'Fe', 'O', 'Si']
+    ['C', 'Co', 'Cu', 'Fe', 'O', 'Pt', 'Si']
     """
     rows = []
     for found in identified(ds, elements).elements:
