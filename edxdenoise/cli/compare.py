@@ -15,7 +15,6 @@ from edxdenoise.cli.options import (
     PathType,
     compute_options,
     elements_option,
-    given,
     json_option,
     overwrite_option,
     prepare_options,
