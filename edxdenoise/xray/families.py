@@ -188,7 +188,9 @@ def main_line(
         counted = [line for line in photons if line.name in _alpha_names(element, shell)]
         if counted and all(low <= line.energy <= high for line in counted):
             name = f"{element}_{shell}a"
-            counts[name] = sum(photons[line] * window_free_efficiency(line.energy) for line in counted)
+            counts[name] = sum(
+                photons[line] * window_free_efficiency(line.energy) for line in counted
+            )
     enough = _INNER_SHARE * max(counts.values(), default=0.0)
     return next((name for name, number in counts.items() if number >= enough > 0), None)
 
