@@ -294,8 +294,9 @@ def test_damage_inside_a_lazy_file_is_one_line(phantom, tmp_path, suffix):
     save_dataset(phantom[["counts"]], path)
     damage(path)
     recipe = Recipe(Input((str(path),)), output=Output(str(tmp_path / "o.zarr")))
+    words = rf"(cannot read '.*a{suffix}'|a{suffix}: a part of a {suffix} file is damaged).*;"
     for work in (lambda: run_recipe(recipe), lambda: convert_file(path, tmp_path / "o.zarr")):
-        with pytest.raises(FormatError, match=f"cannot read '.*a{suffix}'.*;") as caught:
+        with pytest.raises(FormatError, match=words) as caught:
             work()
         assert "\n" not in str(caught.value)
         assert [p.name for p in tmp_path.iterdir()] == [path.name]

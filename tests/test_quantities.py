@@ -96,7 +96,7 @@ def test_integration_figure_says_the_net_counts(how: str) -> None:
 def test_windows_are_shaded_where_they_are() -> None:
     spec = LineSpec(1.0, window=(6.2, 6.6), background=((5.6, 5.8), (7.4, 7.6)))
     with style():
-        figure = integration_figure(counts_of(), {"Fe_Ka": spec})
+        figure = integration_figure(counts_of(), {"Fe_Ka": spec}, intensities="windows-linear")
     overview, panel = figure.axes
     for axes in (overview, panel):
         spans = {
