@@ -256,7 +256,7 @@ def test_scree_without_weights_has_no_edge_and_without_probability_no_bars():
 
 
 def test_decision_says_what_was_kept_and_why(result):
-    assert decision(result) == "2 of 30 components kept (told from noise by a neural network): 1-2"
+    assert decision(result) == "2 of 30 components kept (selected by the spatial statistic): 1-2"
     by_hand = select(result, keep="1-3,8,10")
     assert decision(by_hand) == "5 of 30 components kept (chosen by hand): 1-3, 8, 10"
     assert decision(result.assign_attrs(history="")) == "2 of 30 components kept: 1-2"

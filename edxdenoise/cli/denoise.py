@@ -62,7 +62,7 @@ from edxdenoise.methods import DECOMPOSITIONS, SELECTORS, SOLVERS, SUBSPACES, WE
     type=click.Choice(("auto", *SELECTORS)),
     default="auto",
     show_default=True,
-    help="How signal is told from noise; auto is cnn for pca, all for nmf.",
+    help="How components are selected; auto is cnn for pca, all for nmf.",
 )
 @click.option("--keep", metavar="1-4,8", help="Keep these components; beats --select.")
 @model_option

@@ -30,8 +30,8 @@ from edxdenoise.selection import component_outcomes
 
 _LONGEST_LIST = 48
 _SELECTORS = {
-    "cnn": "told from noise by a neural network",
-    "spatial": "alike in neighbouring pixels",
+    "cnn": "selected by the neural network",
+    "spatial": "selected by the spatial statistic",
     "split": "found again in held-out counts",
     "edge": "above the noise edge",
     "elbow": "before the elbow",
