@@ -58,7 +58,8 @@ def kept_of(ds: xr.Dataset) -> xr.Dataset:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Names in a folder, without the hidden list of what edxdenoise wrote there."""
+    return {path.name for path in folder.iterdir()} - {".edxdenoise"}
 
 
 # Numbers behind the pictures
@@ -459,12 +460,21 @@ def test_existing_report_is_replaced_only_when_asked(tmp_path, monkeypatch, resu
     monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
     folder = tmp_path / "report"
     write_report(result, folder)
-    (folder / "old.png").touch()
     with pytest.raises(FormatError, match="--overwrite"):
         write_report(result, folder)
-    assert (folder / "old.png").exists()
+    (folder / "maps.png").write_text("old")
     write_report(result, folder, overwrite=True)
-    assert names(folder) >= PICTURES and not (folder / "old.png").exists()
+    assert names(folder) >= PICTURES and (folder / "maps.png").read_bytes() == b""
+
+
+def test_a_report_with_a_file_of_others_is_not_replaced(tmp_path, monkeypatch, result):
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    folder = tmp_path / "report"
+    write_report(result, folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FormatError, match="notes.txt"):
+        write_report(result, folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine" and names(folder) >= PICTURES
 
 
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, result):
