@@ -160,12 +160,12 @@ def denoise(
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)
-        if recipe.weighting == "poisson" and COMPONENT_VARIANCE.name in ds and found.whole:
-            # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
-            pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-            read = float(ds[COMPONENT_VARIANCE.name].values[0]) * pixels * found.total
-            check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
         if recipe.decomposition == "pca":
+            if recipe.weighting == "poisson" and found.whole:
+                # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
+                pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+                read = float(ds[COMPONENT_VARIANCE.name].values[0]) * pixels * found.total
+                check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
             ds = within_rank(ds)
     if recipe.asks_neighbours:
         with progress("neighbours"):
