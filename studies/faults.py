@@ -49,7 +49,7 @@ VENDORS = {
     "edax_sem_256x231.zip/SEM_EDS_map.spd": None,
 }
 SUFFIXES = (".zarr", ".nc", ".hspy")
-_ENDLESS = 60.0
+_ENDLESS = 180.0
 _PATIENCE = 20.0
 
 
