@@ -35,7 +35,7 @@ def offsets() -> tuple[np.ndarray, np.ndarray]:
 
 def non_local_means(
     guide: np.ndarray, guide_variance: np.ndarray, values: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Average every pixel with those nearby whose guide is alike.
 
     Parameters
@@ -49,13 +49,15 @@ def non_local_means(
 
     Returns
     -------
-    array of float32, shape (tolerance, k, y, x)
-        Weighted means; the guide itself has no say in pixels without any neighbour of weight, which
-        stay 0.
+    means : array of float32, shape (tolerance, k, y, x)
+        Weighted means; 0 in pixels without any neighbour of weight.
+    own : array of float32, shape (tolerance, 1, y, x)
+        Share that a pixel has in its own mean for the weights as they are.
     """
     from edxdenoise.components.kernels import alike_means
 
     tolerances = chi2.ppf(TOLERANCES, len(guide)).astype(np.float32)
     sums = alike_means(guide, guide_variance, values * weights, weights, *offsets(), tolerances)
     below = sums[:, :1]
-    return np.divide(sums[:, 1:], below, out=np.zeros_like(sums[:, 1:]), where=below > 0)
+    below[below == 0] = 1
+    return sums[:, 1:] / below, weights / below

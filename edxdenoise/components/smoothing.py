@@ -45,6 +45,8 @@ _STEP, _RESPONSE = 0.3, 3.0
 # The noise is judged from means over this weight, such as counts, so that it does not depend on the
 # noise of single pixels.
 _PILOT = 200.0
+# Where the sum of the weights nearby is no more than this, nothing is known.
+_LEAST_WEIGHT = 1e-9
 PILOT_WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)
 
 
@@ -176,7 +178,7 @@ def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray)
     below, own, spread = [], [], []
     for each in bank:
         sums = each.sums(weights[np.newaxis])
-        sums = np.maximum(sums, np.finfo(np.float32).tiny)
+        sums = np.maximum(sums, np.float32(_LEAST_WEIGHT))
         share = (each.centre / sums[0]).astype(np.float32)
         below.append(sums)
         own.append((share * weights)[np.newaxis])
@@ -187,7 +189,7 @@ def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray)
     known = weights > 0
     own.append(known.astype(np.float32)[np.newaxis])
     with np.errstate(divide="ignore"):
-        spread.append(np.where(known, weights**-0.5, 0).astype(np.float32)[np.newaxis])
+        spread.append(np.where(known, weights**-0.5, spread[0]).astype(np.float32))
     mixed = np.empty((3, *values.shape), np.float32)
     evidence = []
     for k in range(len(values)):
@@ -195,7 +197,8 @@ def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray)
         product = plane * weights
         means = [each.sums(product) / sums for each, sums in zip(bank, below)]
         level = product.sum(dtype=float) / total
-        means += [np.full((1, *shape), level, np.float32), plane]
+        # The map as it is does not exist in pixels without weight: the narrowest Gaussian is.
+        means += [np.full((1, *shape), level, np.float32), np.where(known, plane, means[0])]
         scores = [
             -0.5 * _windowed(kernels.binned_risk(mean, plane, weights, noise, share, _BIN))
             for mean, share in zip(means, own)
@@ -281,22 +284,23 @@ def smooth(
     from edxdenoise.components import kernels
 
     plain = mix_gaussians(values, weights, variance)
-    found = _alike(plain, values, weights, variance, others)
+    found, least = _alike(plain, values, weights, variance, others)
     with np.errstate(divide="ignore"):
         deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
     random = np.random.default_rng(seed)
     sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
     step = np.float32(_STEP) * deviation * sign
     moved_plain = mix_gaussians(values + step, weights, variance)
-    moved = _alike(moved_plain, values + step, weights, variance, others)
+    moved, _ = _alike(moved_plain, values + step, weights, variance, others)
     line = gaussian_line(_RESPONSE)
     known = (weights > 0).astype(np.float32)
     below = np.maximum(kernels.filtered(known[np.newaxis], line), np.float32(1e-6))
     inverse = np.where(step != 0, np.float32(1) / np.where(step != 0, step, 1), 0)
     logs, stack, shares = [plain.evidence], [plain.values], [plain.own]
-    for mean, again in zip(found, moved):
+    for mean, again, share in zip(found, moved, least):
         own = kernels.filtered((again - mean) * inverse.astype(np.float32), line) / below
-        own *= known
+        # A random response may be low, even negative, by chance.
+        own = np.maximum(own, share) * known
         risk = kernels.binned_risk(mean, values, weights, variance, own, _BIN)
         logs.append(-0.5 * _windowed(risk))
         stack.append(mean)
@@ -309,7 +313,7 @@ def smooth(
         result[1] += part * own
     smoothed, own = result
     with np.errstate(divide="ignore", invalid="ignore"):
-        per = np.where(weights > 0, np.maximum(own, 0) / weights, plain.variance)
+        per = np.where(weights > 0, own / weights, plain.variance)
     return Mixed(smoothed, per.astype(np.float32), own, evidence)
 
 
@@ -319,7 +323,7 @@ def _alike(
     weights: np.ndarray,
     variance: np.ndarray,
     others: tuple[np.ndarray, np.ndarray] | None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     maps, noise = guide.values, guide.variance * variance
     if others is not None:
         maps, noise = (np.concatenate(pair) for pair in zip((maps, noise), others))
