@@ -94,7 +94,11 @@ def test_non_local_means_are_the_formula(shape):
     guide, values = rng.normal(size=(2, *shape)).astype(np.float32)
     noise = rng.uniform(0.2, 1, shape).astype(np.float32)
     weights = rng.poisson(2, shape[1:]).astype(np.float32)
-    found = non_local_means(guide, noise, values, weights)
+    found, own = non_local_means(guide, noise, values, weights)
+    impulse = np.zeros_like(values)
+    impulse[:, 3, 0] = 1
+    response, _ = non_local_means(guide, noise, impulse, weights)
+    np.testing.assert_allclose(response[:, 0, 3, 0], own[:, 0, 3, 0], rtol=1e-5)
     for mean, alike in zip(found, TOLERANCES):
         plain = plain_means(*(a.astype(float) for a in (guide, noise, values, weights)), alike)
         np.testing.assert_allclose(mean, plain, rtol=2e-4, atol=2e-5)
@@ -137,6 +141,19 @@ def test_as_good_as_the_best_gaussian(period, level):
         best = min(best, error(mean[0]))
     least = 0.02 * np.sqrt(level)  # the constant does better than any of them
     assert error(smooth(values, weights, variance).values[0]) < 1.05 * best + least
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_guides_without_noise_are_never_claimed(seed):
+    """Detail as strong as it gets, and empty pixels: each still has a result and a variance."""
+    rng = RNG(seed)
+    values = (100 * rng.integers(0, 2, (2, 40, 50))).astype(np.float32)
+    weights = rng.integers(0, 3, (40, 50)).astype(np.float32)
+    values[:, weights == 0] = 0
+    found = smooth(values, weights, np.full_like(values, 0.05), seed=seed)
+    assert np.isfinite(found.values).all() and (found.variance > 0).all()
+    # Pixels without weight have values of those around them, not the 0 they were given.
+    assert found.values[:, weights == 0].mean() > 20
 
 
 def test_each_place_has_its_own_width():

@@ -21,6 +21,8 @@ from scipy.stats import chi2
 TOLERANCES = (0.5, 0.99)
 # All pixels as near as this along y and x, and beyond every third as far as that.
 _NEAR, _FAR, _STEP = 8, 18, 3
+# A pixel whose neighbours have less weight together has none that is alike.
+_LEAST_WEIGHT = 1e-9
 
 
 @cache
@@ -41,7 +43,7 @@ def non_local_means(
     Parameters
     ----------
     guide, guide_variance : array of float32, shape (q, y, x)
-        u and v of the module.
+        u and v of the module. The first k are what is averaged, smoothed already.
     values : array of float32, shape (k, y, x)
         What is averaged.
     weights : array of float32, shape (y, x)
@@ -50,7 +52,7 @@ def non_local_means(
     Returns
     -------
     means : array of float32, shape (tolerance, k, y, x)
-        Weighted means; 0 in pixels without any neighbour of weight.
+        Weighted means; the guide in pixels that have no neighbour alike.
     own : array of float32, shape (tolerance, 1, y, x)
         Share that a pixel has in its own mean for the weights as they are.
     """
@@ -59,5 +61,6 @@ def non_local_means(
     tolerances = chi2.ppf(TOLERANCES, len(guide)).astype(np.float32)
     sums = alike_means(guide, guide_variance, values * weights, weights, *offsets(), tolerances)
     below = sums[:, :1]
-    below[below == 0] = 1
-    return sums[:, 1:] / below, weights / below
+    alone = below < _LEAST_WEIGHT
+    below[alone] = 1
+    return np.where(alone, guide[: len(values)], sums[:, 1:] / below), weights / below
