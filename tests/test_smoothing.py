@@ -144,7 +144,7 @@ def test_as_good_as_the_best_gaussian(period, level):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_guides_without_noise_are_never_claimed(seed):
+def test_strong_detail_and_empty_pixels_have_finite_results(seed):
     """Detail as strong as it gets, and empty pixels: each still has a result and a variance."""
     rng = RNG(seed)
     values = (100 * rng.integers(0, 2, (2, 40, 50))).astype(np.float32)
