@@ -64,7 +64,11 @@ def compare(signal, ds, windows, backgrounds, factors):
             theirs, "CL", factors=[factors[name] for name in names], composition_units=units
         )
         percents = np.array([each.data.reshape(ds.counts.shape[:2]) for each in parts])
-        np.testing.assert_allclose(ours[spec.name].values[:, above], percents[:, above], rtol=1e-6)
+        # Where the lines together are within their noise, ours have no composition.
+        percent = ours[spec.name].values
+        known = above & np.isfinite(percent).all(axis=0)
+        assert known.sum() > 0.5 * above.sum()
+        np.testing.assert_allclose(percent[:, known], percents[:, known], rtol=1e-6)
     return expected
 
 

@@ -17,7 +17,7 @@ from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import SYMBOLS, Peak, find_peaks, fwhm, line_energy
+from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
 from edxdenoise.xray.families import LOWEST_ENERGY, Window, element_of, strong_lines
 
 # Background windows, in FWHM of the line: their width, the gap to the line's centre, and how far
@@ -210,17 +210,17 @@ def _nearest_line(
     beam_energy: float | None,
     resolution: float,
 ) -> str:
-    """Strong line nearest to an energy: of the elements listed, else of any."""
+    """Return the line of the elements that are present nearest to an energy.
+
+    No other element names a peak: a weak line of it says nothing where its main line is missing.
+    """
     reach = 0.3e-3 * float(fwhm(energy, resolution))
-    for symbols in (elements, SYMBOLS):
-        near = [
-            (abs(position - energy), name)
-            for name, position, share in strong_lines(symbols, span, beam_energy=beam_energy)
-            if abs(position - energy) < reach and share > 0.1
-        ]
-        if near:
-            return min(near)[1].replace("_", " ")
-    return "no known line"
+    near = [
+        (abs(position - energy), name)
+        for name, position, _ in strong_lines(elements, span, beam_energy=beam_energy)
+        if abs(position - energy) < reach
+    ]
+    return min(near)[1].replace("_", " ") if near else "no line of the elements present"
 
 
 def rounded_weights(
