@@ -18,7 +18,6 @@ from edxdenoise.classifier.inputs import (
     picture,
     whitened_stack,
 )
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.score_noise import score_noise
 from edxdenoise.spatial import spatial_evidence
 
