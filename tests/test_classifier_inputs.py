@@ -18,6 +18,7 @@ from edxdenoise.classifier.inputs import (
     picture,
     whitened_stack,
 )
+from edxdenoise.errors import ParameterError
 from edxdenoise.score_noise import score_noise
 from edxdenoise.spatial import spatial_evidence
 
