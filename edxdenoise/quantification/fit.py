@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edxdenoise.cube import Resolution
 from edxdenoise.errors import ParameterError
 from edxdenoise.xray import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.families import Family
@@ -38,6 +39,8 @@ _LEAST_MEAN = 1e-3
 # background of phantoms comes out within 3 % above 1.2 keV.
 _BEND = 0.01
 _SHAPE_ERROR = 0.03
+# In keV: where absorption edges of detectors lie, and the step at which bremsstrahlung is blurred.
+_EDGES_BELOW, _SOURCE_STEP = 2.5, 0.01
 
 
 @dataclass(frozen=True)
@@ -220,33 +223,52 @@ def smooth_background(
     beam_energy : float
         In keV.
     """
-    return _fitted_background(energy, mean, lines, pixels, resolution, beam_energy)[0]
+    return _fitted(energy, mean, lines, pixels, resolution, beam_energy)[0]
 
 
-def spectrum_misfit(
+def fit_spectrum(
     energy: np.ndarray,
     spectrum: np.ndarray,
     lines: np.ndarray,
     resolution: float,
     beam_energy: float,
-) -> tuple[float, int]:
-    """Weighted squares that lines and background leave of a sum spectrum, and its channels."""
+) -> tuple[np.ndarray, float]:
+    """Lines and background that describe a sum spectrum, and their misfit.
+
+    Parameters
+    ----------
+    energy, spectrum : array, shape (energy,)
+        Channel centres in keV; counts.
+    lines : array, shape (line, energy)
+        Shapes of the line families.
+    resolution : float
+        FWHM at Mn K alpha in eV.
+    beam_energy : float
+        In keV.
+
+    Returns
+    -------
+    fitted : array, shape (energy,)
+        Counts.
+    misfit : float
+        Squared residuals over their variances, summed over the channels.
+    """
     used = energy >= LOWEST_FITTED
     counts = np.maximum(spectrum, _LEAST_MEAN * spectrum.mean())
     lines = lines[_distinct_rows(lines, used / counts)]
-    misfit = _fitted_background(energy, counts, lines, 1, resolution, beam_energy)[1]
-    return misfit, int(used.sum())
+    background, peaks, misfit = _fitted(energy, counts, lines, 1, resolution, beam_energy)
+    return background + peaks, misfit
 
 
-def _fitted_background(
+def _fitted(
     energy: np.ndarray,
     mean: np.ndarray,
     lines: np.ndarray,
     pixels: int,
     resolution: float,
     beam_energy: float,
-) -> tuple[np.ndarray, float]:
-    """Background as `smooth_background` says, and the weighted squares that are left."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Background as `smooth_background` says, peaks, and the weighted squares that are left."""
     used = energy >= LOWEST_FITTED
     held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
     width = (energy[-1] - energy[0]) / (energy.size - 1)
@@ -256,8 +278,7 @@ def _fitted_background(
     bends = np.diff(np.eye(knots.size), 2, axis=0) / _BEND
     found = []
     # Few files say what window the detector has: the counts do.
-    for polymer in (False, True):
-        plain = efficiency(Detector(polymer_window=polymer), held) * (beam_energy / held - 1)
+    for plain in _bremsstrahlung(energy, resolution, beam_energy):
         plain *= np.median((mean / plain)[used])
         shapes = np.vstack([lines, factors * plain])
         peaks = np.zeros(energy.shape)
@@ -272,9 +293,30 @@ def _fitted_background(
         own = amplitudes[len(lines) :]
         # Both by the same weights but those of their peaks.
         penalty = ((bends @ own) ** 2).sum() + weights @ (mean - amplitudes @ shapes) ** 2
-        found.append((penalty, np.maximum(own @ shapes[len(lines) :], 0)))
-    misfit, background = min(found, key=lambda pair: pair[0])
-    return background, float(misfit)
+        found.append((float(penalty), np.maximum(own @ shapes[len(lines) :], 0), peaks))
+    misfit, background, peaks = min(found, key=lambda entry: entry[0])
+    return background, peaks, misfit
+
+
+def _bremsstrahlung(energy: np.ndarray, resolution: float, beam_energy: float) -> list[np.ndarray]:
+    """Kramers' law as a detector without and with a polymer window records it, up to a factor."""
+    held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
+    low = (energy >= LOWEST_FITTED) & (energy < _EDGES_BELOW)
+    sources = np.arange(LOWEST_FITTED / 2, _EDGES_BELOW + 0.5, _SOURCE_STEP)
+    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    # The detector blurs the steps at absorption edges, C K of the window first of all.
+    slope = resolution.slope if isinstance(resolution, Resolution) else None
+    plain = Resolution(float(resolution), slope)
+    blur = channel_response(sources, energy[low], plain) if low.sum() > 1 else None
+    shapes = []
+    for polymer in (False, True):
+        detector = Detector(polymer_window=polymer)
+        shape = efficiency(detector, held) * (beam_energy / held - 1)
+        if blur is not None:
+            emitted = efficiency(detector, sources) * np.maximum(beam_energy / sources - 1, 1e-3)
+            shape[low] = emitted @ blur * _SOURCE_STEP / width
+        shapes.append(shape)
+    return shapes
 
 
 def _triangles(position: np.ndarray, knots: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
 """How the detector broadens lines, measured from the peaks of the sum spectrum.
 
 The squared FWHM of a silicon detector grows linearly with the energy: electronic noise plus the
-Fano statistics of charge carriers. Both terms come from the widths of the clean peaks, the depth of
-incomplete charge collection from the tails of all lines at once. What the file states is a prior,
-as is the slope of silicon; the peaks outweigh both where they are strong.
+Fano statistics of charge carriers. Both terms come from the widths of the clean peaks, and from a
+fit of all lines to the sum spectrum: soft peaks overlap, or are narrower than two channels, so that
+no width can be read from one of them. The fit also gives the depth of incomplete charge collection.
+What the file states is a prior, as is the slope of silicon; the peaks outweigh both where they are
+strong.
 
 What remains uncertain of widths, tails and the energy scale shifts all fitted intensities together.
 `systematic_weights` gives these shifts as weighted sums of counts, as intensities are.
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
+from scipy.interpolate import CubicSpline
 
 from edxdenoise.cube import (
     DETECTOR_RESPONSE,
@@ -27,9 +30,9 @@ from edxdenoise.cube import (
 )
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.calibration import AxisError, axis_error, clean_lines, peak_shifts
-from edxdenoise.quantification.fit import LOWEST_FITTED, line_shapes, spectrum_misfit
+from edxdenoise.quantification.fit import LOWEST_FITTED, fit_spectrum, line_shapes
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import DEFAULT_BEAM_ENERGY, channel_response, find_peaks, fwhm
+from edxdenoise.xray import DEFAULT_BEAM_ENERGY, find_peaks, fwhm
 from edxdenoise.xray.detector import MN_KA_ENERGY
 from edxdenoise.xray.families import Family, families
 
@@ -44,12 +47,21 @@ _WIDTH_ERROR = 0.004
 # Residuals beyond this many standard deviations have less weight (P. J. Huber, Ann. Math. Stat. 35
 # (1964) 73).
 _HUBER = 1.5
+# Range of noises tried, in standard deviations of what the clean peaks leave of its square, and the
+# error of the noise (FWHM in eV) beside counting.
+_NOISES_TRIED = 3.0
+_NOISE_ERROR = 1.0
+# FWHM in eV that no detector has less of.
+_LEAST_NOISE = 20.0
 # Depths (nm) that are tried, and the scale of those that occur. The last one gives O K alpha a tail
 # of a fifth of its counts: where more seems to be needed it is the background that does not fit.
 _DEPTHS = np.array([0.0, 10.0, 20.0, 40.0, 70.0, 110.0])
 _DEPTH_SCALE = 60.0
 # Relative error of the depth beside counting: a real tail is no exact exponential.
 _DEPTH_ERROR = 0.25
+# Standard deviations by which a tail must improve the fit. One that cannot be seen changes the
+# line of a standard as much as that of the specimen.
+_TAIL_SEEN = 4.0
 _ROUNDS = 2
 # Measured and stated FWHM (eV) that differ by more are worth a note.
 _NOTABLE = 4.0
@@ -87,14 +99,15 @@ def measure_response(ds: xr.Dataset, elements: Iterable[str]) -> xr.Dataset:
     found = families(elements, (max(span[0], LOWEST_FITTED), span[1]), beam_energy=beam)
     positions = [position for _, position in clean_lines(ds, elements)]
     response, covariance, used = Resolution(float(stated), _SLOPE), np.zeros((3, 3)), 0
-    depth, depth_variance = 0.0, _DEPTH_SCALE**2
+    depth, depth_variance = 0.0, 0.0
     for _ in range(_ROUNDS):
-        widths = _widths(energy, spectrum, found, positions, response)
+        widths = _widths(energy, spectrum, found, beam_energy, positions, response)
         used = len(widths)
         law, law_covariance = width_law(widths, float(stated))
-        response = Resolution(law[0], law[1], depth)
         if found and spectrum.sum() > 0:
-            depth, depth_variance = _tail_depth(energy, spectrum, found, response, beam_energy)
+            seen = energy, spectrum, found, beam_energy
+            law, law_covariance = _fitted_law(*seen, law, law_covariance, depth)
+            depth, depth_variance = _tail_depth(*seen, Resolution(law[0], law[1]))
         response = Resolution(law[0], law[1], depth)
         covariance[:2, :2], covariance[2, 2] = law_covariance, depth_variance
     errors = np.zeros((5, 5))
@@ -175,62 +188,105 @@ def _widths(
     energy: np.ndarray,
     spectrum: np.ndarray,
     found: Sequence[Family],
+    beam_energy: float,
     positions: Sequence[float],
     response: Resolution,
 ) -> list[tuple[float, float, float]]:
     """Energy, FWHM and its error of the clean peaks.
 
-    A fit of a Gaussian measures the tail, partners such as K alpha 2 and channels along with the
-    width. What it finds in the expected shape of the same peak shows by how much.
+    A fit of a Gaussian measures the tail, partners such as K alpha 2, flanks of neighbours and
+    channels along with the width. By how much is seen in the spectrum that is expected.
     """
-    peaks = find_peaks(energy, spectrum, float(response))
+    if not found:
+        return []
+    resolution = float(response)
     shapes = line_shapes(energy, found, response)
+    expected, _ = fit_spectrum(energy, spectrum, shapes, response, beam_energy)
+    peaks = find_peaks(energy, spectrum, resolution)
+    alike = find_peaks(energy, np.maximum(expected, 0), resolution)
     result = []
     for position in positions:
         width = float(fwhm(position, response))
-        near = [p for p in peaks if 1000 * abs(p.energy - position) < 0.4 * width]
-        if not near or not near[0].fwhm_stddev < _KNOWN * width:
-            continue
-        peak = near[0]
-        family = int(
-            np.argmax(shapes @ channel_response(np.array([position]), energy, response)[0])
-        )
-        level = max(float(np.median(spectrum)), 1.0)
-        # Many counts on a flat background: the shape alone matters.
-        expected = level + abs(peak.net_counts) * shapes[family] / max(shapes[family].max(), 1e-9)
-        alike = [
+        pair = [
             p
-            for p in find_peaks(energy, expected, float(response))
-            if 1000 * abs(p.energy - position) < 0.4 * width and np.isfinite(p.fwhm_stddev)
+            for each in (peaks, alike)
+            for p in each
+            if 1000 * abs(p.energy - position) < 0.4 * width and p.fwhm_stddev < _KNOWN * width
         ]
-        if not alike:
+        if len(pair) != 2:
             continue
-        square = peak.fwhm**2 + width**2 - alike[0].fwhm ** 2
+        square = pair[0].fwhm ** 2 + width**2 - pair[1].fwhm ** 2
         if square > 0 and abs(np.sqrt(square) / width - 1) < _NEAR:
-            result.append((position, float(np.sqrt(square)), peak.fwhm_stddev))
+            result.append((position, float(np.sqrt(square)), pair[0].fwhm_stddev))
     return result
+
+
+def _misfits(
+    energy: np.ndarray,
+    spectrum: np.ndarray,
+    found: Sequence[Family],
+    beam_energy: float,
+    responses: Iterable[Resolution],
+) -> np.ndarray:
+    """Misfit of the spectrum with each response, in units of the least per channel."""
+    misfits = np.array(
+        [
+            fit_spectrum(energy, spectrum, line_shapes(energy, found, each), each, beam_energy)[1]
+            for each in responses
+        ]
+    )
+    # The best model still is none: its misfit sets the scale of what is significant.
+    return (misfits - misfits.min()) / max(misfits.min() / (energy >= LOWEST_FITTED).sum(), 1.0)
+
+
+def _fitted_law(
+    energy: np.ndarray,
+    spectrum: np.ndarray,
+    found: Sequence[Family],
+    beam_energy: float,
+    law: np.ndarray,
+    covariance: np.ndarray,
+    depth: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Law of `width_law` and its covariance, with what the fit of all lines adds.
+
+    That is the electronic noise, to which the soft peaks owe their widths.
+    """
+    noise_square = law[0] ** 2 - 1000 * MN_KA_ENERGY * law[1]
+    gradient = np.array([2 * law[0], -1000 * MN_KA_ENERGY])
+    stddev = np.sqrt(gradient @ covariance @ gradient)
+    direction = covariance @ gradient / stddev
+    # No noise has a negative square.
+    lowest = max(-_NOISES_TRIED, (_LEAST_NOISE**2 - noise_square) / stddev)
+    steps = np.linspace(lowest, max(_NOISES_TRIED, lowest + 1), 6)
+    tried = (law + step * direction for step in steps)
+    laws = (Resolution(float(value), float(slope), depth) for value, slope in tried)
+    misfits = _misfits(energy, spectrum, found, beam_energy, laws)
+    fine = np.linspace(steps[0], steps[-1], 301)
+    penalty = CubicSpline(steps, misfits)(fine) + fine**2
+    chance = np.exp(-0.5 * (penalty - penalty.min()))
+    chance /= chance.sum()
+    mean = float(chance @ fine)
+    error = 2 * _NOISE_ERROR * np.sqrt(noise_square + mean * stddev) / stddev
+    variance = float(chance @ (fine - mean) ** 2) + error**2
+    change = min(variance, 1.0) - 1
+    return law + mean * direction, covariance + change * np.outer(direction, direction)
 
 
 def _tail_depth(
     energy: np.ndarray,
     spectrum: np.ndarray,
     found: Sequence[Family],
-    response: Resolution,
     beam_energy: float,
+    response: Resolution,
 ) -> tuple[float, float]:
     """Depth of incomplete charge collection in nm that describes the spectrum best; variance."""
-    misfits = []
-    for depth in _DEPTHS:
-        tried = Resolution(float(response), response.slope, float(depth))
-        misfit, channels = spectrum_misfit(
-            energy, spectrum, line_shapes(energy, found, tried), tried, beam_energy
-        )
-        misfits.append(misfit)
-    # The best model still is none: its misfit sets the scale of what is significant.
-    scale = max(min(misfits) / channels, 1.0)
+    tried = (Resolution(float(response), response.slope, float(depth)) for depth in _DEPTHS)
+    misfits = _misfits(energy, spectrum, found, beam_energy, tried)
+    if misfits[0] < _TAIL_SEEN**2:
+        return 0.0, 0.0
     fine = np.linspace(0, _DEPTHS[-1], 111)
-    penalty = np.interp(fine, _DEPTHS, np.array(misfits) - min(misfits)) / scale
-    penalty += (fine / _DEPTH_SCALE) ** 2
+    penalty = np.interp(fine, _DEPTHS, misfits) + (fine / _DEPTH_SCALE) ** 2
     chance = np.exp(-0.5 * (penalty - penalty.min()))
     chance /= chance.sum()
     mean = float(chance @ fine)
