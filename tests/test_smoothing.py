@@ -19,7 +19,6 @@ from edxdenoise.cube import kept_maps
 from edxdenoise.decompose import pca
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import weight
-from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.selection import select
 
@@ -280,10 +279,10 @@ def test_what_the_result_says():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_errors_of_intensities_are_what_they_say():
-    """Pulls of net counts against what the same windows give on the expected counts."""
+    """Pulls of net counts against what the same estimator gives on the expected counts."""
     lines = {"Pb_La": LineSpec(4.374), "Cu_Ka": LineSpec(1.7)}
     shrunk, plain = (quantify(denoised(1000, shrinking), lines) for shrinking in (True, False))
-    rows = line_weights(shrunk, lines).estimators
+    rows = shrunk.line_estimator.values
     true = np.moveaxis(phantom().expected_counts.values @ rows.T, -1, 0)
     pulls = ((shrunk.line_intensity - true) / shrunk.line_intensity_stddev).values
     covered = (np.abs(pulls) < 1.96).mean(axis=(1, 2))
