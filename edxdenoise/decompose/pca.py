@@ -60,7 +60,7 @@ _FEW_PIXELS = 4
 # Halko et al.: a few more vectors than asked for, and enough iterations to separate components
 # whose variances differ by parts of a hundred. dask-ml's default of none is wrong by up to 36 %.
 _OVERSAMPLING = 20
-_ITERATIONS = 7
+_ITERATIONS = 8
 
 
 def pca(
