@@ -176,7 +176,7 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, subspace, select, keep, model, shrink, image, seed, loss, init, \
+decomposition, components, solver, subspace, select, keep, model, shrink, image, elements, seed, loss, init, \
 start, fix_spectrum, fix_element, closure, tolerance, max_iterations
     """
 

@@ -126,7 +126,7 @@ def coarse_width(width: float, factor: int) -> float:
     Examples
     --------
     >>> coarse_width(1.0, 1), round(coarse_width(8.0, 4), 3)
-    (1.0, 1.936)
+    (1.0, 1.938)
     """
     if factor == 1:
         return width

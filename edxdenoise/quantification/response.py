@@ -160,7 +160,7 @@ def width_law(
     --------
     >>> law, _ = width_law([(1.74, 84.0, 0.2), (6.4, 140.0, 0.3), (8.05, 155.0, 0.4)], 130.0)
     >>> law.round(1)
-    array([134.5,   2.5])
+    array([134.7,   2.7])
     """
     energies, fwhms, errors = np.array(widths, float).reshape(-1, 3).T
     rows = np.column_stack([np.ones(energies.size), 1000 * (energies - MN_KA_ENERGY)])

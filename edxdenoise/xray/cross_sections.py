@@ -57,7 +57,7 @@ def ionisation_cross_section(z: int, subshell: str, beam_energy: float) -> float
     Examples
     --------
     >>> round(ionisation_cross_section(14, "K", 200.0))
-    439
+    1745
     """
     coefficients = _coefficients().get((z, subshell))
     if coefficients is None:
