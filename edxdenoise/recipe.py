@@ -176,8 +176,8 @@ class Recipe:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.RecipeError: recipe: unknown key 'denoise.selct'; allowed are weighting, \
-decomposition, components, solver, subspace, select, keep, model, shrink, image, elements, seed, loss, init, \
-start, fix_spectrum, fix_element, closure, tolerance, max_iterations
+decomposition, components, solver, subspace, select, keep, model, shrink, image, elements, seed, \
+loss, init, start, fix_spectrum, fix_element, closure, tolerance, max_iterations
     """
 
     input: Input = field(default_factory=Input)

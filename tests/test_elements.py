@@ -22,8 +22,7 @@ from edxdenoise.xray import (
 from edxdenoise.xray.detector import channel_response, escape_fraction
 
 ENERGY = np.arange(0.0, 20.48, 0.01)
-# Since families of lines have the cross sections of Bote and Salvat, a fit takes other elements in
-# too: Yb, Zn and C in small amounts, and Ba in place of Ti.
+# A known fault, of unknown cause: Yb, Zn and C are found where they are not, and Ba in place of Ti.
 FALSE_ELEMENTS = pytest.mark.xfail(reason="false elements are identified")
 
 
