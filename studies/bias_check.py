@@ -11,21 +11,16 @@ without averages over pixels; ``dropped`` are the same without component 2; ``de
 
 from __future__ import annotations
 
-import argparse
-import csv
-import warnings
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from _study import run
 
 from edxdenoise import Denoise, LineSpec, denoise, simulate
-from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification import bias_table, find_phases
 from edxdenoise.quantification.estimators import line_weights
 
-RESULTS = Path(__file__).parent / "results" / "bias_check.csv"
 LINES = {
     "solar-cell": ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La"),
     "core-shell": ("C_Ka", "O_Ka", "Si_Ka", "Fe_Ka", "Pt_La", "Cu_Ka"),
@@ -89,22 +84,5 @@ def study(seeds: int) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    """Print the table; with ``--csv`` also write it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--csv", action="store_true", help="Write studies/results/bias_check.csv.")
-    options = parser.parse_args()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EdxdenoiseWarning)
-        rows = study(options.seeds)
-    for row in (HEAD, *rows):
-        print("".join(str(cell).ljust(19) for cell in row))
-    if options.csv:
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("w", newline="") as file:
-            csv.writer(file).writerows([HEAD, *rows])
-
-
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, HEAD, study, seeds=100)

@@ -12,22 +12,17 @@ detected. Of n pulls, mean and standard deviation should be 0 and 1.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import warnings
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from _study import run
 
 from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
-from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification import region_table
 from edxdenoise.quantification.composition import factor_arrays, fractions
 from edxdenoise.simulation.net_counts import true_k_factors
 
-RESULTS = Path(__file__).parent / "results" / "sums.csv"
 LINES = ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La")
 SHAPE = (34, 50)
 # Standard deviations of expected net counts.
@@ -81,11 +76,11 @@ def pulls_of(ds: xr.Dataset, source: str, seed: int) -> dict[str, list[float]]:
     return found
 
 
-def study(seeds: int, doses: list[float]) -> list[list[str]]:
+def study(seeds: int, counts_per_pixel: list[float]) -> list[list[str]]:
     """Rows of the table, one per source, dose and kind of region."""
     rows = []
     for source in ("counts", "denoised"):
-        for dose in doses:
+        for dose in counts_per_pixel:
             pulls = defaultdict(list)
             for seed in range(seeds):
                 for kind, part in pulls_of(phantom(dose, seed), source, seed).items():
@@ -99,23 +94,12 @@ def study(seeds: int, doses: list[float]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    """Print the table; with ``--csv`` also write it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--counts-per-pixel", type=float, nargs="+", default=[30.0, 1000.0])
-    parser.add_argument("--csv", action="store_true", help="Write studies/results/sums.csv.")
-    options = parser.parse_args()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EdxdenoiseWarning)
-        rows = study(options.seeds, options.counts_per_pixel)
-    for row in (HEAD, *rows):
-        print("".join(str(cell).ljust(20) for cell in row))
-    if options.csv:
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("w", newline="") as file:
-            csv.writer(file).writerows([HEAD, *rows])
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        __file__,
+        __doc__,
+        HEAD,
+        study,
+        seeds=100,
+        options={"--counts-per-pixel": {"type": float, "nargs": "+", "default": [30.0, 1000.0]}},
+    )
