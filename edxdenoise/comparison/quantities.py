@@ -47,7 +47,7 @@ class Quantities:
     above, below : array, shape (quantity, energy)
         What each channel counts for in them.
     mean_above, mean_below : array, shape (quantity,)
-        Means over the map.
+        Means over the map; infinite where the map holds none.
     """
 
     names: tuple[str, ...]
@@ -95,14 +95,16 @@ def quantities_of(
     elements = [element_of(name) for name in lines]
     factors, _ = factor_arrays(lines, k_factor_unit)[1]
     amounts = net * factors[:, np.newaxis]
-    whole = np.broadcast_to(amounts.sum(axis=0), amounts.shape)
+    # An element without net counts is not there, and takes nothing from the others' percents.
+    present = net @ mean_spectrum > 0
+    whole = np.broadcast_to(amounts[present].sum(axis=0), amounts.shape)
     pairs = np.array([parse_ratio(text, elements) for text in ratios], int).reshape(-1, 2)
     names = (*(f"{element} at%" for element in elements), *ratios)
     above = np.vstack([100 * amounts, amounts[pairs[:, 0]]])
     below = np.vstack([whole, amounts[pairs[:, 1]]])
-    # Nothing divides by 0 where the map holds no divisor at all.
-    means = [np.maximum(rows @ mean_spectrum, np.finfo(np.float32).tiny) for rows in (above, below)]
-    return Quantities(names, above, below, *means)
+    means = [rows @ mean_spectrum for rows in (above, below)]
+    # No pixel exceeds an infinite mean: a quantity that the map does not hold has no values.
+    return Quantities(names, above, below, *(np.where(mean > 0, mean, np.inf) for mean in means))
 
 
 def quantity_sums(

@@ -103,7 +103,7 @@ def assemble(
             (DIM_MODEL, DIM_OTHER, DIM_LINE),
             np.sqrt(_OVERLAP * sums["line_deviance_pair"]) / near,
         )
-        deviations = np.sqrt(sums["residual_variance"])
+        deviations = np.sqrt(filled(sums["residual_variance"]))
         data["residual"] = (DIM_MODEL, DIM_LINE, DIM_REGION), sums["residual"] / deviations
     if "true_error" in sums:
         for name in ("true_deviance", "true_error"):
