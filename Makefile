@@ -8,7 +8,7 @@ demo: .venv/run
 	$(BIN)/edxdenoise demo --overwrite
 
 test: .venv/test lint
-	$(BIN)/python -m pytest --doctest-modules
+	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist worksteal
 
 # The numeric tests with the instructions of other processors, and with one and two threads.
 NUMERIC := tests/test_pca.py tests/test_nmf.py tests/test_neighbour.py tests/test_select.py \

@@ -204,14 +204,13 @@ COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
 TOTAL_STDDEV = VariableSpec(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
-# What spatial shrinkage leaves of one choice of components, and an attribute that says why (JSON).
+# What spatial shrinkage leaves of one choice of components.
 SHRUNK_SPECS = (
     COMPONENT_MAP_SHRUNK,
     COMPONENT_MAP_SHRUNK_STDDEV,
     COMPONENT_SIGNAL_KEPT,
     TOTAL_STDDEV,
 )
-SHRINKAGE = "shrinkage"
 COUNTS_DENOISED = VariableSpec(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
 )

@@ -28,7 +28,6 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     MEAN_SPECTRUM,
-    SHRINKAGE,
     SHRUNK_SPECS,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
@@ -154,7 +153,6 @@ def select(
         probability = np.full(count, np.nan)
     # Maps that were shrunk are those of another choice.
     result = ds.drop_vars([spec.name for spec in SHRUNK_SPECS], errors="ignore")
-    result.attrs.pop(SHRINKAGE, None)
     result = result.assign(
         {
             COMPONENT_KEEP.name: COMPONENT_KEEP.array(verdict.keep.astype(np.int8)),
