@@ -178,7 +178,7 @@ def _watch(
 
 
 def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    """What `function` gives on each worker, by its address; an exception where it fails there.
+    """Return the result of `function` on each worker, by address; an exception where it fails.
 
     Raises
     ------

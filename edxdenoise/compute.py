@@ -1,4 +1,4 @@
-"""Where the work is done: Dask schedulers and blocks of pixels."""
+"""Dask schedulers and blocks of pixels."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
 
 
 def load(ds: xr.Dataset) -> xr.Dataset:
-    """The same Dataset with all its lazy variables computed, as one graph."""
+    """Return the Dataset with all its lazy variables computed, as one graph."""
     with threadpool_limits(1), _damaged_netcdf():
         computed = ds.compute()
     _trim_memory()

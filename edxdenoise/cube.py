@@ -387,7 +387,7 @@ def detector_resolution(ds: xr.Dataset) -> Resolution:
 
 
 def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:
-    """The same Dataset with one more line in its ``history`` attribute."""
+    """Return the Dataset with one more line in its ``history`` attribute."""
     history = ds.attrs.get("history")
     return ds.assign_attrs(history=f"{history}\n{line}" if history else line)
 

@@ -151,6 +151,6 @@ def _number(recipe: Denoise) -> int | None:
 
 
 def _signal_components(ds: xr.Dataset, recipe: Denoise) -> int:
-    """How many principal components the recipe's selector calls signal."""
+    """Return the number of principal components that the recipe's selector calls signal."""
     chosen = select(pca(ds, seed=recipe.seed), selector=recipe.select, seed=recipe.seed)
     return int(chosen[COMPONENT_KEEP.name].sum())

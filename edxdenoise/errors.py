@@ -62,7 +62,7 @@ class ClusterError(EdxdenoiseError, RuntimeError):
 
 
 class Rank(enum.IntEnum):
-    """How much a warning matters; the smallest number is shown first."""
+    """Importance of a warning; the smallest number is shown first."""
 
     WRONG = 1  # values are wrong, or may well be, until the user does something
     WORSE = 2  # values hold, but are worse than they could be, or their errors are too small

@@ -196,7 +196,7 @@ def convert_file(
 
 
 def demo_recipe() -> Recipe:
-    """What `run_demo` does with its phantom: quantify it by the k-factors that it has."""
+    """Return the recipe of `run_demo`, which quantifies its phantom by the phantom's k-factors."""
     factors = true_k_factors(_demo_phantom(), _DEMO_LINES)
     lines = {name: LineSpec(round(k, 4), round(error, 4)) for name, (k, error) in factors.items()}
     return Recipe(

@@ -262,7 +262,7 @@ loss, init, start, fix_spectrum, fix_element, closure, tolerance, max_iterations
 
 
 def _table(section: Any) -> dict[str, Any]:
-    """What a table of the recipe says, as TOML has it."""
+    """Return one table of the recipe as TOML writes it."""
     values = dataclasses.asdict(section)
     if isinstance(section, Denoise):
         values = {key: value for key, value in values.items() if key not in section.unused}

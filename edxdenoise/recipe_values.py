@@ -1,4 +1,4 @@
-"""What the values of a recipe may be: their types, and what types do not say."""
+"""Allowed values of a recipe: their types, and the limits that types do not state."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class ScoreNoise:
         return expected * np.float32(min(seen, MOST_SCALE * self.scale))
 
     def poisson_variance(self, index: int) -> np.ndarray:
-        """The same before it is scaled to what neighbouring pixels show."""
+        """Return the noise before it is scaled to what neighbouring pixels show."""
         raw = np.tensordot(self.transfer[:, index], self.model, axes=1)
         filled = self.filled
         if not filled.any():

@@ -55,7 +55,7 @@ _NULL_SPREADS = 3.0
 
 @dataclass(frozen=True)
 class SpatialEvidence:
-    """What neighbouring pixels say of every component.
+    """Evidence of neighbouring pixels for every component.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class SpatialEvidence:
 
     @property
     def probability(self) -> np.ndarray:
-        """The same as a number from 0 to 1, array, shape (component,)."""
+        """Return the evidence as a number from 0 to 1, array, shape (component,)."""
         useful = expit((self.effect_size - LEAST_EFFECT) / _EFFECT_STEP)
         return useful * ndtr(self.statistic - LEAST_STATISTIC)
 

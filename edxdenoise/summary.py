@@ -1,4 +1,4 @@
-"""What a file holds and what a job on it needs, for people and for scripts."""
+"""Contents of a file and needs of a job on it, for people and for scripts."""
 
 from __future__ import annotations
 

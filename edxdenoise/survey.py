@@ -1,4 +1,4 @@
-"""What one pass over the counts tells before anything is done with them."""
+"""One pass over the counts before anything is done with them."""
 
 from __future__ import annotations
 

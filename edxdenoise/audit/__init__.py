@@ -1,4 +1,4 @@
-"""What a model leaves of the counts: a scan of the residuals for structure that it dropped."""
+"""Scan of the residuals of a model for structure that it dropped."""
 
 from edxdenoise.audit.finds import Audit, audit, residual_audit
 from edxdenoise.audit.scan import BLOCK

@@ -55,7 +55,7 @@ _NAMES = 3
 
 @dataclass(frozen=True)
 class Audit:
-    """What the scan of the residuals found.
+    """Result of the scan of the residuals.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def _pairs(values: np.ndarray, axis: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a scan by one size of tiles gives.
+    """Result of a scan by one size of tiles.
 
     Parameters
     ----------
@@ -207,12 +207,12 @@ def _two_by_two(sums: np.ndarray) -> np.ndarray:
 
 
 def larger(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of two values the one of the larger magnitude."""
+    """Return the value of the larger magnitude."""
     return np.where(np.abs(second) > np.abs(first), second, first)
 
 
 def _strongest(values: np.ndarray, factor: int, axis: int) -> np.ndarray:
-    """Of `factor` neighbours along an axis, the value of the largest magnitude."""
+    """Return, for each `factor` neighbours along an axis, the value of the largest magnitude."""
     starts = np.arange(0, values.shape[axis], factor)
     high = np.maximum.reduceat(values, starts, axis)
     low = np.minimum.reduceat(values, starts, axis)

@@ -1,4 +1,4 @@
-"""How unlikely a sum of residuals is where the model is right.
+"""Probability of a sum of residuals where the model is right.
 
 In a tile of pixels and a window of channels, n counts were seen and m were expected. Both come from
 the same Poisson counts X: with a the window and b what a projection onto kept components makes of

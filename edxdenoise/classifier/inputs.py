@@ -1,4 +1,4 @@
-"""What the networks see of a score map: the `default` stack in units of its noise, or a picture.
+"""Inputs of the networks: the `default` stack of a score map in units of its noise, or a picture.
 
 The `default` stack has 64 x 64 blocks of b x b pixels, b the longest side over 64 rounded up, and
 12 channels. t is a score map without its mean, u the variance of its noise over its mean, e = t in

@@ -1,4 +1,4 @@
-"""What commands share: progress bars, warnings and errors as people want to see them."""
+"""Progress bars, warnings and errors of all commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 
 class Verbosity:
-    """How much a user wants to see: -1 nothing unasked, 0 usual, 1 more, 2 tracebacks."""
+    """Return how much a user wants to see: -1 nothing unasked, 0 usual, 1 more, 2 tracebacks."""
 
     level = 0
 
@@ -268,7 +268,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """What was done, on stderr: results alone go to stdout."""
+    """Say what was done, on stderr: results alone go to stdout."""
     if Verbosity.level >= 0:
         click.echo(printable(text), err=True)
 

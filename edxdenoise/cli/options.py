@@ -154,7 +154,7 @@ def signal_option(function: F) -> F:
 
 
 def window_option(function: F) -> F:
-    """What stands before the detector."""
+    """Options of what stands before the detector."""
     return click.option(
         "--detector-window",
         type=click.Choice(DETECTOR_WINDOWS),
@@ -196,7 +196,7 @@ def seed_option(function: F) -> F:
 
 
 def prepare_options(function: F) -> F:
-    """What is done to the counts before anything else."""
+    """Options of the preparation of the counts."""
     return _apply(
         function,
         click.option(
@@ -242,7 +242,7 @@ def model_option(function: F) -> F:
 
 
 def nmf_options(function: F) -> F:
-    """What only ``--decomposition nmf`` takes."""
+    """Options that only ``--decomposition nmf`` takes."""
     return _apply(
         function,
         click.option(
@@ -333,7 +333,7 @@ def _be_patient(context: click.Context, option: click.Parameter, value: float | 
 
 
 def compute_options(function: F) -> F:
-    """Where and with how much memory a command computes."""
+    """Options of where and with how much memory a command computes."""
     return _apply(
         function,
         click.option(

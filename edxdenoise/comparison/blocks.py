@@ -20,7 +20,7 @@ _PIECE = 512
 
 @dataclass(frozen=True)
 class Judged:
-    """What is judged, and where.
+    """Lines, quantities and regions that are judged.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Judged:
     quantities: Quantities | None
 
     def part(self, place: tuple[slice, slice]) -> Judged:
-        """The same for one block."""
+        """Return the part that belongs to one block."""
         return Judged(self.regions[:, *place], self.lines, self.quantities)
 
 

@@ -1,4 +1,4 @@
-"""What held-out counts say of predictions, and how surely; plain arrays of pixels.
+"""Judge predictions by held-out counts, with errors; plain arrays of pixels.
 
 Of all counts X, Poisson with mean m, one part in K is held out: T, Poisson with mean m / K and
 independent of the rest, on which a model of m, here called p, was fitted. Then
@@ -39,7 +39,7 @@ Sums = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class LineWindows:
-    """Where lines lie.
+    """Positions of lines.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class LineWindows:
 
 @dataclass(frozen=True)
 class Scale:
-    """What totals of the counts fitted let one expect: of pixel i and channel j, pixel_i energy_j.
+    """Expected counts from the totals of the fitted counts: pixel_i energy_j in pixel i, channel j.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def heldout_sums(
 def true_sums(
     expected: np.ndarray, predictions: np.ndarray, scale: Scale, regions: np.ndarray
 ) -> Sums:
-    """The same against the expected counts of a phantom, shape (n, energy), in place of T.
+    """Judge predictions by the expected counts of a phantom, shape (n, energy), in place of T.
 
     Returns
     -------

@@ -194,7 +194,7 @@ def _regions(areas: Mapping[str, np.ndarray], clusters: Clusters, ds: xr.Dataset
 
 
 def _scale(ds: xr.Dataset, factor: float = 1.0) -> Scale:
-    """What totals alone let one expect, in units of all counts; empty ones count as one."""
+    """Return what totals alone predict, in units of all counts; empty ones count as one."""
     counts = ds[COUNTS.name].data
     pixel, energy = compute(
         counts.sum(axis=2, dtype=np.float64), counts.sum(axis=(0, 1), dtype=np.float64)
@@ -205,7 +205,7 @@ def _scale(ds: xr.Dataset, factor: float = 1.0) -> Scale:
 def _functionals(
     ds: xr.Dataset, lines: Mapping[str, LineSpec], quantify: Quantify
 ) -> tuple[LineWindows, Quantities | None]:
-    """What each channel counts for in lines and quantities."""
+    """Return the weights of the channels in lines and quantities."""
     energy = ds[DIM_ENERGY].values
     if not lines:
         return LineWindows(*np.zeros((2, 0, energy.size))), None

@@ -113,7 +113,7 @@ def parse_models(texts: Iterable[str]) -> list[Model]:
 
 
 def computed_components(models: Sequence[Model], recipe: Denoise) -> int | None:
-    """How many principal components are computed for all of them together.
+    """Return the number of principal components to compute for all models together.
 
     None, for the default, where a selector is to choose.
     """

@@ -1,4 +1,4 @@
-"""How true and how noisy at% and ratios of models are, told by held-out counts.
+"""Accuracy and noise of at% and ratios of models, judged by held-out counts.
 
 A quantity is v = n / d of two weighted sums of channels: an atomic fraction is k I over the sum of
 all k I, a ratio is k I over another k I. Let u be what a model fitted to the rest of the counts
@@ -57,7 +57,7 @@ class Quantities:
     mean_below: np.ndarray
 
     def values(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What counts, shape (model, n, energy), say of them.
+        """Return the quantities of counts, shape (model, n, energy).
 
         Returns
         -------
@@ -151,7 +151,7 @@ def quantity_sums(
 def true_quantity_sums(
     expected: np.ndarray, values: np.ndarray, quantities: Quantities, regions: np.ndarray
 ) -> Sums:
-    """The same of the expected counts of a phantom, shape (n, energy); names start ``true_``."""
+    """Sum products with the expected counts of a phantom, shape (n, energy); names start ``true_``."""
     n, d = expected @ quantities.above.T, expected @ quantities.below.T
     sums = _moments(values, n * n, n * d, d * d, regions)
     return {f"true_{name}": value for name, value in sums.items()}
@@ -165,7 +165,7 @@ def _moments(
 
 
 def quality(sums: Sums, prefix: str = "") -> dict[str, np.ndarray]:
-    """What the sums say of each model.
+    """Return the quality of each model from the sums.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def quality(sums: Sums, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def filled(amount: np.ndarray) -> np.ndarray:
-    """The same to divide by: NaN where there is nothing.
+    """Return a divisor: NaN where there is nothing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a comparison found, as a Dataset by model, region, line and quantity."""
+"""Results of a comparison as a Dataset by model, region, line and quantity."""
 
 from __future__ import annotations
 

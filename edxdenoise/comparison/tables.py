@@ -1,4 +1,4 @@
-"""What a comparison found as tables for people and records for scripts."""
+"""Results of a comparison as tables for people and records for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison says, in plain sentences."""
+"""Results of a comparison in plain sentences."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Profiles:
     scale: float
 
     def rows(self, rows: slice) -> Profiles:
-        """The same of some rows."""
+        """Return the profiles of some rows."""
         values, counts = self.values[:, rows], self.counts[rows]
         return replace(self, values=np.ascontiguousarray(values), counts=counts)
 

@@ -1,4 +1,4 @@
-"""What NMF does to one block of pixels, and one pass of it over all blocks.
+"""Update of one block of pixels by NMF, and one pass over all blocks.
 
 A block keeps its abundances, shape (component, y, x). Only spectra, shape (component, energy),
 travel to it, and only sums over its pixels travel back. As in `gram`, the weighted data

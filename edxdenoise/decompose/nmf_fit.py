@@ -31,7 +31,7 @@ Count = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """What does not change between iterations.
+    """Quantities that do not change between iterations.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where NMF starts: from principal components, or at random; then a fit of compressed data.
+"""Start of NMF: from principal components or at random, then a fit of compressed data.
 
 The principal components of the weighted data D ~ T P, some more than NMF has, hold nearly all that
 NMF can find. D H' = T (P H') and W'D = (W'T) P cost many times less on them, so that most
@@ -41,7 +41,7 @@ class Compressed:
 
     @property
     def mean(self) -> float:
-        """Of D, next to nothing of which is lost."""
+        """Return the mean of D, of which the compression loses next to nothing."""
         means = self.scores.mean(axis=1, dtype=np.float64) @ self.loadings.mean(axis=1)
         return max(float(means), 0.0)
 

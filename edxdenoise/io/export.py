@@ -137,7 +137,7 @@ def write_table(path: str | Path, table: pd.DataFrame, *, digits: int = _DIGITS)
 
 
 def file_name(text: str) -> str:
-    """What a line, element or ratio is called in file names.
+    """Return the name of a line, element or ratio in file names.
 
     Examples
     --------

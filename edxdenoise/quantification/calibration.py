@@ -40,7 +40,7 @@ _FEWEST_FOR_GAIN, _LEAST_SPAN, _SIGNIFICANT = 4, 2.0, 3.0
 
 @dataclass(frozen=True)
 class PeakShift:
-    """Where one peak was found.
+    """Position of one peak.
 
     Parameters
     ----------

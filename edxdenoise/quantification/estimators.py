@@ -1,4 +1,4 @@
-"""What each channel counts for in each intensity, and the weighted sums that follow."""
+"""Weights of the channels in each line intensity, and the weighted sums that follow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, Family, element_of, fa
 
 @dataclass(frozen=True)
 class Weights:
-    """What each channel counts for in each intensity.
+    """Weights of the channels in each intensity.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def line_weights(
     intensities: str = "fit",
     elements: Iterable[str] = (),
 ) -> Weights:
-    """What each channel counts for, by windows or by a fit; see `line_intensity`."""
+    """Return the weights of the channels, by windows or by a fit; see `line_intensity`."""
     energy = ds[DIM_ENERGY].values
     resolution = detector_resolution(ds)
     beam_energy = ds.attrs.get("beam_energy")
@@ -127,7 +127,7 @@ def line_weights(
 
 
 def score_weights(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
-    """What a score of each component, times g, weighs in the intensities: (line, component)."""
+    """Return the weights of the scores, times g, in the intensities, shape (line, component)."""
     spectra, h = ds[COMPONENT_SPECTRUM.name].values, ds[WEIGHT_ENERGY.name].values
     return (estimators * h) @ spectra.T
 

@@ -63,7 +63,7 @@ class FitModel:
 
     @property
     def background(self) -> np.ndarray:
-        """That of the mean spectrum, shape (energy,)."""
+        """Return the background of the mean spectrum, shape (energy,)."""
         return self.shapes[len(self.names) :].sum(axis=0)
 
     @property

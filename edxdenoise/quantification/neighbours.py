@@ -1,4 +1,4 @@
-"""What is expected of a pixel, by itself and its neighbours.
+"""Expected counts of a pixel from the pixel itself and from its neighbours.
 
 The variance of Poisson counts is what was expected of them. Counts of one pixel are a poor guide
 to that: a pixel that happens to be low gets too small an error, so that deviations downwards look
@@ -64,7 +64,7 @@ def expected_sums(
 
 
 def expected(sums: np.ndarray, lines: int) -> np.ndarray:
-    """The same of a block, shape (y, x, row), whose last row are the totals."""
+    """Average one block, shape (y, x, row), whose last row holds the totals."""
     near = gaussian_filter(sums, (_SMOOTHING, _SMOOTHING, 0), radius=(_REACH, _REACH, 0))
     total, mean = sums[..., -1:], near[..., -1:]
     trust = _UNEVEN**2 * mean / (1 + _UNEVEN**2 * mean)

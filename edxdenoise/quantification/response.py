@@ -1,4 +1,4 @@
-"""How the detector broadens lines, measured from the peaks of the sum spectrum.
+"""Broadening of lines by the detector, measured from the peaks of the sum spectrum.
 
 The squared FWHM of a silicon detector grows linearly with the energy: electronic noise plus the
 Fano statistics of charge carriers. Both terms come from the widths of the clean peaks, and from a

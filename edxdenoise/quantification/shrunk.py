@@ -117,7 +117,7 @@ def _of_pixels(
     share: np.ndarray,
     counts: np.ndarray,
 ) -> np.ndarray:
-    """The same of a block; lines last."""
+    """Return the variances of one block, with lines last."""
     product = intensity[..., :, None] * intensity[..., None, :]
     own = covariance - np.where(share > 0, 1 / counts, 0)[..., None, None] * product
     before = np.maximum(_diagonal(own), _LEAST * _diagonal(covariance))

@@ -1,4 +1,4 @@
-"""How values are distributed over the pixels of areas, and how groups of areas compare."""
+"""Distributions of values over the pixels of areas, and comparison of groups of areas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was integrated, drawn on the sum spectrum: windows and background, or the fit."""
+"""Draw on the sum spectrum what was integrated: windows and background, or the fit."""
 
 from __future__ import annotations
 

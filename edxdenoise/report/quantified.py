@@ -188,7 +188,7 @@ def _bias(
 
 
 def _checked(ds: xr.Dataset, lines: Mapping[str, LineSpec], ratios: list[str]) -> xr.Dataset:
-    """The same Dataset with the ratios asked for alone."""
+    """Return the Dataset with only the ratios that were asked for."""
     quantified = [str(name) for name in ds[DIM_LINE].values]
     if list(lines) != quantified:
         raise ParameterError(
@@ -217,7 +217,7 @@ def _check_history(ds: xr.Dataset, **told: str) -> None:
 
 
 def _loaded(ds: xr.Dataset) -> xr.Dataset:
-    """The same Dataset with all but the counts computed, and none but the kept components."""
+    """Return the Dataset with only the kept components and all but the counts computed."""
     if COMPONENT_KEEP.name in ds:
         kept = np.flatnonzero(load(ds[[COMPONENT_KEEP.name]])[COMPONENT_KEEP.name].values)
         ds = ds.isel({DIM_COMPONENT: kept})

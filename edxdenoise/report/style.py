@@ -1,4 +1,4 @@
-"""How pictures look: fonts, colours, places on the page."""
+"""Style of the pictures: fonts, colours, places on the page."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from edxdenoise.schema import (
 
 @dataclass(frozen=True)
 class Sums:
-    """What a cube gives when it is summed.
+    """Sums of a cube.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def _block_sums(
 
 
 def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
-    """The same sums of the cube that all components of `ds` rebuild: that cube is linear in them.
+    """Return the sums of the cube that all components of `ds` rebuild: it is linear in them.
 
     Parameters
     ----------

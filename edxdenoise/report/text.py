@@ -77,7 +77,7 @@ def component_list(numbers: np.ndarray) -> str:
 
 
 def decision(ds: xr.Dataset) -> str:
-    """What was kept and why.
+    """Return the sentences on which components were kept and why.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def verdict(ds: xr.Dataset, number: int) -> str:
 
 
 def smoothing_words(ds: xr.Dataset) -> str:
-    """What was smoothed; empty where nothing was."""
+    """Return the sentences on smoothing; none where nothing was smoothed."""
     return "Smoothing applied to spectra and totals" if TOTAL_STDDEV.name in ds else ""
 
 

@@ -38,7 +38,7 @@ class Window:
 def choose_windows(
     ds: xr.Dataset, kept: xr.Dataset, peaks: Sequence[Peak], count: int
 ) -> list[Window]:
-    """Of the strongest peaks those whose denoised maps together show most, and the weakest.
+    """Return those strong peaks whose denoised maps together show most, and the weakest.
 
     A map's signal is its variance over pixels in units of its counting noise. The first window
     has the most; each next one the most of what those before leave unexplained (pivoted QR). The

@@ -27,7 +27,7 @@ from edxdenoise.spatial import evidence_of
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a selector says of every component.
+    """Verdict of a selector on every component.
 
     Parameters
     ----------

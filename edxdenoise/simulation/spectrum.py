@@ -134,7 +134,7 @@ def line_spectrum(
 def detected(
     sources: np.ndarray, photons: np.ndarray, detector: Detector, energy: np.ndarray
 ) -> np.ndarray:
-    """What a detector makes of photons.
+    """Return the counts that a detector makes of photons.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ STRAY_PHASE = "stray"
 
 
 def composition_tables(names: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """What the phases are made of.
+    """Return the composition of the phases.
 
     Parameters
     ----------

@@ -238,7 +238,7 @@ def _make(folder: Path, seed: int, index: int) -> None:
 def _record(
     components: Components, specimen: Specimen, group: str, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """What is stored of a phantom."""
+    """Return the Dataset that is stored for a phantom."""
     r, origin = components.r, components.origin
     kept = list(np.flatnonzero(origin != REAL))
     made = len(kept)

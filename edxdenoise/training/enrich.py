@@ -194,7 +194,7 @@ def _confined_noise(phases: np.ndarray, where: np.ndarray, rng: np.random.Genera
 def _leak_factor(
     leak: np.ndarray, loading: np.ndarray, h: np.ndarray, ds: xr.Dataset, specimen: Specimen
 ) -> float:
-    """What `leak` must be multiplied with to spread as far as the noise of `loading` does."""
+    """Return the factor that gives `leak` the spread of the noise of `loading`."""
     seen = project_block(
         ds[COUNTS.name].values, ds[WEIGHT_PIXEL.name].values, loading[np.newaxis] / h
     )

@@ -1,4 +1,4 @@
-"""How good a classifier is: the article's Table 2, the ROC curve and the reliability diagram."""
+"""Quality of a classifier: the article's Table 2, the ROC curve and the reliability diagram."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edxdenoise.errors import ParameterError
 
 @dataclass(frozen=True)
 class Scores:
-    """What the article's Table 2 lists. A share that has nothing to count is NaN.
+    """The figures of the article's Table 2. A share that has nothing to count is NaN.
 
     Parameters
     ----------

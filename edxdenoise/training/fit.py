@@ -37,7 +37,7 @@ _STEPS = 60  # batches that count as one pass over the data
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network is trained.
+    """Settings of the training of a network.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ SCHEDULES = {"default": Schedule(40, 64, 2e-3, 8), "article": Schedule(10, 10, 5
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of one network.
+    """Result of the training of one network.
 
     Parameters
     ----------

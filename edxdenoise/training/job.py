@@ -113,7 +113,7 @@ def train_networks(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What networks make of components whose label is known.
+    """Return what networks predict for components whose label is known.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a component really is: signal or noise, from truth, from held-out counts or from a person.
+"""Labels of components, signal or noise: from truth, from held-out counts or from a person.
 
 On a simulated cube the truth is known. A score t_ik = sum_j p_kj X_ij / (g_i h_j) free of noise
 would be

@@ -1,4 +1,4 @@
-"""What is known of X-rays and detectors: line energies, how bright they are, how wide they look."""
+"""X-ray lines and detectors: energies, intensities and widths of lines."""
 
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY, element_spectrum

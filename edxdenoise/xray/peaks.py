@@ -188,7 +188,7 @@ def _filter_sizes(
 def _broad(
     energy: np.ndarray, spectrum: np.ndarray, net: np.ndarray, resolution: float
 ) -> np.ndarray:
-    """Where all channels of a peak contribute to it.
+    """Return where all channels of a peak contribute to it.
 
     This fails where single channels stick out, as in noise, and next to a peak, where the filter
     swings to the other side.

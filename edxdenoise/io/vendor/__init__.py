@@ -1,4 +1,4 @@
-"""What lies in a vendor's file, as RosettaSciIO gives it, with the traps of each format mended.
+"""Contents of vendors' files as RosettaSciIO gives them, with the traps of each format mended.
 
 `open_signals` reads headers and as little else as the reader allows. Bruker's and JEOL's maps can
 only be parsed as a whole: `VendorSignal.load` does, and compares the counts with the sum spectrum

@@ -1,4 +1,4 @@
-"""What all vendors' formats share: a signal in RosettaSciIO's terms, and its check."""
+"""Signals in RosettaSciIO's terms, common to all vendors' formats, and their check."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class VendorSignal:
 
 
 def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:
-    """What RosettaSciIO's `plugin` makes of a file."""
+    """Return the signals that RosettaSciIO's `plugin` reads from a file."""
     # As text: some readers cut the name apart as a string.
     return import_module(f"rsciio.{plugin}").file_reader(str(path), **options)
 
