@@ -258,7 +258,7 @@ def quantify(
         if recipe.vacuum_counts is not None:
             ds = mask_vacuum(ds, recipe.vacuum_counts)
         check_composition(ds)
-        check_bias(ds)
+        check_bias(ds, composed, k_factor_unit=recipe.k_factor_unit)
     return ds
 
 

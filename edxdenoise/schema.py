@@ -271,6 +271,13 @@ GROUP_DENOISED = VariableSpec(
 GROUP_STDDEV = VariableSpec(
     "group_stddev", _GROUP_LINE, "f", "counts", _STDDEV + "group_raw - group_denoised"
 )
+GROUP_PIXEL_STDDEV = VariableSpec(
+    "group_pixel_stddev",
+    _GROUP_LINE,
+    "f",
+    "counts",
+    "root mean square over the group of line_intensity_stddev without the bias",
+)
 GROUP_PIXELS = VariableSpec("group_pixels", (DIM_GROUP,), "i", "1", "pixels of the group")
 REGION_MASK = VariableSpec(
     "region_mask",

@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from helpers import nothing_computed, solar_cell
 
 from edxdenoise import Denoise, denoise
@@ -214,6 +215,28 @@ def test_a_dropped_component_is_warned_of_and_none_otherwise(denoised):
         check_bias(honest)
     with pytest.warns(EdxdenoiseWarning, match="Possible bias: .* counts after denoising in a"):
         check_bias(dropped)
+
+
+@pytest.mark.parametrize(
+    ("moved", "pixel", "warned"),
+    [(60.0, 0.1, True), (60.0, 1.0, False), (1.0, 0.001, False)],
+    ids=["beyond", "within the errors of pixels", "next to nothing in at%"],
+)
+def test_a_bias_is_warned_of_where_it_matters(moved, pixel, warned):
+    """A group of 100 pixels, 2000 counts; each difference is 10 standard deviations."""
+    values = {
+        "raw": [[1000.0, 1000.0]],
+        "denoised": [[1000.0 + moved, 1000.0]],
+        "stddev": [[moved / 10, 1.0]],
+        "pixel_stddev": [[pixel, pixel]],
+    }
+    ds = xr.Dataset({f"group_{name}": (("group", "line"), v) for name, v in values.items()})
+    ds = ds.assign(group_pixels=("group", [100])).assign_coords(line=["Fe_Ka", "Co_Ka"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_bias(ds)
+        check_bias(ds, {"Fe_Ka": LineSpec(1.0), "Co_Ka": LineSpec(1.0)})
+    assert [("Fe_Ka" in str(each.message)) for each in caught] == [True] * 2 * warned
 
 
 def test_the_warning_is_not_lost_in_another_process(denoised):

@@ -25,6 +25,7 @@ import xarray as xr
 from edxdenoise.compute import compute
 from edxdenoise.errors import Rank, warn
 from edxdenoise.preprocess.thin import thin
+from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import (
     behind_projection,
     line_weights,
@@ -39,6 +40,7 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     GROUP_DENOISED,
+    GROUP_PIXEL_STDDEV,
     GROUP_PIXELS,
     GROUP_RAW,
     GROUP_STDDEV,
@@ -50,9 +52,10 @@ from edxdenoise.xray.families import element_of
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
 _FEWEST = 200
-# Standard deviations beyond which one of some hundred differences is no chance, and the share of
-# the counts from which it matters.
-_SURELY, _MUCH = 5.0, 0.05
+# Standard deviations beyond which one of some hundred differences is no chance; the at% (% of the
+# net counts where there are no k-factors) from which it matters; and standard deviations of single
+# pixels, beyond which it is outside their 95 % intervals.
+_SURELY, _MUCH, _OUTSIDE = 5.0, 1.0, 2.0
 
 
 def bias_table(
@@ -109,7 +112,12 @@ def bias_table(
 
 
 def denoising_bias(
-    ds: xr.Dataset, names: list[str], estimators: np.ndarray, *, seed: int = 0
+    ds: xr.Dataset,
+    names: list[str],
+    estimators: np.ndarray,
+    variance: xr.DataArray,
+    *,
+    seed: int = 0,
 ) -> dict[str, xr.DataArray]:
     """Estimate the bias of denoised net counts from groups of similar pixels.
 
@@ -121,6 +129,8 @@ def denoising_bias(
         The lines.
     estimators : array, shape (line, energy)
         Weight of each channel of the raw counts.
+    variance : DataArray, dims (y, x, row)
+        Of the denoised net counts of single pixels, one row per line.
     seed : int
         Of the thinning and of k-means.
 
@@ -128,11 +138,13 @@ def denoising_bias(
     -------
     dict of str to DataArray
         ``line_intensity_bias``, and raw and denoised net counts, the standard deviation of their
-        difference and the pixels of each group. Lazy where the maps or counts are.
+        difference, the standard deviation of single pixels and the pixels of each group. Lazy where
+        the maps or counts are.
     """
     first, second = thin(ds, seed=seed)
     sizes = sums_denoised(ds, np.ones((1, estimators.shape[1])))
-    parts = [pixel_features(ds, first), sizes, *_raw_and_denoised(ds, estimators, second)]
+    compared = _raw_and_denoised(ds, estimators, second)
+    parts = [pixel_features(ds, first), sizes, *compared, variance]
     arrays = [part.transpose(DIM_Y, DIM_X, "row").data for part in parts]
     rows, columns = arrays[0].shape[:2]
     count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
@@ -140,7 +152,7 @@ def denoising_bias(
     if any(isinstance(array, da.Array) for array in arrays):
         later = dask.delayed(_group_biases, nout=3)(*arrays, count=count, seed=seed)
         lines = len(names)
-        shapes = [(rows, columns, lines), (3, count, lines), (count,)]
+        shapes = [(rows, columns, lines), (4, count, lines), (count,)]
         kinds = [np.float32, np.float64, np.int64]
         found = tuple(
             da.from_delayed(part, shape, kind) for part, shape, kind in zip(later, shapes, kinds)
@@ -149,7 +161,7 @@ def denoising_bias(
         found = _group_biases(*arrays, count=count, seed=seed)
     bias, sums, pixels = found
     result = {LINE_INTENSITY_BIAS.name: xr.DataArray(bias, dims=(DIM_Y, DIM_X, DIM_LINE))}
-    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV
+    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV, GROUP_PIXEL_STDDEV
     result |= {spec.name: spec.array(part) for spec, part in zip(specs, sums)}
     return result | {GROUP_PIXELS.name: GROUP_PIXELS.array(pixels)}
 
@@ -160,58 +172,89 @@ def _group_biases(
     raw: np.ndarray,
     denoised: np.ndarray,
     variance: np.ndarray,
+    single: np.ndarray,
     *,
     count: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Biases (y, x, line); raw, denoised and stddev (3, group, line); pixels (group,).
+    """Biases (y, x, line); `bias`'s four numbers of each group (4, group, line); pixels (group,).
 
-    `sizes` are the denoised totals of the pixels, shape (y, x, 1). Groups that were merged are
-    empty.
+    `sizes` are the denoised totals of the pixels, shape (y, x, 1); `variance` is that of raw less
+    denoised, `single` that of denoised net counts. Groups that were merged are empty.
     """
     labels = similar_pixels(features, count, seed=seed)
     flat = labels.ravel()
-    sums = np.zeros((3, count, raw.shape[-1]))
-    for part, values in zip(sums, (raw, denoised, variance)):
+    sums = np.zeros((4, count, raw.shape[-1]))
+    for part, values in zip(sums, (raw, denoised, variance, single)):
         for line in range(raw.shape[-1]):
             part[:, line] = np.bincount(flat, values[..., line].ravel(), minlength=count)
-    sums[2] = np.sqrt(np.maximum(sums[2], 0))
+    pixels = np.bincount(flat, minlength=count)
+    sums[3] /= np.maximum(pixels, 1)[:, np.newaxis]
+    sums[2:] = np.sqrt(np.maximum(sums[2:], 0))
     totals = np.bincount(flat, sizes.ravel(), minlength=count)[:, np.newaxis]
     difference = sums[0] - sums[1]
     # The square of the difference exceeds that of the bias by the variance, on average.
     beyond = np.sqrt(np.maximum(difference**2 - sums[2] ** 2, 0)) * np.sign(difference)
     share = np.divide(beyond, totals, out=np.zeros_like(beyond), where=totals > 0)
     bias = (share[labels] * np.maximum(sizes, 0)).astype(np.float32)
-    return bias, sums, np.bincount(flat, minlength=count)
+    return bias, sums, pixels
 
 
-def check_bias(ds: xr.Dataset) -> None:
-    """Warn of lines whose net counts denoising moved, far beyond the noise; needs them computed."""
+def check_bias(
+    ds: xr.Dataset, lines: Mapping[str, LineSpec] | None = None, *, k_factor_unit: str = "weight"
+) -> None:
+    """Warn of lines whose net counts denoising moved by more than what is stated of single pixels.
+
+    A difference is worth a warning where it is far beyond chance, outside the intervals that the
+    pixels of its group would have without it, and changes the composition.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With what `denoising_bias` gives, computed.
+    lines : mapping of str to LineSpec, optional
+        Those with k-factors, by which changes are at%; else they are % of the net counts.
+    k_factor_unit : {"weight", "atomic"}
+    """
     if GROUP_RAW.name not in ds:
         return
-    raw, denoised, stddev = (
-        ds[spec.name].values for spec in (GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV)
-    )
-    much = (np.abs(raw - denoised) > _MUCH * np.abs(raw)) & (stddev > 0)
-    z = np.divide(np.abs(raw - denoised), stddev, out=np.zeros_like(raw), where=much)
+    names = [str(name) for name in ds[DIM_LINE].values]
+    factors, unit = np.ones(len(names)), "% of the net counts"
+    if lines:
+        known = dict(zip(lines, factor_arrays(lines, k_factor_unit)[1][0]))
+        factors, unit = np.array([known.get(name, 0.0) for name in names]), " at%"
+    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV, GROUP_PIXEL_STDDEV
+    raw, denoised, stddev, single = (ds[spec.name].values for spec in specs)
+    pixels = ds[GROUP_PIXELS.name].values[:, np.newaxis]
+    difference = denoised - raw
+    change = _percents(denoised, factors) - _percents(raw, factors)
+    outside = np.abs(difference) > _OUTSIDE * pixels * single
+    matters = (np.abs(change) > _MUCH) & outside & (stddev > 0)
+    z = np.divide(np.abs(difference), stddev, out=np.zeros_like(raw), where=matters)
     moved = []
-    for i, name in enumerate(ds[DIM_LINE].values):
-        worst = int(np.argmax(z[:, i]))
+    for i in np.argsort(-np.abs(np.where(z > _SURELY, change, 0)).max(axis=0), kind="stable"):
+        worst = int(np.argmax(np.abs(change[:, i]) * (z[:, i] > _SURELY)))
         if z[worst, i] > _SURELY:
-            change = denoised[worst, i] / raw[worst, i] - 1 if raw[worst, i] > 0 else np.inf
-            share = f"{abs(change):.0%}" if abs(change) < 10 else "many times"
+            more = difference[worst, i] > 0
             moved.append(
-                f"{name} has {share} {'more' if change > 0 else 'fewer'} counts after denoising in "
-                f"a group of {int(ds[GROUP_PIXELS.name].values[worst])} similar pixels "
-                f"({z[worst, i]:.0f} σ)"
+                f"{names[i]} has {'more' if more else 'fewer'} counts after denoising in a group "
+                f"of {int(pixels[worst, 0])} similar pixels ({change[worst, i]:+.2g}{unit}, "
+                f"{z[worst, i]:.0f} σ)"
             )
     if moved:
         warn(
             f"Possible bias: {'; '.join(moved)}",
-            "the errors of pixels include it, and regions are summed from raw counts",
+            "the errors of single pixels include it, and regions are summed from raw counts",
             "try more components (--keep) or --no-shrink",
             rank=Rank.WORSE,
         )
+
+
+def _percents(counts: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Percents of each line, shape (group, line), negative counts as 0."""
+    amounts = np.maximum(counts, 0) * factors
+    total = amounts.sum(axis=1, keepdims=True)
+    return np.divide(100 * amounts, total, out=np.zeros_like(amounts), where=total > 0)
 
 
 def _raw_and_denoised(

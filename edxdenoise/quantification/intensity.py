@@ -163,16 +163,25 @@ def line_intensity(
     )
     shrunk = denoised and is_shrunk(ds)
     tested = denoised and can_split(ds)
-    bias = denoising_bias(ds, list(lines), weights.estimators) if tested else {}
+    expected = expected_sums(variances, level, totals)
+    profile = profile_variance(ds, weights.estimators) if shrunk else None
+    share = total_share(ds) if shrunk else 0.0
+    bias = {}
+    if tested:
+        if profile is None:
+            single = expected.isel(row=np.flatnonzero(first == second))
+        else:
+            single = profile + share * expected.isel(row=slice(len(first), None)) ** 2
+        bias = denoising_bias(ds, list(lines), weights.estimators, single)
     shift = bias.pop(LINE_INTENSITY_BIAS.name, None)
     parts = xr.apply_ufunc(
         _finish,
         filtered,
-        expected_sums(variances, level, totals).rename(row="expected"),
+        expected.rename(row="expected"),
         floor.rename(row="floor"),
         undetected.rename(row="undetected"),
-        profile_variance(ds, weights.estimators).rename(row=DIM_LINE) if shrunk else no_lines,
-        total_share(ds) if shrunk else 0.0,
+        no_lines if profile is None else profile.rename(row=DIM_LINE),
+        share,
         no_lines if shift is None else shift,
         moved.rename(row="moved") if len(shifts) else no_lines.rename({DIM_LINE: "moved"}),
         input_core_dims=[
