@@ -2,10 +2,10 @@
 
     python studies/faults.py --seeds 30 --data DIR --csv
 
-Every case runs in a forked process. "right" is the true result, "message" one clear line, "warned"
-a changed result with a warning, "WRONG" a changed result without one, "UNEXPECTED" an error that
-nobody foresaw, "CRASH" a process ended by a signal, "ENDLESS" one that had to be ended, "LOST" that
-neither the old nor the new result is there, or that something was left behind.
+Every case runs in a process of its own. "right" is the true result, "message" one clear line,
+"warned" a changed result with a warning, "WRONG" a changed result without one, "UNEXPECTED" an
+error that nobody foresaw, "CRASH" a process ended by a signal, "ENDLESS" one that had to be ended,
+"LOST" that neither the old nor the new result is there, or that something was left behind.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import csv
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -26,9 +27,11 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import numpy as np
 
@@ -51,55 +54,62 @@ VENDORS = {
 SUFFIXES = (".zarr", ".nc", ".hspy")
 _ENDLESS = 180.0
 _PATIENCE = 20.0
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    ["edxdenoise.jobs", "edxdenoise.cli", "edxdenoise.summary"]
+    + ["distributed", "h5py", "netCDF4", "xraydb", "xarray.backends.zarr", "rsciio"]
+)
 
 
 def forked(work: Callable[[], Any], *, kill_after: float | None = None, number: int = 0) -> Any:
-    """Result of `work` in a child process, or how that ended; its messages are not shown.
+    """Result of `work` in a process of its own, or how that ended; its messages are not shown.
 
-    With `kill_after`, the child gets signal `number` after so many seconds.
+    With `kill_after`, the process gets signal `number` so many seconds after its work began. It is
+    forked from a server without other threads, since a fork beside threads may wait for locks that
+    nobody holds any more.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with dask.config.set({"scheduler": "sync", "edxdenoise.patience": _PATIENCE}):
-                with recorded(show=False) as issued:
-                    try:
-                        result = ("done", work())
-                    except EdxdenoiseError as error:
-                        result = ("message" if "\n" not in str(error) else "unexpected", str(error))
-                    except KeyboardInterrupt:
-                        result = ("stopped", "")
-                    except BaseException as error:
-                        result = ("unexpected", f"{type(error).__name__}: {error}")
-            content = pickle.dumps((*result, list(map(str, issued))))
-            os.write(writer, content)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    start, sent = time.monotonic(), kill_after is None
-    try:
-        while not os.waitpid(child, os.WNOHANG)[0]:
-            now = time.monotonic() - start
-            if not sent and now >= kill_after:
-                os.kill(child, number)
-                sent = True
-            if now > _ENDLESS:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return "endless", "", []
-            time.sleep(0.002)
-        with os.fdopen(reader, "rb", closefd=False) as pipe:
-            content = pipe.read()
-    finally:
-        os.close(reader)
+    receiver, sender = _PROCESSES.Pipe(duplex=False)
+    child = _PROCESSES.Process(target=_be_child, args=(cloudpickle.dumps(work), sender))
+    child.start()
+    sender.close()
+    content = b""
+    with receiver, suppress(EOFError):
+        assert receiver.poll(_ENDLESS), "no process could be started"
+        receiver.recv_bytes()
+        if not receiver.poll(_ENDLESS if kill_after is None else kill_after):
+            if kill_after is not None:
+                os.kill(child.pid, number)
+            if not receiver.poll(_ENDLESS):
+                content = pickle.dumps(("endless", "", []))
+                child.kill()
+        content = content or receiver.recv_bytes()
+    child.join()
+    child.close()
     return pickle.loads(content) if content else ("crash", "", [])
+
+
+def _be_child(work: bytes, sender: Connection) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        function = pickle.loads(work)
+        with dask.config.set({"scheduler": "sync", "edxdenoise.patience": _PATIENCE}):
+            with recorded(show=False) as issued:
+                try:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
+                    signal.signal(signal.SIGTERM, signal.default_int_handler)
+                    sender.send_bytes(b"ready")
+                    result = ("done", function())
+                except EdxdenoiseError as error:
+                    result = ("message" if "\n" not in str(error) else "unexpected", str(error))
+                except KeyboardInterrupt:
+                    result = ("stopped", "")
+                except BaseException as error:
+                    result = ("unexpected", f"{type(error).__name__}: {error}")
+        sender.send_bytes(pickle.dumps((*result, list(map(str, issued)))))
+    finally:
+        os._exit(0)
 
 
 def judge(answer: tuple[str, Any, list[str]], truth: Any) -> str:

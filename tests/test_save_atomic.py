@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all."""
 
+import asyncio
 import errno
 import os
 import platform
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +19,15 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import LocalStore
 
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import FormatError
 from edxdenoise.io import atomic as atomic_module
 from edxdenoise.io import atomic_output, check_apart, open_dataset, save_dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+from faults import forked  # noqa: E402
 
 SUFFIXES = [".zarr", ".nc", ".hspy"]
 
@@ -153,7 +159,9 @@ class TestAtomicOutput:
     def test_folder_of_other_things_is_never_replaced(self, tmp_path):
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / "index.html").write_text("years")
-        with pytest.raises(FormatError, match="edxdenoise did not write .*home"):
+        with pytest.raises(
+            FormatError, match="edxdenoise did not write .*home, which holds index.html"
+        ):
             write_folder(tmp_path / "home", "new")
         assert (tmp_path / "home" / "index.html").read_text() == "years"
 
@@ -314,51 +322,51 @@ def test_outputs_must_be_apart(tmp_path, monkeypatch, inputs, outputs):
     check_apart(["a.zarr"], ["a.zarr.2", None])
 
 
-_WRITE = """
-import signal, sys, time
-# Shells start what runs in the background with Ctrl-C ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-from test_save_atomic import lazy_cube
-from edxdenoise.io import save_dataset
-def slow(block):
-    time.sleep(0.3)
-    return block
-print("writing", flush=True)
-save_dataset(lazy_cube(slow), sys.argv[1], overwrite=True)
-"""
+def _write_and_signal(path: Path, number: int) -> tuple[str, str, list[str]]:
+    """Write in another process, which sends itself a signal while it computes the third block."""
+
+    def signal_late(block, block_info=None):
+        if block_info and block_info[0]["chunk-location"][0] == 2:
+            os.kill(os.getpid(), number)
+        return block
+
+    return forked(lambda: save_dataset(lazy_cube(signal_late), path))
 
 
-def _start_writing(path: Path) -> subprocess.Popen:
-    code = _WRITE.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"writing\n"
-    for _ in range(100):
-        if any(path.parent.glob(".*.partial-*")):
-            time.sleep(0.4)
-            return process
-        time.sleep(0.05)
-    raise AssertionError("nothing was written in 5 s")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_killed_run_leaves_no_target_and_the_next_one_cleans_up(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    process = _start_writing(path)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert _write_and_signal(path, signal.SIGKILL)[0] == "crash"
     left = [entry.name for entry in tmp_path.iterdir()]
     assert not path.exists() and len(left) == 1 and left[0].startswith(".out")
     save_dataset(lazy_cube(), path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.slow
-def test_interrupted_run_leaves_nothing(tmp_path):
-    process = _start_writing(tmp_path / "out.zarr")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_nothing(tmp_path, suffix, number):
+    assert _write_and_signal(tmp_path / f"out{suffix}", number)[0] == "stopped"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signal_while_zarr_writes_in_its_own_thread(tmp_path, monkeypatch):
+    work, started, ended = LocalStore.set, threading.Event(), threading.Event()
+
+    async def slow(self, *args, **kwargs):
+        first = not started.is_set()
+        if first:
+            started.set()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            await asyncio.sleep(0.3)
+        await work(self, *args, **kwargs)
+        if first:
+            ended.set()
+
+    monkeypatch.setattr(LocalStore, "set", slow)
+    with pytest.raises(KeyboardInterrupt):
+        save_dataset(lazy_cube(), tmp_path / "out.zarr")
+    assert ended.wait(10)
     assert list(tmp_path.iterdir()) == []
 
 

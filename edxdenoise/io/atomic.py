@@ -76,12 +76,12 @@ def atomic_output(
             yield partial
             if folder:
                 _list_files(partial)
-            with _uninterrupted():
+            with uninterrupted():
                 _check_target(path, target, overwrite, folder)
                 _move_into_place(partial, target)
     finally:
         # Where a folder was replaced, this is the old one.
-        with _uninterrupted():
+        with uninterrupted():
             remove(partial)
 
 
@@ -140,8 +140,8 @@ def check_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path | Non
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM until the end of the block."""
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until the end of the block, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -235,9 +235,11 @@ def _check_target(path: Path, target: Path, overwrite: bool, folder: bool) -> No
         raise FormatError(f"{path} is a file, must be a folder; choose another name")
     foreign = _foreign(target)
     if foreign is not None:
+        inside = next(iter(sorted(_files(target))), None) if foreign == target else None
+        holds = f", which holds {inside.name}" if inside else ""
         raise FormatError(
-            f"{path} is not replaced since edxdenoise did not write {foreign}; move that away, or "
-            "choose another name"
+            f"{path} is not replaced since edxdenoise did not write {foreign}{holds}; move that "
+            "away, or choose another name"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.local
 import dask.threaded
 import numpy as np
 import xarray as xr
@@ -19,7 +20,7 @@ from edxdenoise import __version__
 from edxdenoise.cluster import client
 from edxdenoise.compute import compute
 from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError
-from edxdenoise.io.atomic import atomic_output, check_output, remove, write_error
+from edxdenoise.io.atomic import atomic_output, check_output, remove, uninterrupted, write_error
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
@@ -178,11 +179,14 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
         )
         for name, array in ds.variables.items()
     }
-    with warnings.catch_warnings():
+    # What is small is written here, what is lazy afterwards in other threads. A signal that ends a
+    # wait for Zarr would leave Zarr's own threads writing into a folder that is removed by then.
+    with uninterrupted(), warnings.catch_warnings():
         # Consolidated metadata, which xarray looks for first, is not in the specification yet.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        ds.to_zarr(
+        delayed = ds.to_zarr(
             partial,
+            compute=False,
             mode="w",
             encoding=encoding,
             zarr_format=3,
@@ -190,6 +194,7 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
             # So that a chunk that is missing is a damaged copy, not one of zeros.
             write_empty_chunks=True,
         )
+    delayed.compute()
 
 
 def _write_netcdf(ds: xr.Dataset, partial: Path) -> None:
@@ -246,10 +251,13 @@ def _own_threads() -> Iterator[None]:
 
     Dask's own threads would go on writing into a file that is closed or a folder that is removed.
     """
-    if dask.base.get_scheduler() not in (None, dask.threaded.get):
+    asked = dask.base.get_scheduler()
+    if asked not in (None, dask.threaded.get, dask.local.get_sync):
         yield
         return
     workers = dask.config.get("num_workers", None) or default_workers()
+    if asked is dask.local.get_sync:
+        workers = 1
 
     def get(*args: Any, **kwargs: Any) -> Any:
         with ThreadPoolExecutor(workers) as pool:
