@@ -151,7 +151,7 @@ def quantity_sums(
 def true_quantity_sums(
     expected: np.ndarray, values: np.ndarray, quantities: Quantities, regions: np.ndarray
 ) -> Sums:
-    """Sum products with the expected counts of a phantom, shape (n, energy); names start ``true_``."""
+    """Sum products with expected counts of a phantom, shape (n, energy); names start ``true_``."""
     n, d = expected @ quantities.above.T, expected @ quantities.below.T
     sums = _moments(values, n * n, n * d, d * d, regions)
     return {f"true_{name}": value for name, value in sums.items()}

@@ -9,7 +9,7 @@ import xarray as xr
 
 # Differences beyond this many standard errors are called differences.
 _SURE = 2.0
-# In a region of its own another model must do better more surely: there are many regions.
+# Within one region another model must be better by a wider margin: there are many regions.
 _SURE_REGION = 4.0
 # A model that keeps less of a contrast than this loses it, if it surely keeps less than the second.
 _LOST, _SURELY_LOST = 0.5, 0.75

@@ -342,7 +342,7 @@ def _basis(
 def signal_number(
     values: np.ndarray, vectors: np.ndarray, flipped: np.ndarray, first: np.ndarray
 ) -> int:
-    """Return the number of eigenvalues above those of random signs beside the components before them.
+    """Return the number of eigenvalues above those of random signs beside earlier components.
 
     Parameters
     ----------

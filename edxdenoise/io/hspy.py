@@ -273,7 +273,7 @@ def _original_metadata(attrs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _tree(value: Any) -> Any:
-    """Return what HDF5 can hold: no name with a slash, no text with a null, no integer over 64 bits."""
+    """Return what HDF5 can hold: no slash in names, no null in text, no integer over 64 bits."""
     if isinstance(value, dict):
         return {_text(key).replace("/", "-") or "_": _tree(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -161,7 +161,7 @@ def estimate_k_factors(
 
 
 def _strength(name: str, beam_energy: float, detector: Detector) -> float:
-    """Counts of a line per mass of its element, in a unit of its own."""
+    """Return counts of a line per mass of its element, in an arbitrary common unit."""
     element = element_of(name)
     photons = emission(element, beam_energy)
     counted = [line for line in counted_lines(name, detector.resolution) if line in photons]

@@ -97,7 +97,7 @@ def region_atoms(ds: xr.Dataset, elements: list[str]) -> xr.DataArray | None:
     Returns
     -------
     DataArray, dims (region, element), or None
-        In a unit of its own; None where `ds` is no phantom.
+        In an arbitrary common unit; None where `ds` is no phantom.
     """
     if PHASE_MAP.name not in ds or REGION_MASK.name not in ds:
         return None
