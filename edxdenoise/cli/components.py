@@ -80,16 +80,15 @@ def _names(ds: xr.Dataset) -> list[str | None]:
 
 
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
-    """The components as a table, at least up to the last one kept."""
+    """Print the components as a table: all, or those kept and the likeliest of the others."""
     from edxdenoise.report.text import smoothing_words
 
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
-    shown = rows if most is None else rows[: max(most, *kept)]
+    shown = rows if most is None else _likeliest(rows, most)
     columns = {
         "component": ("component", "{}"),
         "name": ("name", "{}"),
-        "variance": ("variance", "{:.4g}"),
         "variance_ratio": ("of total", "{:.3%}"),
         "signal_probability": ("probability", "{:.2f}"),
         "spatial_statistic": ("statistic", "{:.1f}"),
@@ -104,6 +103,8 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
         for row in shown
     ]
     print_table("", [*(columns[key][0] for key in formats), "keep"], table)
+    if len(shown) < len(rows):
+        click.echo(f"({len(rows) - len(shown)} more were dropped)")
     numbers = ", ".join(map(str, kept))
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
     if shrunk := smoothing_words(ds):
@@ -113,3 +114,17 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
         more = len(unsure) - _MOST_BORDERLINE
         listed = ", ".join(unsure[:_MOST_BORDERLINE]) + (f" and {more} more" if more > 0 else "")
         click.echo(f"Borderline components, please inspect: {listed}")
+
+
+def _likeliest(rows: list[dict[str, object]], most: int) -> list[dict[str, object]]:
+    """Return the kept components and up to `most` in all, borderline and probable ones first."""
+
+    def rank(row: dict[str, object]) -> tuple[bool, bool, float, int]:
+        probability = row["signal_probability"]
+        likely = 0.0 if probability is None else float(str(probability))
+        uncertain = row["outcome"] == "uncertain"
+        return not row["keep"], not uncertain, -likely, int(str(row["component"]))
+
+    kept = sum(bool(row["keep"]) for row in rows)
+    chosen = sorted(rows, key=rank)[: max(most, kept)]
+    return [row for row in rows if row in chosen]

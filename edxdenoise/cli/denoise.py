@@ -143,5 +143,5 @@ def denoise(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result, most=20)
+        print_components(result, most=10)
     say(f"wrote {output}" + (f" and {report}" if report else ""))

@@ -54,7 +54,7 @@ def run(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result, most=20)
+        print_components(result, most=10)
         if recipe.quantifies:
             print_regions(result, recipe)
     say(f"wrote {recipe.output.file}")

@@ -41,6 +41,7 @@ from edxdenoise.selection.selectors import (
     network_verdict,
 )
 from edxdenoise.spatial import (
+    LEAST_STATISTIC,
     NOISE_CORRELATED,
     SpatialEvidence,
     evidence_of,
@@ -65,6 +66,8 @@ __all__ = [
 # Selectors that look at score maps; for others lazy maps are not computed.
 _LOOK_AT_MAPS = {"cnn", "spatial"}
 _UNSURE = 0.2, 0.8
+# Noise exceeds this many of its standard deviations by chance often.
+_CHANCE = 2.0
 # Maps with fewer are smaller than nearly all of the training corpus, and the network's
 # probabilities for them are near 1/2.
 _FEWEST_PIXELS = 1000
@@ -184,9 +187,10 @@ def check_models(models: Sequence[str], selector: str, keep: str | None = None) 
 def component_outcomes(ds: xr.Dataset) -> list[str]:
     """Every component as ``signal``, ``noise``, ``uncertain``, or empty where nothing is known.
 
-    Uncertain are those whose probability lies between 0.2 and 0.8, and those on which the
-    selector's probability and the spatial statistic disagree. Component 1, the total of every
-    pixel and channel, is signal.
+    Uncertain are those on which the selector's probability and the spatial statistic disagree, and
+    those whose probability lies between 0.2 and 0.8, unless the statistic is clear: within 2
+    standard deviations of noise, or beyond twice what signal needs. Component 1, the total of
+    every pixel and channel, is signal.
 
     Parameters
     ----------
@@ -194,13 +198,17 @@ def component_outcomes(ds: xr.Dataset) -> list[str]:
         As `select` gives it.
     """
     probabilities = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
-    found = COMPONENT_SPATIAL_STATISTIC.name in ds
-    statistic = evidence_of(ds).signal if found else probabilities > 0.5
+    signals, clear = probabilities > 0.5, np.zeros(len(probabilities), bool)
+    if COMPONENT_SPATIAL_STATISTIC.name in ds:
+        evidence = evidence_of(ds)
+        signals = evidence.signal
+        clear = (evidence.statistic < _CHANCE) | (evidence.statistic > 2 * LEAST_STATISTIC)
+    unsure = (probabilities >= _UNSURE[0]) & (probabilities <= _UNSURE[1]) & ~clear
     outcomes = []
-    for probability, signal in zip(probabilities, statistic):
+    for probability, signal, doubtful in zip(probabilities, signals, unsure):
         if np.isnan(probability):
             outcomes.append("")
-        elif _UNSURE[0] <= probability <= _UNSURE[1] or (probability > 0.5) != signal:
+        elif doubtful or (probability > 0.5) != signal:
             outcomes.append("uncertain")
         else:
             outcomes.append("signal" if signal else "noise")
