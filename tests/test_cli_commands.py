@@ -96,7 +96,7 @@ def test_denoise_prints_what_it_kept(folder, tmp_path):
 
 def test_components(folder):
     table = run("components", folder / "denoised.zarr").stdout.splitlines()
-    heads = "component variance of total probability statistic effect left outcome keep"
+    heads = "component of total probability statistic effect left outcome keep"
     assert table[0].split() == heads.split()
     rows = json.loads(run("components", folder / "denoised.zarr", "--json").stdout)
     assert len(rows) == 30 <= len(table) - 2
