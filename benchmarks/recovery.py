@@ -138,27 +138,44 @@ def intensity_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, objec
     return rows
 
 
-def percent_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
+def percent_rows(
+    ds: xr.Dataset,
+    names: Sequence[str],
+    methods: Sequence[str] = METHODS,
+    sources: Sequence[str] = SOURCES,
+) -> list[dict[str, object]]:
     """Pulls of atomic percent; counting errors alone, against that of the expected counts.
 
     Of the pixels in which the elements quantified are present: where their expected sum is within
     its noise, as in the copper electrode, percents are noise over noise.
+
+    A percent is a ratio, and its error the first order of that: where counts are few both depend on
+    the same noise, and the mean pull is not 0. Fieller's pull, of I_l - f sum_m I_m with f the true
+    fraction (k-factors are part of I), is linear in the counts and free of that.
     """
     lines = {name: LineSpec(spec.k_factor) for name, spec in specs(ds, names).items()}
-    factors = factor_arrays(lines, "weight")[1]
+    factors, none = factor_arrays(lines, "weight")[1]
+    by_line = factors[:, np.newaxis, np.newaxis]
     rows = []
-    for method in METHODS:
+    for method in methods:
         expected = expected_intensity(ds, lines, method)
         zero = np.zeros((len(names), *expected.shape))
-        truth = 100 * fractions(expected, zero, *factors)[0]
-        amounts = np.einsum("l,lyx->yx", factors[0], expected)
-        noise = np.sqrt(expected_variance(ds, lines, method, factors[0]))
+        truth = fractions(expected, zero, factors, none)[0]
+        amounts = np.einsum("l,lyx->yx", factors, expected)
+        noise = np.sqrt(expected_variance(ds, lines, method, factors))
         present = amounts > _PRESENT * noise
-        for source in SOURCES:
+        for source in sources:
             quantified = quantify(ds, lines, method, source)
-            pulls = (quantified.atomic_percent - truth) / quantified.atomic_percent_stddev
+            pulls = (quantified.atomic_percent - 100 * truth) / quantified.atomic_percent_stddev
+            covariance = quantified.line_intensity_covariance
+            covariance = covariance.transpose("line", "line_other", "y", "x").values.astype(float)
             for i, name in enumerate(names):
                 mean, std, coverage = spread(pulls.values[i][present])
+                deviation = -truth[i] * by_line
+                deviation[i] += factors[i]
+                excess = (deviation * linear(quantified)).sum(axis=0)
+                variance = np.einsum("lyx,lmyx,myx->yx", deviation, covariance, deviation)
+                linear_mean, linear_std, _ = spread((excess / np.sqrt(variance))[present])
                 rows.append(
                     {
                         "method": method,
@@ -167,6 +184,8 @@ def percent_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]
                         "mean": mean,
                         "std": std,
                         "coverage": coverage,
+                        "linear_mean": linear_mean,
+                        "linear_std": linear_std,
                     }
                 )
     return rows
@@ -380,11 +399,15 @@ def main() -> None:
             )
             show(
                 f"{head}: atomic percent of pixels",
-                ["method", "source", "element", "pull mean", "pull std", "95 % coverage"],
+                [
+                    *("method", "source", "element", "pull mean", "pull std", "95 % coverage"),
+                    *("Fieller's mean", "its std"),
+                ],
                 [
                     [
                         *(row["method"], row["source"], row["element"]),
                         *(f"{row['mean']:+.3f}", f"{row['std']:.3f}", f"{row['coverage']:.3f}"),
+                        *(f"{row['linear_mean']:+.3f}", f"{row['linear_std']:.3f}"),
                     ]
                     for row in percent
                 ],

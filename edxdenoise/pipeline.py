@@ -204,7 +204,7 @@ def quantify(
         Denoised, or with ``counts`` alone where the recipe's source is ``counts``.
     lines : mapping of str to LineSpec, number, (number, number) or None; optional
         k-factors, or k-factors and their standard deviations, or all that a `LineSpec` says, by
-        Siegbahn name. Without lines those of the elements listed are taken; without k-factors
+        Siegbahn name. Without lines those of the elements found are taken; without k-factors
         there are net counts, and no composition.
     recipe : Quantify, optional
         Method, ratios, other elements, k-factor unit, energy correction, vacuum.

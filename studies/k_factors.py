@@ -1,6 +1,8 @@
 """Estimated k-factors against vendors' tables, between beam energies, and in compositions.
 
-    python studies/k_factors.py --table "Thermo 200 kV=k_factors_Thermo_200keV.json:200:family"
+    python studies/k_factors.py --csv --table \
+        "Thermo 200 kV=k_factors_Thermo_200keV.json:200:family" \
+        "Thermo 60 kV=k_factors_Thermo_60keV.json:60:family"
     python studies/k_factors.py --seeds 5
 
 Tables are JSON files {"Fe": {"Ka1": 0.43}, ...}, such as pyTEMlib (MIT licence) ships, with their
@@ -15,17 +17,15 @@ GaAs starts at 0.8 keV.
 
 from __future__ import annotations
 
-import argparse
 import json
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
+from _study import run
 
 import edxdenoise as ed
-from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.quantification import region_table
 from edxdenoise.quantification.k_factor_table import convert_k_factors
 from edxdenoise.quantification.k_factors import estimate_k_factors
@@ -40,7 +40,6 @@ from edxdenoise.xray import (
     emission,
 )
 
-RESULTS = Path(__file__).parent / "results" / "k_factors.csv"
 BEAM = 200.0
 # Thermo Fisher, 200 kV, of whole families, against Si K; as quoted by pyTEMlib.
 VENDOR = {"Fe": 1.333, "Pt": 2.340, "Ga": 1.847, "As": 2.214, "Sr": 4.308, "Ti": 1.168, "O": 1.145}
@@ -182,9 +181,7 @@ def phantom_rows(seeds: int, counts: float) -> list[dict[str, object]]:
         recipe = ed.Quantify(source="counts", intensities="fit", elements=stray)
         found = []
         for seed in range(seeds):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", EdxdenoiseWarning)
-                maps = ed.quantify(phantom(specimen, seed, counts), lines, recipe)
+            maps = ed.quantify(phantom(specimen, seed, counts), lines, recipe)
             row = region_table(maps, quantified_lines(maps)).iloc[0]
             found.append((row["value"], row["stddev"]))
         value, stddev = np.mean(found, axis=0)
@@ -202,16 +199,13 @@ def phantom_rows(seeds: int, counts: float) -> list[dict[str, object]]:
     return rows
 
 
-def main(arguments: list[str] | None = None) -> pd.DataFrame:
-    """Print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="append", default=[], metavar="TITLE=FILE:KV:COUNTED")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--counts", type=float, default=500.0, help="per pixel")
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name}")
-    chosen = parser.parse_args(arguments)
+HEAD = ("what", "of", "number", "value", "error", "worst")
+
+
+def study(seeds: int, counts: float = 500.0, table: Sequence[str] = ()) -> list[list[str]]:
+    """Rows of the table: those of vendors' tables first, then measurements and phantoms."""
     rows, tables = [], []
-    for text in chosen.table:
+    for text in table:
         title, _, rest = text.partition("=")
         path, kilovolts, counted = rest.rsplit(":", 2)
         known = vendor_table(Path(path), float(kilovolts), counted)
@@ -221,14 +215,25 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
         if title.split()[0] == other.split()[0]:
             rows.append(transfer_row(title, known, second, (start, end)))
     rows.append(strontium_titanate())
-    rows += phantom_rows(chosen.seeds, chosen.counts)
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="%.3f"))
-    if chosen.csv:
-        RESULTS.parent.mkdir(exist_ok=True)
-        table.to_csv(RESULTS, index=False, float_format="%.4g")
-    return table
+    rows += phantom_rows(seeds, counts)
+    return [
+        [
+            *(str(row[name]) for name in HEAD[:3]),
+            *(f"{float(str(row[name])):.4g}" for name in HEAD[3:]),
+        ]
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        __file__,
+        __doc__,
+        HEAD,
+        study,
+        seeds=20,
+        options={
+            "--table": {"nargs": "+", "default": (), "metavar": "TITLE=FILE:KV:COUNTED"},
+            "--counts": {"type": float, "default": 500.0, "help": "per pixel"},
+        },
+    )

@@ -240,12 +240,26 @@ def test_command(tmp_path):
         read_k_factors(table)
 
 
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_compositions_by_a_vendor_s_k_factors(monkeypatch):
     """FePt, GaAs and SrTiO3 whose counts follow from another source than the estimates."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "studies")
-    table = importlib.import_module("k_factors").main(["--seeds", "1"]).set_index("what")
-    assert abs(table.loc["SrTiO3, measured", "value"] - 1) < 0.02
-    phantoms = table[table.index.str.startswith("phantom")]
+    rows = {
+        row[0]: list(map(float, row[3:])) for row in importlib.import_module("k_factors").study(1)
+    }
+    assert abs(rows["SrTiO3, measured"][0] - 1) < 0.02
+    phantoms = {name: row for name, row in rows.items() if name.startswith("phantom")}
     assert len(phantoms) == 3
-    assert (np.abs(phantoms["value"] - 50) < 2 * phantoms["error"]).all()
-    assert phantoms["error"].between(0.5, 4).all()
+    for value, error, _ in phantoms.values():
+        assert abs(value - 50) < 2 * error
+        assert 0.5 < error < 4
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_elements_found_are_quantified_and_not_those_listed(particles):
+    # The file lists an element that is not there, and not those that are.
+    ds = particles[["counts"]].assign_attrs(particles.attrs | {"elements": ["U"]})
+    maps = ed.quantify(ds, recipe=ed.Quantify(source="counts", k_factor="estimate"))
+    assert {"Fe_Ka", "Pt_La", "Cu_Ka", "C_Ka", "O_Ka"} <= set(maps.line.values)
+    assert not any(name.startswith("U_") for name in maps.line.values)
+    assert {"Fe", "Pt"} <= set(maps.element.values)

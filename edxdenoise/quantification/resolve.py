@@ -26,7 +26,7 @@ from edxdenoise.schema import (
     COORD_K_FACTOR_STDDEV,
     DIM_LINE,
 )
-from edxdenoise.xray import atomic_weight
+from edxdenoise.xray import atomic_weight, present_elements
 from edxdenoise.xray.families import element_of, main_line
 
 # A k-factor this far from its estimate is more likely that of something else.
@@ -51,16 +51,17 @@ def resolve_lines(
     window: str | None = None,
     ratios: Sequence[str] = (),
 ) -> dict[str, LineSpec]:
-    """Choose lines of the elements listed, where none are given, and estimate k-factors.
+    """Choose lines of the elements found, where none are given, and estimate k-factors.
 
     Parameters
     ----------
     ds : Dataset
-        With energies, and the elements, beam energy and resolution that are known.
+        With energies, a sum spectrum, and the beam energy and resolution that are known.
     lines : mapping of str to LineSpec
         Those given.
     elements : iterable of str
-        Symbols; those that `ds` lists by default.
+        Symbols; by default those that `present_elements` finds in the sum spectrum. What the file
+        lists is a hint alone.
     estimate, unit, window
         As `resolve_k_factors` takes them.
     ratios : sequence of str
@@ -80,13 +81,13 @@ def resolve_lines(
     chosen = dict(lines)
     if not lines or estimate:
         covered = {element_of(name) for name in lines}
-        for element in tuple(elements) or ds.attrs.get("elements", ()):
-            name = main_line(str(element), energy_range(ds), beam_energy=beam_energy)
+        for element in tuple(elements) or present_elements(ds):
+            name = main_line(element, energy_range(ds), beam_energy=beam_energy)
             if name is not None and element not in covered:
                 chosen[name] = LineSpec()
     if not chosen:
         raise ParameterError(
-            "no line to quantify: the file lists no element; name some, such as --elements Fe,Pt, "
+            "no line to quantify: no element was found; name some, such as --elements Fe,Pt, "
             "or a line with its k-factor, such as --k-factor Pb_La=4.374"
         )
     for text in ratios:
