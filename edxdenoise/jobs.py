@@ -12,6 +12,7 @@ from edxdenoise._version import __version__
 from edxdenoise.compute import chunk
 from edxdenoise.cube import mark_missing
 from edxdenoise.errors import EdxdenoiseWarning, RecipeError, recorded, warning_attrs
+from edxdenoise.heldout import held_out_error
 from edxdenoise.io import (
     atomic_output,
     check_apart,
@@ -40,7 +41,7 @@ from edxdenoise.quantification.resolve import quantified_lines
 from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
-from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER
+from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER, HELD_OUT_ERROR
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import true_k_factors
 from edxdenoise.simulation.truth import PHASE_MAP
@@ -105,9 +106,13 @@ def run_recipe(
             if recipe.quantifies:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            ds = _block(ds, components, chosen, memory_limit, workers)
+            ds, judged = _block(ds, components, chosen, memory_limit, workers)
             found = survey(ds)
+        raw = shrink_dtype(ds, found)
         ds = denoise(ds, chosen, found=found, progress=progress)
+        if judged and found.whole:
+            with progress("held-out counts"):
+                ds = ds.assign({HELD_OUT_ERROR.name: held_out_error(raw, chosen)})
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
@@ -306,8 +311,12 @@ def _block(
     recipe: Denoise,
     memory_limit: int | None,
     workers: int | None,
-) -> xr.Dataset:
-    """Cut into blocks that keep within the limit, and hold the counts if the limit allows."""
+) -> tuple[xr.Dataset, bool]:
+    """Cut into blocks that keep within the limit, and hold the counts if the limit allows.
+
+    Also whether half of them may be held and fitted besides: not by NMF, which would take as long
+    again.
+    """
     limit = default_memory_limit() if memory_limit is None else memory_limit
     counts = ds[COUNTS.name]
     rows, columns, channels = counts.shape
@@ -323,7 +332,8 @@ def _block(
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
     if need.in_memory <= limit:
         ds = ds.assign({COUNTS.name: ds[COUNTS.name].persist()})
-    return ds
+    room = need.in_memory + need.cube <= limit
+    return ds, room and recipe.decomposition == "pca"
 
 
 def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:

@@ -149,6 +149,18 @@ def denoise(
             "the counts are not whole numbers, which the split test needs: use raw counts, or "
             "select by elbow"
         )
+    return fitted(ds, recipe, found, progress=progress)
+
+
+def fitted(
+    ds: xr.Dataset,
+    recipe: Denoise,
+    found: Survey,
+    *,
+    errors: bool = True,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Denoise without the checks; without `errors`, averaged maps are not bootstrapped either."""
     with progress("weights"):
         ds = weight(shrink_dtype(ds, found), weighting=recipe.weighting)
         if is_lazy(ds):
@@ -175,7 +187,7 @@ def denoise(
     # Without the total there are no profiles to average.
     if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
-            ds = shrink(ds, seed=recipe.seed)
+            ds = shrink(ds, seed=recipe.seed, errors=errors)
     return reconstruct(ds)
 
 

@@ -204,6 +204,14 @@ COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
 TOTAL_STDDEV = VariableSpec(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
+HELD_OUT_ERROR = VariableSpec(
+    "held_out_error",
+    ("estimate",),
+    "f",
+    "1",
+    "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
+    "to one half of the counts, judged by the other",
+)
 # What spatial shrinkage leaves of one choice of components.
 SHRUNK_SPECS = (
     COMPONENT_MAP_SHRUNK,

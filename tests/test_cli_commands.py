@@ -90,6 +90,13 @@ def test_denoise_prints_what_it_kept(folder, tmp_path):
     assert "4 of 76 components kept: 1, 2, 3, 5" in result.stdout.splitlines()[-1] or (
         "components kept: 1, 2, 3, 5" in result.stdout
     )
+    (line,) = re.findall(
+        r"^Squared error (\S+) ± (\S+) % of that of raw counts", result.stdout, re.M
+    )
+    assert 0 < float(line[1]) < 10
+    np.testing.assert_allclose(
+        100 * open_dataset(out).held_out_error, [float(part) for part in line], rtol=0.06
+    )
     assert "wrote" in result.stderr and "wrote" not in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
 

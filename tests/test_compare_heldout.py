@@ -3,19 +3,22 @@
 import numpy as np
 import pytest
 
-from edxdenoise.comparison.heldout import (
-    FLOOR,
-    LineWindows,
-    Scale,
-    floored,
-    heldout_sums,
-    true_sums,
-)
+from edxdenoise import Denoise, denoise, make_cube, simulate
 from edxdenoise.comparison.quantities import (
     Quantities,
     quality,
     quantity_sums,
     true_quantity_sums,
+)
+from edxdenoise.heldout import (
+    FLOOR,
+    LineWindows,
+    Scale,
+    floored,
+    held_out_error,
+    heldout_sums,
+    scale_of,
+    true_sums,
 )
 
 PIXELS, CHANNELS, FOLDS, DRAWS = 12, 15, 4, 3000
@@ -174,3 +177,36 @@ def test_values_where_there_is_next_to_no_divisor():
     values, meaningful = quantities.values(np.array([[[1.0, 2.0], [1.0, 1e-9], [0.0, 1.0]]]))
     assert values[0, :, 0] == pytest.approx([0.5, 20.0, 0.0])
     assert meaningful[:, 0].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_held_out_error_is_the_true_one(seed):
+    """Estimated without the truth; the true ratio is that of the denoised counts themselves."""
+    ds = simulate(
+        "solar-cell",
+        shape=(33, 40),
+        channels=80,
+        energy_width=0.16,
+        counts_per_pixel=100,
+        seed=seed,
+    ).compute()
+    expected, ds = ds["expected_counts"].values, ds.drop_vars("expected_counts")
+    recipe = Denoise(components=20, select="spatial", seed=seed)
+    estimate, stddev = held_out_error(ds, recipe).values
+    scale = scale_of(ds)
+    weights = 1 / (scale.pixel[..., np.newaxis] * scale.energy)
+    true = np.mean(weights * (denoise(ds, recipe)["counts_denoised"].values - expected) ** 2)
+    assert abs(estimate - true) < 3 * stddev < 0.1
+    # Raw counts would have 1, and half of the components' noise is more than nothing.
+    assert 0 < true < 0.3
+
+
+def test_held_out_error_is_never_clipped():
+    """Of a flat map, whose totals are smoothed to next to no error, chance decides the sign."""
+    flat = np.random.default_rng(0).poisson(1.0, (12, 12, 12, 8)).astype(np.uint8)
+    recipe = Denoise(components=2, keep="1", subspace="pixel")
+    cubes = [make_cube(part, energy=np.arange(1.0, 9.0)) for part in flat]
+    found = np.array([held_out_error(cube, recipe).values for cube in cubes])
+    assert (found[:, 0] < 0).any() and (found[:, 0] > 0).any()
+    pulls = found[:, 0] / found[:, 1]
+    assert pulls.std() < 2

@@ -31,6 +31,7 @@ LAYERS = [
     {"recipe", "survey", "summary"},
     {"decomposition"},
     {"pipeline"},
+    {"heldout"},
     {"jobs"},
     {"comparison"},
     {"cli"},

@@ -81,7 +81,7 @@ def _names(ds: xr.Dataset) -> list[str | None]:
 
 def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     """Print the components as a table: all, or those kept and the likeliest of the others."""
-    from edxdenoise.report.text import smoothing_words
+    from edxdenoise.report.text import held_out_words, smoothing_words
 
     rows = component_rows(ds)
     kept = [int(str(row["component"])) for row in rows if row["keep"]]
@@ -109,6 +109,8 @@ def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
     click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
     if shrunk := smoothing_words(ds):
         click.echo(shrunk)
+    if held_out := held_out_words(ds):
+        click.echo(held_out)
     unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
     if unsure:
         more = len(unsure) - _MOST_BORDERLINE

@@ -10,7 +10,6 @@ import xarray as xr
 
 from edxdenoise.comparison.blocks import Judged, judge
 from edxdenoise.comparison.clusters import MOST_CLUSTERS, Clusters
-from edxdenoise.comparison.heldout import LineWindows, Scale, Sums
 from edxdenoise.comparison.models import (
     DEFAULT_MODELS,
     Model,
@@ -20,9 +19,10 @@ from edxdenoise.comparison.models import (
 )
 from edxdenoise.comparison.quantities import Quantities, quantities_of
 from edxdenoise.comparison.result import assemble
-from edxdenoise.compute import chunk, compute
+from edxdenoise.compute import chunk
 from edxdenoise.cube import check_cube, detector_resolution, sum_spectrum
 from edxdenoise.errors import recorded
+from edxdenoise.heldout import LineWindows, Sums, scale_of
 from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.preprocess import hold_out
 from edxdenoise.preprocess.folds import check_folds
@@ -113,7 +113,7 @@ def compare(
         areas = area_regions(bare)
         judged = Judged(_regions(areas, clusters, bare), windows, quantities)
         cubes = [each[COUNTS_DENOISED.name].data for each in fitted]
-        full, maps = judge(cubes, judged, scale=_scale(bare), expected=expected)
+        full, maps = judge(cubes, judged, scale=scale_of(bare), expected=expected)
     kept = [[int(number) for number in each[DIM_COMPONENT].values] for each in fitted]
     del fitted, cubes
 
@@ -128,7 +128,7 @@ def compare(
                 [each[COUNTS_DENOISED.name].data for each in fit_models(rest, chosen, recipe)],
                 replace(judged, regions=_regions(areas, clusters, rest)),
                 factor=folds / (folds - 1),
-                scale=_scale(rest, folds / (folds - 1)),
+                scale=scale_of(rest, folds / (folds - 1)),
                 held_out=held_out[COUNTS.name].data,
                 folds=folds,
                 expected=expected,
@@ -191,15 +191,6 @@ def _prepared(
 def _regions(areas: Mapping[str, np.ndarray], clusters: Clusters, ds: xr.Dataset) -> np.ndarray:
     """Areas, and clusters by the counts of `ds`: shape (region, y, x)."""
     return np.concatenate([np.stack(list(areas.values())), clusters.masks(ds)])
-
-
-def _scale(ds: xr.Dataset, factor: float = 1.0) -> Scale:
-    """Return what totals alone predict, in units of all counts; empty ones count as one."""
-    counts = ds[COUNTS.name].data
-    pixel, energy = compute(
-        counts.sum(axis=2, dtype=np.float64), counts.sum(axis=(0, 1), dtype=np.float64)
-    )
-    return Scale(np.maximum(pixel, 1) * factor / pixel.sum(), np.maximum(energy, 1))
 
 
 def _functionals(

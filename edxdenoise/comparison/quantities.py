@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.comparison.heldout import Sums
+from edxdenoise.heldout import Sums
 from edxdenoise.quantification import LineSpec, element_of, parse_ratio
 from edxdenoise.quantification.composition import factor_arrays
 

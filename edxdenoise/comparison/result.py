@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.comparison.blocks import Judged
-from edxdenoise.comparison.heldout import Sums
 from edxdenoise.comparison.quantities import filled, quality
 from edxdenoise.cube import add_history
+from edxdenoise.heldout import Sums
 from edxdenoise.schema import DIM_ENERGY, DIM_LINE, DIM_X, DIM_Y
 
 DIM_MODEL, DIM_OTHER, DIM_REGION, DIM_QUANTITY = "model", "model_other", "region", "quantity"

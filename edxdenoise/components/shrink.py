@@ -39,7 +39,7 @@ _FEWEST_COUNTS = 100.0
 _DRAWS, _WIDTH = 2, 1.5
 
 
-def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
+def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
     """Smooth the kept score maps as far as their known noise asks for, place by place.
 
     Parameters
@@ -50,6 +50,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
         ``area``) are smoothed one by one.
     seed : int
         Of the perturbations by which non-local means are judged, and of the bootstrap.
+    errors : bool
+        Whether to bootstrap; without it errors are the noise that averaging leaves, and no more.
 
     Returns
     -------
@@ -83,7 +85,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     noisy = profiles(maps, spectra, g, h, counts, scale)
     found = Smoothed.empty(noisy)
     for rows in area_rows(area_numbers(ds)):
-        found.put(rows, smooth_area(noisy.rows(rows), measured[rows], seed))
+        draws = _DRAWS if errors else 0
+        found.put(rows, smooth_area(noisy.rows(rows), measured[rows], seed, draws=draws))
     # Scores t = g c / sqrt(N) of the pixel's smoothed counts.
     inverse = (1 / (g * np.sqrt(counts.sum(dtype=float)))).astype(np.float32)
     factor = found.totals * inverse
@@ -136,7 +139,9 @@ class Smoothed:
             vars(self)[name][..., rows, :] = values
 
 
-def smooth_area(noisy: Profiles, measured: np.ndarray, seed: int) -> Smoothed:
+def smooth_area(
+    noisy: Profiles, measured: np.ndarray, seed: int, *, draws: int = _DRAWS
+) -> Smoothed:
     """Smooth profiles and totals of one map, and bootstrap their errors.
 
     Parameters
@@ -145,21 +150,23 @@ def smooth_area(noisy: Profiles, measured: np.ndarray, seed: int) -> Smoothed:
     measured : array of float32, shape (y, x)
         1 where a pixel was measured, else 0.
     seed : int
+    draws : int
+        Of the bootstrap.
     """
     totals, found, variance = estimate(noisy, noisy.values, noisy.counts, measured, seed)
     random = np.random.default_rng([seed, 2])
     rotation = noisy.rotation.astype(np.float32)
     square, total_square = np.zeros_like(noisy.values), np.zeros_like(noisy.counts)
     expected = np.maximum(totals.values[0], _LEAST_COUNTS)
-    for draw in range(_DRAWS):
+    for draw in range(draws):
         counts = np.maximum(poisson_like(expected, noisy.scale, random), 0) * measured
         deviation = np.sqrt(variance / np.maximum(counts, 1))
         values = random.standard_normal(variance.shape, np.float32) * deviation + found.values
         values *= counts > 0
         again, maps, _ = estimate(noisy, values, counts, measured, seed + draw + 1)
-        total_square += (again.values[0] - totals.values[0]) ** 2 / _DRAWS
+        total_square += (again.values[0] - totals.values[0]) ** 2 / draws
         error = np.tensordot(rotation, maps.values - found.values, axes=1)
-        square += error**2 / _DRAWS
+        square += error**2 / draws
     # Two draws may be low by chance: no less than the noise of the average.
     least = np.tensordot(rotation**2, found.variance * variance, axes=1)
     stddev = np.sqrt(np.maximum(nearby(square), least))

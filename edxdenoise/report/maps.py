@@ -36,6 +36,7 @@ from edxdenoise.report.sums import Sums, unweighted_spectra
 from edxdenoise.report.text import (
     component_list,
     decision,
+    held_out_words,
     keeps_totals,
     kept_numbers,
     smoothing_words,
@@ -199,7 +200,7 @@ def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: 
     rows, columns = (pairs, 2) if layout.beside else (2, pairs)
     last_row, last_column = rows - 1, columns - 1
     equal = keeps_totals(ds)
-    title = "\n".join(filter(None, [decision(ds), smoothing_words(ds)]))
+    title = "\n".join(filter(None, [decision(ds), smoothing_words(ds), held_out_words(ds)]))
     header = _HEADER + _LINE * max(title.count("\n") - 1, 0)
     figure = new_figure(
         max(left + last_column * layout.across + layout.width + right, _LEAST_WIDTH),

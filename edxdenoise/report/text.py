@@ -24,6 +24,7 @@ from edxdenoise.schema import (
     COMPONENT_VARIANCE_RATIO,
     COORD_COMPONENT_NAME,
     DIM_COMPONENT,
+    HELD_OUT_ERROR,
     TOTAL_STDDEV,
 )
 from edxdenoise.selection import component_outcomes
@@ -125,6 +126,17 @@ def verdict(ds: xr.Dataset, number: int) -> str:
 def smoothing_words(ds: xr.Dataset) -> str:
     """Return the sentences on smoothing; none where nothing was smoothed."""
     return "Smoothing applied to spectra and totals" if TOTAL_STDDEV.name in ds else ""
+
+
+def held_out_words(ds: xr.Dataset) -> str:
+    """Return the sentence on held-out counts; none where there were none."""
+    if HELD_OUT_ERROR.name not in ds:
+        return ""
+    error, stddev = (f"{100 * float(value):.2g}" for value in ds[HELD_OUT_ERROR.name].values)
+    return (
+        f"Squared error {error} ± {stddev} % of that of raw counts (fitted to one half of the "
+        "counts, judged by the other)"
+    )
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:
