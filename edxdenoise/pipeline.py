@@ -35,6 +35,7 @@ from edxdenoise.quantification import (
     line_intensity,
     mask_vacuum,
     measure_response,
+    misfit,
     parse_ratio,
     sum_regions,
     weight_k_factors,
@@ -266,6 +267,8 @@ def quantify(
             unit, ratios = recipe.k_factor_unit, recipe.ratios
             ds = cliff_lorimer(ds, composed, k_factor_unit=unit, ratios=ratios)
         ds = _with_regions(ds, recipe)
+        if recipe.intensities == "fit":
+            ds = misfit(ds, lines, elements)
         ds = ds.assign(load(quantities(ds)).data_vars)
         if recipe.vacuum_counts is not None:
             ds = mask_vacuum(ds, recipe.vacuum_counts)

@@ -302,6 +302,14 @@ REGION_SPECTRUM = VariableSpec(
     "counts",
     "counts of the region's pixels; of a phase, the half of them that did not find the phase",
 )
+REGION_MISFIT = VariableSpec(
+    "region_misfit",
+    (DIM_REGION, DIM_ENERGY),
+    "f",
+    "counts",
+    "standard deviation of the fit's model in a channel of the region's spectrum, as far as its "
+    "residual exceeds what the counts explain",
+)
 LINE_DETECTED = VariableSpec(
     "line_detected",
     _LINE_MAP,

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from helpers import nothing_computed
 
+from edxdenoise import Quantify, quantify, simulate
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, cliff_lorimer
@@ -16,6 +17,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
 )
+from edxdenoise.simulation.net_counts import true_k_factors
 
 LINES = {"I_La": LineSpec(2.0, 0.1), "Pb_La": LineSpec(3.0, 0.1)}
 
@@ -142,3 +144,30 @@ def test_regions_of_two_names_and_lazy_sums():
     np.testing.assert_array_equal(summed.region_spectrum, eager.region_spectrum)
     with pytest.raises(ParameterError, match="region 'all' is there twice"):
         sum_regions(ds, {"all": corner})
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+@pytest.mark.parametrize(("counts", "wrong"), [(3e7, True), (3e4, False)])
+def test_what_the_fit_misses_is_in_the_errors_of_regions(counts, wrong):
+    """ITO holds no N: where counts are so many that the background is wrong, N is no finding."""
+    cell = simulate("solar-cell", shape=(33, 50), channels=325, energy_width=0.04).compute()
+    phases = ["ITO", "MAPbI3 control", "Cu", "PCBM"]
+    spectra = cell.phase_spectrum.sel(phase=phases).values.astype(float)
+    spectra *= counts / 50 / spectra.sum(axis=1, keepdims=True)
+    means = np.repeat(spectra, 5, axis=0)[:, np.newaxis] * np.ones((1, 10, 1))
+    attrs = {key: cell.attrs[key] for key in ("beam_energy", "detector_resolution", "elements")}
+    cube = np.random.default_rng(0).poisson(means)
+    ds = make_cube(cube, energy=cell.energy.values, attrs=attrs)
+    factors = true_k_factors(cell, ("In_La", "Sn_La", "N_Ka", "C_Ka", "Pb_La", "I_La"))
+    lines = {name: LineSpec(*factor) for name, factor in factors.items()}
+    recipe = Quantify(intensities="fit", source="counts", regions=("ITO=0:5,0:10",))
+    maps = quantify(ds, lines, recipe)
+    missed = maps.region_misfit.sel(region="ITO").values
+    assert (missed > 0).mean() < (0.3 if wrong else 0.02)
+    found, plain = (
+        row(region_table(each, lines), "ITO", "N at%")
+        for each in (maps, maps.drop_vars("region_misfit"))
+    )
+    assert np.isnan(found["value"]) and found["limit"] > 0
+    # Counting errors alone would have found it in so many counts.
+    assert (plain["value"] > 3 * plain["stddev"]) == wrong

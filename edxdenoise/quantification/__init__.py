@@ -22,7 +22,7 @@ from edxdenoise.quantification.lines import (
     weight_k_factors,
 )
 from edxdenoise.quantification.phases import Phases, can_split, find_phases
-from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
+from edxdenoise.quantification.region_table import bin_ratio, compare_groups, misfit, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.quantification.response import measure_response
 from edxdenoise.quantification.vacuum import mask_vacuum
@@ -52,6 +52,7 @@ __all__ = [
     "line_intensity",
     "list_lines",
     "mask_vacuum",
+    "misfit",
     "measure_response",
     "parse_ratio",
     "peak_shifts",

@@ -8,6 +8,9 @@ pixels. With the spectrum S of a region's raw counts and the estimators a of `li
 which holds for any region and needs nothing of single pixels. Denoising adds no counts, so that it
 cannot lower these errors; and it may move counts between a small grain and its surroundings, which
 raw sums do not show. Where a file has no raw counts, S is what the model expects.
+
+Of millions of counts the model of a fit is wrong by more than their noise, and its error is part of
+that of the region (see `misfit`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from edxdenoise.quantification.composition import (
     select_lines,
     unbiased_intensity,
 )
+from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.quantification.resolve import EstimatedLine
 from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
@@ -43,12 +47,15 @@ from edxdenoise.schema import (
     LINE_SYSTEMATIC,
     RATIO,
     REGION_MASK,
+    REGION_MISFIT,
     REGION_SPECTRUM,
     validate,
 )
 from edxdenoise.simulation.truth import region_atoms
 from edxdenoise.xray.families import element_of
 
+# A channel that the fit follows by more than the rest of this says nothing of the model.
+_LEAST_LEFT = 0.1
 # k-factors and their standard deviations where there are none.
 _NOTHING = np.zeros(0), np.zeros(0)
 
@@ -121,11 +128,17 @@ def region_table(
         intensity = estimators @ spectrum
         covariance = (estimators * spectrum) @ estimators.T
         shifts = directions @ spectrum
+        misfit = np.zeros_like(spectrum)
+        if REGION_MISFIT.name in ds:
+            misfit = own[REGION_MISFIT.name].values.astype(float) ** 2
+        systematic = shifts.T @ shifts + (estimators * misfit) @ estimators.T
         found = _percents_and_ratios(
-            intensity, covariance, shifts.T @ shifts, factors, spread, one_count, pairs
+            intensity, covariance, systematic, factors, spread, one_count, pairs
         )
         net = _net_counts(
-            of_counts @ spectrum, of_counts**2 @ spectrum, ((ways @ spectrum) ** 2).sum(axis=0)
+            of_counts @ spectrum,
+            of_counts**2 @ spectrum,
+            ((ways @ spectrum) ** 2).sum(axis=0) + of_counts**2 @ misfit,
         )
         truth = (
             None if atoms is None else _true_values(atoms.sel({DIM_REGION: region}).values, pairs)
@@ -154,6 +167,34 @@ def region_table(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def misfit(ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str]) -> xr.Dataset:
+    """Add what the fit of all lines misses in the spectrum of each region, ``region_misfit``.
+
+    With r the residual of a channel and H its own share in what is fitted to it, r / (1 - H) is the
+    residual of a fit without it. Its square less the Poisson variance stands for the variance of
+    the model there, where r exceeds three standard deviations of the counts. The covariances of
+    intensities with these variances are known as HC3 (J. G. MacKinnon and H. White, J. Econometrics
+    29 (1985) 305).
+
+    Parameters
+    ----------
+    ds : Dataset
+        With what `sum_regions` gives; lazy stays lazy.
+    lines, elements
+        As `line_intensity` was given them.
+    """
+    model = line_weights(ds, lines, intensities="fit", elements=elements).model
+    assert model is not None
+    spectra = ds[REGION_SPECTRUM.name].data
+    fitted, shapes = model.estimators, model.shapes
+    residual = spectra - (spectra @ fitted.T) @ shapes
+    left = np.maximum(1 - (fitted * shapes).sum(axis=0), _LEAST_LEFT)
+    variance = (residual / left) ** 2 - spectra
+    beyond = residual**2 > DETECTED**2 * np.maximum(spectra, 1)
+    known = beyond & (model.weights > 0)
+    return ds.assign({REGION_MISFIT.name: REGION_MISFIT.array(np.sqrt(known * abs(variance)))})
 
 
 def _true_values(atoms: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
