@@ -106,8 +106,9 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
 
     Notes
     -----
-    The error of a fit of given complexity is a given share of the noise, so that the ratio is taken
-    for that of all counts. Of an eighth held out, the standard deviation would be four times as
+    The ratio is that of half of the counts. Noise that a fit of given complexity keeps is the same
+    share of any dose; what smoothing moves is a smaller share of few counts, so that the ratio of
+    all counts may be larger. Of an eighth held out, the standard deviation would be four times as
     large.
     """
     rest, part = hold_out(chunk(ds), 0, folds=_HALVES, seed=recipe.seed)
