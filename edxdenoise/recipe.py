@@ -200,6 +200,8 @@ loss, init, start, fix_spectrum, fix_element, closure, tolerance, max_iterations
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{name}: not valid TOML: {error}") from error
+        except RecursionError as error:
+            raise RecipeError(f"{name}: brackets are nested too deep; no key needs that") from error
         return _build(tables, name)
 
     @classmethod

@@ -109,7 +109,12 @@ def _check_possible(key: str, value: Any, full: str) -> None:
     if value is None:
         return
     allowed = ""
-    if key in _ALLOWED and value not in _ALLOWED[key]:
+    texts = [item for item in (value if isinstance(value, tuple) else (value,)) if item]
+    if any(isinstance(item, str) and "\0" in item for item in texts):
+        allowed = "text without null characters"
+    elif key == "ratios" and len(set(value)) < len(value):
+        allowed = "different ratios"
+    elif key in _ALLOWED and value not in _ALLOWED[key]:
         allowed = f"one of {', '.join(_ALLOWED[key])}"
     elif key in ("rebin_energy", "rebin_xy", "max_iterations") and value < 1:
         allowed = "1 or more"

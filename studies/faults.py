@@ -22,6 +22,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -239,6 +240,7 @@ def _command(*words: object) -> str:
         return judge((kind, value, []), None)
     status, text = value
     if "unexpected" in text or "Traceback" in text or "\x1b" in text:
+        print(words, text[-600:], file=sys.stderr)
         return "UNEXPECTED"
     return "message" if status else "right"
 
@@ -388,7 +390,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder of vendors' files")
     parser.add_argument("--only", action="append", help="these attacks, such as outputs")
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--csv", action="store_true", help=f"write these rows of {RESULTS.name}")
     arguments = parser.parse_args()
     n, seed = arguments.seeds, arguments.seed
     attacks: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
@@ -411,17 +413,21 @@ def main() -> None:
         ):
             for case, outcome in attack(Path(folder)):
                 table.setdefault(case, collections.Counter())[outcome] += 1
-    rows = [
-        [case, sum(found.values()), *(found[outcome] for outcome in OUTCOMES)]
+    rows = {
+        case: [str(sum(found.values())), *(str(found[outcome]) for outcome in OUTCOMES)]
         for case, found in table.items()
-    ]
+    }
     head = ["attack", "cases", *OUTCOMES]
-    for row in [head, *rows]:
-        print("".join(f"{cell!s:>{16 if not i else 11}}" for i, cell in enumerate(row)))
+    for row in [head, *([case, *numbers] for case, numbers in rows.items())]:
+        print("".join(f"{cell:>{16 if not i else 11}}" for i, cell in enumerate(row)))
     if arguments.csv:
+        if RESULTS.exists():
+            # Attacks that were not run this time stay.
+            with open(RESULTS, newline="", encoding="utf-8") as file:
+                rows = {case: numbers for case, *numbers in list(csv.reader(file))[1:]} | rows
         RESULTS.parent.mkdir(exist_ok=True)
         with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([head, *rows])
+            csv.writer(file).writerows([head, *([case, *rows[case]] for case in sorted(rows))])
 
 
 if __name__ == "__main__":

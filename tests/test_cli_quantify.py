@@ -117,7 +117,10 @@ def test_impossible_input_is_one_line(folder, options, words):
         ("[lines.Pb_La]\nk_factor = 1\nwindow = [10, 26]", "window' has [10, 26] keV, outside the"),
         ("[lines.Pb_La]\nk_factor = 1\nwindow = [10.9, 10.2]", "window' is [10.9, 10.2], must run"),
         ("[lines.Pb_La]\nk_factor = 1\nbackground = [[9, 9.1], [26, 27]]", "has [26, 27] keV, out"),
-        ("[lines.Pb_La]\nk_factor = 0", "'lines.Pb_La.k_factor' is 0.0, must be a number above 0"),
+        (
+            "[lines.Pb_La]\nk_factor = 0",
+            "'lines.Pb_La.k_factor' is 0.0, must be a number from 1e-06",
+        ),
         ("[lines.Pb_La]\nk_factor = -4", "'lines.Pb_La.k_factor' is -4.0, must be a number above"),
         ("[lines.Pb_La]\nk_factor = '4.3'", "'lines.Pb_La.k_factor' is '4.3', must be a number"),
         (

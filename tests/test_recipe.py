@@ -10,7 +10,7 @@ from edxdenoise.errors import RecipeError
 from edxdenoise.methods import LOSSES, SELECTORS, SOLVERS, WEIGHTINGS
 from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
 
-TEXT = st.text(st.characters(codec="utf-8"))
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 # TOML has whole numbers of 64 bits.
 WHOLE = st.integers(1, 2**63 - 1)
 
@@ -155,10 +155,14 @@ REFUSED = [
     ("[input]\nexposure = [1, 0]", "'input.exposure' is \\[1.0, 0.0\\], must be numbers above 0"),
     ("[input]\nexposure = [nan]", "'input.exposure' is \\[nan\\], must be numbers above 0"),
     ("[input", "not valid TOML"),
+    ("a = " + "[" * 3000 + "]" * 3000, "nested too deep"),
+    ("[quantify]\nratios = ['I/Pb', 'I/Pb']", "'quantify.ratios' is .*, must be different ratios"),
+    ('[output]\nfile = "a\\u0000"', "'output.file' is .* without null char"),
+    ('[input]\nfiles = ["a\\u0000"]', "'input.files' is .* without null characters"),
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[text for text, _ in REFUSED])
+@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[text[:40] for text, _ in REFUSED])
 def test_refused_with_key_value_and_what_is_allowed(text, words):
     with pytest.raises(RecipeError, match=words) as caught:
         Recipe.from_toml(text, name="a.toml")

@@ -4,15 +4,17 @@ import json
 import threading
 
 import dask.array as da
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edxdenoise import __version__
 from edxdenoise.cube import make_cube
-from edxdenoise.errors import FormatError, SchemaError
+from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.schema import SPECS
@@ -226,8 +228,36 @@ class TestOpen:
             open_dataset(tmp_path / "a.zarr")
 
     @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+    def test_changed_attribute_is_warned_of(self, full, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        save_dataset(full.assign_attrs(title="before"), path)
+        open_dataset(path)
+        if suffix == ".zarr":
+            zarr.open_group(path, mode="r+").attrs["title"] = "after"
+        else:
+            with netCDF4.Dataset(path, "a") as file:
+                file.setncattr("title", "after")
+        with pytest.warns(EdxdenoiseWarning, match="attributes or labels in .* not those that"):
+            assert open_dataset(path).attrs["title"] == "after"
+
+    def test_missing_variable_is_named(self, full, tmp_path):
+        save_dataset(full, tmp_path / "a.zarr")
+        (tmp_path / "a.zarr" / "counts" / "zarr.json").unlink()
+        with pytest.raises(FormatError, match="variable 'counts' is missing"):
+            open_dataset(tmp_path / "a.zarr")
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("beam_energy", "x"), ("elements", 5), ("title", [1, 2])]
+    )
+    def test_attribute_of_a_wrong_type(self, full, tmp_path, name, value):
+        save_dataset(full.assign_attrs({name: value}), tmp_path / "a.zarr")
+        with pytest.raises(FormatError, match=f"its attribute '{name}' is .*, must be"):
+            open_dataset(tmp_path / "a.zarr")
+
+    @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+    @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
     def test_bytes_overwritten(self, full, tmp_path, suffix):
-        """Damage is either not seen or one clear line, whatever byte it hits."""
+        """Damage is not seen, warned of or one clear line, whatever byte it hits."""
         save_dataset(full, tmp_path / f"a{suffix}")
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         rng = np.random.default_rng(0)

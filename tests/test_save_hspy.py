@@ -2,12 +2,14 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 from edxdenoise.cube import make_cube, named_images
-from edxdenoise.io import save_dataset
+from edxdenoise.errors import FormatError
+from edxdenoise.io import read_cube, save_dataset
 from edxdenoise.schema import COUNTS_DENOISED
 
 hs = pytest.importorskip("hyperspy.api")
@@ -141,3 +143,16 @@ def test_image_with_the_title_of_the_map(cube, tmp_path):
     image = named_images(np.zeros((1, 7, 5)), ["Control 1/2"])
     save_dataset(cube.assign(image=image), tmp_path / "out.hspy")
     assert sorted(signal.data.ndim for signal in hs.load(tmp_path / "out.hspy")) == [2, 3]
+
+
+def test_changed_bit_of_the_counts_is_noticed(cube, tmp_path):
+    path = tmp_path / "a.hspy"
+    save_dataset(cube, path)
+    with h5py.File(path) as file:
+        (signal,) = file["Experiments"].values()
+        chunk = signal["data"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError):
+        read_cube(path).load()

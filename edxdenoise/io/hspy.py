@@ -70,16 +70,22 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     import h5py
     from rsciio.hspy._api import HyperspyWriter, version
 
+    class Writer(HyperspyWriter):
+        """Text has no checksums, which HDF5 refuses for it."""
+
+        def parse_structure(self, *args: Any, fletcher32: bool = True, **options: Any) -> None:
+            super().parse_structure(*args, **options)
+
     file = _ForgivingFile(path)
     with file, h5py.File(file, "w") as hdf5:
         hdf5.attrs.update({"file_format": "HyperSpy", "file_format_version": version})
         for array, signal in _signals(ds):
             signal["data"] = file.stop_after_error(array.data)
-            packing: dict[str, Any] = {"compression": None}
+            packing: dict[str, Any] = {"compression": None, "fletcher32": True}
             if array.dtype.kind in "iu" or array.name == COUNTS_DENOISED.name:
-                packing = {"compression": "gzip", "compression_opts": compression_level}
+                packing |= {"compression": "gzip", "compression_opts": compression_level}
                 packing["shuffle"] = True
-            HyperspyWriter(
+            Writer(
                 hdf5,
                 signal,
                 _new_group(hdf5, signal["metadata"]["General"]["title"]),

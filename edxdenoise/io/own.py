@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import xarray as xr
 
-from edxdenoise.errors import FormatError
+from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
 from edxdenoise.reconstruction import REBUILT_FROM, reconstruct
@@ -17,6 +21,18 @@ from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_X, DIM_Y, IMAGE, MEAS
 from edxdenoise.shared_files import check_input
 
 _SMALL = (MEASURED.name, IMAGE.name)
+# Attribute of a file with checksums of what no checksum of a chunk protects.
+METADATA_CRC = "metadata_crc32"
+_NUMBERS = (
+    "beam_energy",
+    "live_time",
+    "real_time",
+    "take_off_angle",
+    "azimuth_angle",
+    "stage_tilt",
+) + ("detector_resolution",)
+_TEXTS = ("title", "source", "history", "recipe", "original_metadata", "edxdenoise_version")
+_LISTS = ("elements", "elements_given", "area_label")
 
 
 def open_dataset(path: str | Path) -> xr.Dataset:
@@ -56,7 +72,25 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         raise FormatError(
             f"{path} is not from edxdenoise and has no variable 'counts' with dims {COUNTS.dims}"
         )
+    _check_attrs(path, ds.attrs)
     return check_input(ds, path)
+
+
+def _check_attrs(path: Path, attrs: Mapping[Any, Any]) -> None:
+    """Refuse attributes of a type that stages do not expect."""
+    for names, kind, wanted in (
+        (_NUMBERS, (int, float), "a number"),
+        (_TEXTS, str, "text"),
+        (_LISTS, list, "a list of texts"),
+    ):
+        for name in names:
+            value = attrs.get(name)
+            texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+            if value is not None and not (isinstance(value, kind) and texts):
+                raise FormatError(
+                    f"cannot read '{path}': its attribute '{name}' is {value!r}, must be {wanted}; "
+                    "set or delete it"
+                )
 
 
 def _with_cube(ds: xr.Dataset) -> xr.Dataset:
@@ -81,17 +115,88 @@ def open_counts(path: Path) -> xr.Dataset:
 
 def open_zarr(path: Path) -> xr.Dataset:
     """Open a .zarr folder as `open_dataset` does, whatever it holds."""
-    from edxdenoise.io.store import whole_store
-
-    return _as_in_memory(
-        xr.open_zarr(whole_store(path), chunks={}, consolidated=False, decode_times=False)
-    )
+    return _as_in_memory(_checked(path, open_stored(path, ".zarr")))
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:
-    return _as_in_memory(
-        xr.open_dataset(path.absolute(), engine="netcdf4", chunks={}, decode_times=False)
+    return _as_in_memory(_checked(path, open_stored(path, ".nc")))
+
+
+def open_stored(path: Path, suffix: str) -> xr.Dataset:
+    """Open a .zarr or .nc lazily, with attributes as they are stored."""
+    if suffix == ".nc":
+        return xr.open_dataset(path.absolute(), engine="netcdf4", chunks={}, decode_times=False)
+    from edxdenoise.io.store import whole_store
+
+    return xr.open_zarr(whole_store(path), chunks={}, consolidated=False, decode_times=False)
+
+
+def metadata_crc(ds: xr.Dataset) -> str:
+    """CRC-32 of the shape, attributes and text of each variable of a stored Dataset, as JSON.
+
+    The attributes of the Dataset itself are under the empty name.
+
+    Examples
+    --------
+    >>> metadata_crc(xr.Dataset(attrs={"title": "a"}))
+    '{"": "f10141a1"}'
+    """
+    content: dict[str, list[Any]] = {"": [_plain(ds.attrs)]}
+    for name, array in ds.variables.items():
+        with dask.config.set(scheduler="synchronous"):
+            text = list(map(str, np.ravel(array.values))) if array.dtype.kind in "OUT" else None
+        content[str(name)] = [array.dims, array.shape, _plain(array.attrs), text]
+    return json.dumps(
+        {
+            name: f"{zlib.crc32(json.dumps(part, sort_keys=True).encode()):08x}"
+            for name, part in sorted(content.items())
+        }
     )
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes without differences between formats: one number or text is no list."""
+    plain = {}
+    for name, value in attrs.items():
+        if name != METADATA_CRC:
+            items = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+            single = isinstance(items, (list, tuple)) and len(items) == 1
+            plain[str(name)] = repr(items[0] if single else items)
+    return plain
+
+
+def _checked(path: Path, ds: xr.Dataset) -> xr.Dataset:
+    """`ds` without its checksums of the metadata, with a warning where they do not agree.
+
+    Raises
+    ------
+    FormatError
+        If a variable is missing.
+    """
+    stated = ds.attrs.pop(METADATA_CRC, None)
+    if stated is None:
+        return ds
+    found = json.loads(metadata_crc(ds))
+    try:
+        expected = dict(json.loads(stated))
+    except (TypeError, ValueError):
+        expected = {"": None}
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        raise FormatError(
+            f"cannot read '{path}': variable '{missing[0]}' is missing; copy it again, or write it "
+            "anew"
+        )
+    changed = [name for name in expected if expected[name] != found[name]]
+    if changed:
+        where = f" of '{changed[0]}'" if changed[0] else ""
+        warn(
+            f"the attributes or labels{where} in '{path}' are not those that were written",
+            "titles, units, axes or results may be wrong",
+            "copy the file again; if another program has changed it, convert it once more",
+            rank=Rank.WRONG,
+        )
+    return ds
 
 
 def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:

@@ -24,7 +24,7 @@ from edxdenoise.io.atomic import atomic_output, check_output, remove, uninterrup
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
-from edxdenoise.io.own import open_zarr
+from edxdenoise.io.own import METADATA_CRC, metadata_crc, open_stored, open_zarr
 from edxdenoise.resources import default_workers
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, IMAGE, MEASURED
 from edxdenoise.shared_files import check_folder, check_total
@@ -75,6 +75,7 @@ def save_dataset(
             with _hdf5_in_one_process(ds, suffix, partial, total) as ds:
                 with _own_threads():
                     _write(ds, suffix, partial)
+                    _seal(suffix, partial)
             if suffix == ".zarr" and client() is not None:
                 _written(partial, total)
         except EdxdenoiseError:
@@ -112,6 +113,26 @@ def _written(partial: Path, total: float | None) -> xr.Dataset:
         (written,) = compute(counts.sum(dtype=wide))
         check_total("output", float(written), total)
     return ds
+
+
+def _seal(suffix: str, partial: Path) -> None:
+    """Leave checksums of the metadata, which those of the chunks do not cover, in the file."""
+    if suffix == ".hspy":
+        return
+    with open_stored(partial, suffix) as ds:
+        crc = metadata_crc(ds)
+    if suffix == ".nc":
+        import netCDF4
+
+        with netCDF4.Dataset(partial, "a") as file:
+            file.setncattr(METADATA_CRC, crc)
+        return
+    import zarr
+
+    with uninterrupted(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.open_group(partial, mode="r+", use_consolidated=False).attrs[METADATA_CRC] = crc
+        zarr.consolidate_metadata(partial)
 
 
 def stored_size(ds: xr.Dataset) -> int:
@@ -190,7 +211,7 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
             mode="w",
             encoding=encoding,
             zarr_format=3,
-            consolidated=True,
+            consolidated=False,
             # So that a chunk that is missing is a damaged copy, not one of zeros.
             write_empty_chunks=True,
         )

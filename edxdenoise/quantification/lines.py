@@ -12,6 +12,9 @@ from edxdenoise.methods import ESTIMATE
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 
+# Tabulated ones lie between 0.1 and 10 or so; far beyond, sums of concentrations overflow.
+_K_FACTORS = (1e-6, 1e6)
+
 
 @dataclass(frozen=True)
 class LineSpec:
@@ -90,14 +93,18 @@ def check_lines(lines: Mapping[str, LineSpec]) -> None:
                 "by one line"
             )
         seen[element] = name
-        for key, value, least in (
-            ("k_factor", spec.k_factor, np.nextafter(0, 1)),
-            ("k_factor_stddev", spec.k_factor_stddev, 0.0),
+        for key, value, least, most in (
+            ("k_factor", spec.k_factor, *_K_FACTORS),
+            ("k_factor_stddev", spec.k_factor_stddev, 0.0, np.inf),
         ):
             if value is None or value == ESTIMATE:
                 continue
-            if isinstance(value, str) or not (np.isfinite(value) and value >= least):
-                allowed = f"a number above 0, or '{ESTIMATE}'" if least else "0 or more"
+            if isinstance(value, str) or not (np.isfinite(value) and least <= value <= most):
+                allowed = (
+                    f"a number from {least:g} to {most:g}, or '{ESTIMATE}'"
+                    if least
+                    else "0 or more"
+                )
                 shown = repr(value) if isinstance(value, str) else value
                 raise ParameterError(f"'lines.{name}.{key}' is {shown}, must be {allowed}")
         for key, windows in (("window", [spec.window]), ("background", spec.background or ())):
