@@ -75,9 +75,9 @@ def save_dataset(
             with _hdf5_in_one_process(ds, suffix, partial, total) as ds:
                 with _own_threads():
                     _write(ds, suffix, partial)
-                    _seal(suffix, partial)
             if suffix == ".zarr" and client() is not None:
                 _written(partial, total)
+            _seal(suffix, partial)
         except EdxdenoiseError:
             raise
         except RuntimeError as error:
