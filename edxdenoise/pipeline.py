@@ -188,7 +188,7 @@ def fitted(
     # Without the total there are no profiles to average.
     if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
-            ds = shrink(ds, seed=recipe.seed, errors=errors)
+            ds = shrink(ds, image=recipe.image, seed=recipe.seed, errors=errors)
     return reconstruct(ds)
 
 

@@ -212,13 +212,15 @@ HELD_OUT_ERROR = VariableSpec(
     "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
     "to one half of the counts, judged by the other",
 )
-# What spatial shrinkage leaves of one choice of components.
+# What spatial shrinkage leaves of one choice of components, and an attribute that says what images
+# gained, in words.
 SHRUNK_SPECS = (
     COMPONENT_MAP_SHRUNK,
     COMPONENT_MAP_SHRUNK_STDDEV,
     COMPONENT_SIGNAL_KEPT,
     TOTAL_STDDEV,
 )
+IMAGE_GAIN = "image_gain"
 COUNTS_DENOISED = VariableSpec(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
 )

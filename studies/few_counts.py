@@ -71,7 +71,8 @@ class Judge:
 def windows(ds: xr.Dataset, lines: list[str]) -> np.ndarray:
     """Which channels the window of each line has, shape (energy, line)."""
     specs = {name: LineSpec(1.0) for name in lines}
-    return (line_weights(ds[["counts"]], specs).estimators > 0).astype(np.float32).T
+    weights = line_weights(ds[["counts"]], specs, intensities="windows").estimators
+    return (weights > 0).astype(np.float32).T
 
 
 def split(ds: xr.Dataset, rows: np.ndarray, dose: float, seed: int) -> tuple[xr.Dataset, Judge]:

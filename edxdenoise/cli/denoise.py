@@ -117,9 +117,10 @@ def denoise(
     from dataclasses import fields
 
     from edxdenoise.cli.components import print_components
-    from edxdenoise.errors import RecipeError
+    from edxdenoise.errors import RecipeError, texts_of
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
+    from edxdenoise.schema import IMAGE_GAIN
 
     prepare = {field.name: options.pop(field.name) for field in fields(Prepare)}
     try:
@@ -144,4 +145,6 @@ def denoise(
         )
     if Verbosity.level >= 0:
         print_components(result, most=10)
+    for text in texts_of(result.attrs, IMAGE_GAIN):
+        say(text)
     say(f"wrote {output}" + (f" and {report}" if report else ""))

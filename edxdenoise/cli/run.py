@@ -37,8 +37,10 @@ def run(
     \b
     edxdenoise run data/solar-cell.toml
     """
+    from edxdenoise.errors import texts_of
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
+    from edxdenoise.schema import IMAGE_GAIN
 
     recipe = Recipe.from_file(recipe_file)
     if print_recipe:
@@ -57,4 +59,6 @@ def run(
         print_components(result, most=10)
         if recipe.quantifies:
             print_regions(result, recipe)
+    for text in texts_of(result.attrs, IMAGE_GAIN):
+        say(text)
     say(f"wrote {recipe.output.file}")

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.profiles import Profiles, profiles
 from edxdenoise.components.smoothing import Mixed, gaussian_line, local_mean, smooth
-from edxdenoise.cube import add_history, is_poisson_weighted, measured_pixels, pixel_counts
+from edxdenoise.cube import (
+    add_history,
+    guide_images,
+    is_poisson_weighted,
+    measured_pixels,
+    pixel_counts,
+)
 from edxdenoise.errors import DataError
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -23,6 +30,7 @@ from edxdenoise.schema import (
     COUNTS,
     DIM_COMPONENT,
     DIM_Y,
+    IMAGE_GAIN,
     TOTAL_STDDEV,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
@@ -39,7 +47,9 @@ _FEWEST_COUNTS = 100.0
 _DRAWS, _WIDTH = 2, 1.5
 
 
-def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
+def shrink(
+    ds: xr.Dataset, *, image: str = "auto", seed: int = 0, errors: bool = True
+) -> xr.Dataset:
     """Smooth the kept score maps as far as their known noise asks for, place by place.
 
     Parameters
@@ -48,6 +58,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
         Poisson-weighted, with computed components and ``component_keep``. Pixels that were not
         measured (``measured``) are filled from those around them; stacked maps (coordinate
         ``area``) are smoothed one by one.
+    image : str
+        Which images of the Dataset are tried as guides; see `guide_images`.
     seed : int
         Of the perturbations by which non-local means are judged, and of the bootstrap.
     errors : bool
@@ -57,7 +69,8 @@ def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
     -------
     Dataset
         With ``component_map_shrunk`` and ``component_map_shrunk_stddev`` (NaN for dropped
-        components), ``total_stddev`` and ``component_signal_kept``, in memory.
+        components), ``total_stddev`` and ``component_signal_kept``, in memory. What each image
+        gains is said in the attribute ``image_gain`` (`edxdenoise.components.guide`).
 
     Raises
     ------
@@ -84,9 +97,17 @@ def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
     maps, spectra = (ds[spec.name].values[kept] for spec in (COMPONENT_MAP, COMPONENT_SPECTRUM))
     noisy = profiles(maps, spectra, g, h, counts, scale)
     found = Smoothed.empty(noisy)
-    for rows in area_rows(area_numbers(ds)):
-        draws = _DRAWS if errors else 0
-        found.put(rows, smooth_area(noisy.rows(rows), measured[rows], seed, draws=draws))
+    images = guide_images(ds, image)
+    areas = area_rows(area_numbers(ds))
+    draws = _DRAWS if errors else 0
+    said = []
+    for number, rows in enumerate(areas, start=1):
+        part, inside = noisy.rows(rows), measured[rows]
+        guides = {name: each[rows] for name, each in images.items()}
+        gains = judged(part, inside, total_noise(part, part.counts, inside), guides, seed)
+        used = channels(guides, gains)
+        found.put(rows, smooth_area(part, inside, seed, image=used, draws=draws))
+        said += [str(gain) if len(areas) == 1 else f"area {number}: {gain}" for gain in gains]
     # Scores t = g c / sqrt(N) of the pixel's smoothed counts.
     inverse = (1 / (g * np.sqrt(counts.sum(dtype=float)))).astype(np.float32)
     factor = found.totals * inverse
@@ -104,7 +125,15 @@ def shrink(ds: xr.Dataset, *, seed: int = 0, errors: bool = True) -> xr.Dataset:
             ),
         }
     )
-    return add_history(result, f"shrink seed={seed}")
+    if said:
+        result = result.assign_attrs({IMAGE_GAIN: said})
+    return add_history(result, f"shrink image={image} seed={seed}")
+
+
+def channels(images: dict[str, np.ndarray], gains: list[Gain]) -> np.ndarray | None:
+    """Channels of the images that gain, shape (p, y, x); None where none does."""
+    used = [channel(images[gain.detector], gain.shift) for gain in gains if gain.used]
+    return np.concatenate(used) if used else None
 
 
 @dataclass
@@ -140,7 +169,12 @@ class Smoothed:
 
 
 def smooth_area(
-    noisy: Profiles, measured: np.ndarray, seed: int, *, draws: int = _DRAWS
+    noisy: Profiles,
+    measured: np.ndarray,
+    seed: int,
+    *,
+    image: np.ndarray | None = None,
+    draws: int = _DRAWS,
 ) -> Smoothed:
     """Smooth profiles and totals of one map, and bootstrap their errors.
 
@@ -150,10 +184,12 @@ def smooth_area(
     measured : array of float32, shape (y, x)
         1 where a pixel was measured, else 0.
     seed : int
+    image : array of float32, shape (p, y, x), optional
+        Channels of the images that guide.
     draws : int
         Of the bootstrap.
     """
-    totals, found, variance = estimate(noisy, noisy.values, noisy.counts, measured, seed)
+    totals, found, variance = estimate(noisy, noisy.values, noisy.counts, measured, seed, image)
     random = np.random.default_rng([seed, 2])
     rotation = noisy.rotation.astype(np.float32)
     square, total_square = np.zeros_like(noisy.values), np.zeros_like(noisy.counts)
@@ -163,7 +199,7 @@ def smooth_area(
         deviation = np.sqrt(variance / np.maximum(counts, 1))
         values = random.standard_normal(variance.shape, np.float32) * deviation + found.values
         values *= counts > 0
-        again, maps, _ = estimate(noisy, values, counts, measured, seed + draw + 1)
+        again, maps, _ = estimate(noisy, values, counts, measured, seed + draw + 1, image)
         total_square += (again.values[0] - totals.values[0]) ** 2 / draws
         error = np.tensordot(rotation, maps.values - found.values, axes=1)
         square += error**2 / draws
@@ -177,7 +213,12 @@ def smooth_area(
 
 
 def estimate(
-    noisy: Profiles, values: np.ndarray, counts: np.ndarray, measured: np.ndarray, seed: int
+    noisy: Profiles,
+    values: np.ndarray,
+    counts: np.ndarray,
+    measured: np.ndarray,
+    seed: int,
+    image: np.ndarray | None = None,
 ) -> tuple[Mixed, Mixed, np.ndarray]:
     """Smoothed totals and profiles, and the variance v of the profiles.
 
@@ -189,20 +230,29 @@ def estimate(
         Profiles and totals that are smoothed.
     measured : array of float32, shape (y, x)
     seed : int
+    image : array of float32, shape (p, y, x), optional
+        Channels of the images that guide.
     """
     counts = np.ascontiguousarray(counts, np.float32)
     variance = noisy.variance(local_mean(values, counts))
-    expected = local_mean(counts[np.newaxis], _TOTAL_WEIGHT * measured)
-    total_variance = np.float32(noisy.scale) * np.maximum(expected, np.float32(_LEAST_COUNTS))
+    total_variance = total_noise(noisy, counts, measured)[np.newaxis]
     if not len(values):
         found = Mixed(*(np.empty_like(values) for _ in range(4)))
         others = None
     else:
-        found = smooth(values, counts, variance, seed=seed)
+        found = smooth(values, counts, variance, image=image, seed=seed)
         others = found.values, found.variance * variance
-    totals = smooth(counts[np.newaxis], measured, total_variance, others=others, seed=seed)
+    totals = smooth(
+        counts[np.newaxis], measured, total_variance, others=others, image=image, seed=seed
+    )
     np.maximum(totals.values, 0, out=totals.values)
     return totals, found, variance
+
+
+def total_noise(noisy: Profiles, counts: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Variance of the noise of totals, shape (y, x)."""
+    expected = local_mean(counts[np.newaxis], _TOTAL_WEIGHT * measured)[0]
+    return np.float32(noisy.scale) * np.maximum(expected, np.float32(_LEAST_COUNTS))
 
 
 def poisson_like(expected: np.ndarray, scale: float, random: np.random.Generator) -> np.ndarray:

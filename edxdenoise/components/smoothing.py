@@ -266,6 +266,7 @@ def smooth(
     variance: np.ndarray,
     *,
     others: tuple[np.ndarray, np.ndarray] | None = None,
+    image: np.ndarray | None = None,
     seed: int = 0,
 ) -> Mixed:
     """The whole mixture.
@@ -278,20 +279,22 @@ def smooth(
         n.
     others : tuple of array, shape (q, y, x), optional
         Other maps that tell pixels apart, smoothed already, and the variance of their noise.
+    image : array of float32, shape (p, y, x), optional
+        Channels of images (`edxdenoise.components.guide`), which guide two estimators more.
     seed : int
         Of the perturbation.
     """
     from edxdenoise.components import kernels
 
     plain = mix_gaussians(values, weights, variance)
-    found, least = _alike(plain, values, weights, variance, others)
+    found, least = _alike(plain, values, weights, variance, others, image)
     with np.errstate(divide="ignore"):
         deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
     random = np.random.default_rng(seed)
     sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
     step = np.float32(_STEP) * deviation * sign
     moved_plain = mix_gaussians(values + step, weights, variance)
-    moved, _ = _alike(moved_plain, values + step, weights, variance, others)
+    moved, _ = _alike(moved_plain, values + step, weights, variance, others, image)
     line = gaussian_line(_RESPONSE)
     known = (weights > 0).astype(np.float32)
     below = np.maximum(kernels.filtered(known[np.newaxis], line), np.float32(1e-6))
@@ -323,8 +326,16 @@ def _alike(
     weights: np.ndarray,
     variance: np.ndarray,
     others: tuple[np.ndarray, np.ndarray] | None,
+    image: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    maps, noise = guide.values, guide.variance * variance
+    """Non-local means without the image, then with it, shape (estimator, k, y, x); own shares."""
+    maps, noise = guide.values, (guide.variance * variance).astype(np.float32)
     if others is not None:
         maps, noise = (np.concatenate(pair) for pair in zip((maps, noise), others))
-    return non_local_means(maps, noise.astype(np.float32), values, weights)
+    found = [non_local_means(maps, noise, values, weights)]
+    if image is not None:
+        maps = np.concatenate([maps, image])
+        noise = np.concatenate([noise, np.ones_like(image)])
+        found.append(non_local_means(maps, noise, values, weights))
+    means, own = (np.concatenate(parts) for parts in zip(*found))
+    return means, own

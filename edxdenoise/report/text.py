@@ -25,6 +25,7 @@ from edxdenoise.schema import (
     COORD_COMPONENT_NAME,
     DIM_COMPONENT,
     HELD_OUT_ERROR,
+    IMAGE_GAIN,
     TOTAL_STDDEV,
 )
 from edxdenoise.selection import component_outcomes
@@ -153,7 +154,8 @@ def warning_lines(ds: xr.Dataset, *, most: int | None = None) -> list[str]:
     lines = [f"Warning: {text}" for text in texts_of(ds.attrs, "warnings")]
     if most is not None:
         return lines[:most]
-    return lines + [f"Note: {text}" for text in texts_of(ds.attrs, "notes")]
+    notes = [*texts_of(ds.attrs, IMAGE_GAIN), *texts_of(ds.attrs, "notes")]
+    return lines + [f"Note: {text}" for text in notes]
 
 
 def number_words(value: float) -> str:

@@ -27,6 +27,7 @@ from edxdenoise.schema import (
     DIM_COMPONENT,
     DIM_X,
     DIM_Y,
+    IMAGE_GAIN,
     MEAN_SPECTRUM,
     SHRUNK_SPECS,
     WEIGHT_ENERGY,
@@ -156,6 +157,7 @@ def select(
         probability = np.full(count, np.nan)
     # Maps that were shrunk are those of another choice.
     result = ds.drop_vars([spec.name for spec in SHRUNK_SPECS], errors="ignore")
+    result.attrs.pop(IMAGE_GAIN, None)
     result = result.assign(
         {
             COMPONENT_KEEP.name: COMPONENT_KEEP.array(verdict.keep.astype(np.int8)),
