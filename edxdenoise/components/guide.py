@@ -161,7 +161,9 @@ def judged(
     gains = []
     for name, difference in taken.items():
         total, stddev = sum_and_stddev(difference)
-        gains.append(Gain(name, shifts[name], total / scale, stddev / scale))
+        # What is left cannot be less than nothing.
+        whole = max(scale, total)
+        gains.append(Gain(name, shifts[name], total / whole, stddev / whole))
     return gains
 
 
