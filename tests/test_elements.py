@@ -22,8 +22,6 @@ from edxdenoise.xray import (
 from edxdenoise.xray.detector import channel_response, escape_fraction
 
 ENERGY = np.arange(0.0, 20.48, 0.01)
-# A known fault, of unknown cause: Yb, Zn and C are found where they are not, and Ba in place of Ti.
-FALSE_ELEMENTS = pytest.mark.xfail(reason="false elements are identified")
 
 
 def spectrum_of(counts, *, shift=0.0, resolution=130.0, background=200.0, seed=0):
@@ -45,13 +43,7 @@ def found_in(spectrum, **options):
     return [one.element for one in identify(ENERGY, spectrum, **options).elements]
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [
-        pytest.param(preset, marks=FALSE_ELEMENTS if preset in ("solar-cell", "mineral") else ())
-        for preset in PRESETS
-    ],
-)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_phantoms_hold_what_is_found_in_them(preset):
     phantom = simulate(preset, shape=(64, 64), counts_per_pixel=300.0).compute()
     # Without the list of elements.
@@ -61,8 +53,9 @@ def test_phantoms_hold_what_is_found_in_them(preset):
     # One at low energy, where absorption edges bend the background, is a known weakness.
     assert len(false) <= 1 and (false.energy < 0.7).all()
     assert len(found) >= 0.6 * len(phantom.attrs["elements"])
-    assert (found.significance.diff()[1:] <= 0).all()
-    assert (found["where"] == "whole map").all()
+    whole = found[found["where"] == "whole map"]
+    assert (whole.significance.diff()[1:] <= 0).all()
+    assert found["where"][len(whole) :].str.contains("% of the map, y").all()
 
 
 def test_noise_and_tiny_inputs_hold_nothing():
@@ -74,11 +67,7 @@ def test_noise_and_tiny_inputs_hold_nothing():
 
 @pytest.mark.parametrize(
     ("shift", "resolution"),
-    [
-        *[(shift, 140.0) for shift in (-0.02, 0.0, 0.02)],
-        *[(shift, 125.0) for shift in (-0.02, 0.0)],
-        pytest.param(0.02, 125.0, marks=FALSE_ELEMENTS),
-    ],
+    [(shift, resolution) for shift in (-0.02, 0.0, 0.02) for resolution in (125.0, 140.0)],
 )
 def test_scale_and_width_of_the_axis_are_found_as_well(shift, resolution):
     counts = {"C": 5e4, "O": 1e5, "Al": 1e5, "Si": 2e5, "Fe": 5e4, "Cu": 1e5}
@@ -88,7 +77,6 @@ def test_scale_and_width_of_the_axis_are_found_as_well(shift, resolution):
     assert result.law.resolution == pytest.approx(resolution, abs=3)
 
 
-@FALSE_ELEMENTS
 def test_strong_peaks_do_not_become_other_elements():
     """At ten million counts flanks, tails, escape and sum peaks are highly significant."""
     spectrum = spectrum_of({"Si": 5e6, "Ti": 4e6, "O": 2e6}, resolution=133.0)
@@ -109,6 +97,29 @@ def test_an_element_needs_its_main_line_and_its_other_families():
     # S K alpha stands where Pb has M alpha and Mo L alpha; Pb L and Mo K are absent.
     assert set(found_in(spectrum_of({"S": 5e4, "O": 1e5}))) == {"S", "O"}
     assert set(found_in(spectrum_of({"Pb": 1e5, "O": 1e5}))) == {"Pb", "O"}
+
+
+def test_elements_of_a_few_pixels_are_found_where_they_are():
+    """12 of 1600 pixels hold nickel, whose line is lost in the spectrum of the whole map."""
+    rng = np.random.default_rng(0)
+    glass = element_spectrum("Si", ENERGY) + 40 / np.maximum(ENERGY + 0.3, 0.1) / ENERGY.size
+    cube = rng.poisson(60 * glass, (40, 40, ENERGY.size))
+    assert list(find_elements(make_cube(cube, energy=ENERGY)).element) == ["Si"]
+    cube[10:13, 20:24] += rng.poisson(30 * element_spectrum("Ni", ENERGY), (3, 4, ENERGY.size))
+    found = find_elements(make_cube(cube, energy=ENERGY)).set_index("element")
+    assert set(found.index) == {"Si", "Ni"}
+    share, rows, columns = found["where"]["Ni"].split(", ")
+    assert 0.5 < float(share.split()[0]) < 3
+    top, bottom = map(int, rows.removeprefix("y ").split(":"))
+    left, right = map(int, columns.removeprefix("x ").split(":"))
+    assert 7 <= top <= 10 and 13 <= bottom <= 16 and 17 <= left <= 20 and 24 <= right <= 27
+
+
+def test_soft_lines_of_lanthanides_and_of_potassium_are_no_other_elements():
+    """M alpha of samarium and europium, and the L lines of potassium and calcium, exist."""
+    for element in ("Ce", "Sm", "Eu"):
+        assert set(found_in(spectrum_of({element: 1e6, "Fe": 1e5}))) == {element, "Fe"}
+    assert set(found_in(spectrum_of({"Ca": 2e6, "Fe": 1e5}))) == {"Ca", "Fe"}
 
 
 def test_confusions_are_told():
@@ -137,7 +148,6 @@ def test_peaks_bear_the_names_of_elements_that_are_there():
     assert named <= alpha == set(counts)
 
 
-@FALSE_ELEMENTS
 def test_escape_and_sum_peaks_are_named_as_such():
     spectrum = spectrum_of({"Ti": 3e6, "O": 1e5, "Fe": 1e5})
     extra = np.array([4.509 - 1.7398, 2 * 4.509])
@@ -164,7 +174,7 @@ def test_given_elements_come_first_and_the_list_of_the_file_is_a_hint():
     assert present_elements(ds, ["Mn"]) == ("Mn", "Fe", "O")
 
 
-def test_counts_are_read_by_blocks_and_once():
+def test_lazy_counts_give_the_same():
     spectrum = spectrum_of({"Fe": 1e4, "O": 1e4})
     ds = cube_of(spectrum)
     lazy = ds.assign(counts=(ds.counts.dims, da.from_array(ds.counts.values, chunks=(1, 1, 512))))

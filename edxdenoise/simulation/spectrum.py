@@ -119,16 +119,29 @@ def line_spectrum(
     array, shape (energy,)
         Sums to one.
     """
-    spectrum = np.zeros(energy.shape)
+    photons = stray_photons(intensities, instrument)
+    sources = np.array([line.energy for line in photons])
+    spectrum = detected(sources, np.array(list(photons.values())), instrument.detector, energy)
+    return spectrum / spectrum.sum()
+
+
+def stray_photons(intensities: Mapping[str, float], instrument: Instrument) -> dict[Line, float]:
+    """Photons of every line that leave the thick parts around the specimen.
+
+    Parameters
+    ----------
+    intensities : mapping of str to float
+        Photons per element, in any unit.
+    instrument : Instrument
+    """
+    photons: dict[Line, float] = {}
     for element, intensity in intensities.items():
         lines = emission(element, instrument.beam_energy)
         sources = np.array([line.energy for line in lines])
-        photons = np.array(list(lines.values()))
-        photons *= _escaping({element: 1.0}, _STRAY_DEPTH, instrument, sources)
-        spectrum += detected(
-            sources, intensity * photons / photons.sum(), instrument.detector, energy
-        )
-    return spectrum / spectrum.sum()
+        made = np.array(list(lines.values()))
+        made *= _escaping({element: 1.0}, _STRAY_DEPTH, instrument, sources)
+        photons |= dict(zip(lines, intensity * made / made.sum()))
+    return photons
 
 
 def detected(

@@ -11,6 +11,9 @@ enter the model, if
 - the main line is there in proportion to the rest of its family,
 - families at higher energy that it would have to show are there as well.
 
+The background starts from what lies below all peaks, so that it cannot follow a strong peak that
+no element explains yet.
+
 A strong peak that no candidate explains enters the model without a name.
 
 This is repeated until no candidate exceeds the level at which one false element is expected in a
@@ -25,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -32,9 +36,11 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.ndimage import uniform_filter1d
 from scipy.special import erf
 from scipy.stats import norm, poisson
+from threadpoolctl import threadpool_limits
 
+from edxdenoise.compute import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
-from edxdenoise.schema import COUNTS, DIM_ENERGY, WEIGHT_ENERGY
+from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, WEIGHT_ENERGY
 from edxdenoise.xray.detector import (
     FWHM_PER_SIGMA,
     SI_KA_ENERGY,
@@ -45,7 +51,8 @@ from edxdenoise.xray.detector import (
 )
 from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
 from edxdenoise.xray.families import family_lines, window_free_efficiency
-from edxdenoise.xray.lines import SYMBOLS, atomic_number, edge_energy, line_energy
+from edxdenoise.xray.lines import SYMBOLS, Line, atomic_number, edge_energy, line_energy
+from edxdenoise.xray.local_peaks import chess_board, local_peaks
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"
@@ -81,7 +88,8 @@ _MAIN_LINE = 0.4
 # share of the level of significance.
 _SURROUNDINGS, _LOCAL = 1.7, 0.8
 # By how much weaker than predicted a family at higher, and at lower, energy may be.
-_PROPORTION_ABOVE, _PROPORTION_BELOW = 4.0, 25.0
+_PROPORTION_ABOVE, _PROPORTION_BELOW = 2.0, 25.0
+_COMPARABLE, _SEEN = 0.5, 2.0
 # Relative prior error of the ratios of the groups of lines of a family, and of families.
 _GROUP_ERROR = {"K": 0.1, "L": 0.2, "M": 0.4}
 _SOFT_GROUP_ERROR, _SOFT = 0.5, 1.3  # L and M lines below this energy in keV
@@ -89,18 +97,23 @@ _FAMILY_ERROR = 0.7
 # Prior height of the step of the background at an absorption edge, as a share: in a bulk
 # specimen, and in a thin foil, which beam energies from this one (keV) mean.
 _EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
+_SLOWING = tuple((np.arange(12) + 0.5) / 12)
 # Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
 _PLACE, _WIDTH, _TAIL, _SOFT_TAIL = 0.004, 0.04, 0.03, 0.08
 _FIRST_PLACE = 0.012
+# keV by which a peak's place may differ from that of its axis: K lines, and L lines, which overlap
+# more. The gain of an axis is right within this share.
+_OWN_PLACE, _OWN_PLACE_OUTER, _GAIN = 0.003, 0.01, 0.001
 _DIAGONAL = 0.01
 _STRONG = 12.0  # standard deviations from which a family has such errors
 _PILE_UP = 0.03
 # Prior odds, as a difference of chi squared: an unusual element must fit better than a common one.
-_UNUSUAL, _RARE = 12.0, 25.0
+_UNUSUAL, _RARE = 25.0, 40.0
 _COMMON = frozenset("C N O F Na Mg Al Si P S Cl K Ca Ti V Cr Mn Fe Co Ni Cu Zn".split())
-_NOBLE = frozenset("Ne Ar Kr Xe".split())
-# Without a stable isotope, and short-lived: no specimen holds them unless its owner knows.
-_RADIOACTIVE = frozenset("Tc Pm Po At Rn Fr Ra Ac Pa".split())
+_NOBLE = frozenset("Ar Kr Xe".split())
+# Without a stable isotope and short-lived, or neon: no specimen holds them unless its owner
+# says so.
+_NEVER = frozenset("Ne Tc Pm Po At Rn Fr Ra Ac Pa".split())
 _TURNS = 14
 _CALIBRATION_TURNS = 2
 # Alternatives of an element: main lines this near, in FWHM, that fit nearly as well.
@@ -223,22 +236,26 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Family:
-    """Lines of one shell; the weights of all groups add up to 1, the main group is first."""
+    """Lines of one shell; the weights of all groups add up to 1, the main group is first.
+
+    A family without its alpha line, such as Ca L l, is fitted but identifies no element.
+    """
 
     element: str
     name: str
     energy: float
     share: float
     groups: tuple[_Group, ...]
+    identifies: bool
 
 
 def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFrame:
-    """Find the elements of a spectrum image in its sum spectrum.
+    """Find the elements of a spectrum image in its sum spectrum and in small parts of the map.
 
     Parameters
     ----------
     ds : Dataset
-        With ``counts``, in memory or lazy (they are read once, block by block), or
+        With ``counts``, in memory or lazy (they are read block by block, thrice), or
         ``weight_energy``, which holds their sum.
     elements : iterable of str
         Elements that are expected. They and those that the file names are hints: each is listed
@@ -247,7 +264,8 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        One row per element, most significant first: ``element``; ``line``, its main line;
+        One row per element, most significant first, those of parts of the map last:
+        ``element``; ``line``, its main line;
         ``energy`` of it in keV; ``net_counts`` and ``net_stddev`` of the family of this line;
         ``significance``, net counts over their error with all alternatives in the model (one false
         element is expected in a hundred maps); ``where``, the whole map or a part of it; ``lines``,
@@ -262,8 +280,10 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     >>> sorted(find_elements(phantom).element)
     ['C', 'Co', 'Cu', 'Fe', 'O', 'Pt', 'Si']
     """
+    whole = identified(ds, elements)
+    local = _local_elements(ds, whole, elements) if COUNTS.name in ds else []
     rows = []
-    for found in identified(ds, elements).elements:
+    for found in (*whole.elements, *local):
         largest = max(line.net_counts for line in found.lines)
         lines = ", ".join(
             f"{line.name} {line.net_counts:.0f}"
@@ -288,6 +308,72 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     return pd.DataFrame(rows, columns=names.split())
 
 
+def _local_elements(
+    ds: xr.Dataset, whole: Identification, expected: Iterable[str]
+) -> list[FoundElement]:
+    """Elements of small parts of a map alone.
+
+    The parts are found in one half of the pixels; the spectra of the other half are tested.
+    Significances are those of this half, net counts those of the whole part.
+    """
+    energy = ds[DIM_ENERGY].values.astype(float)
+    if not whole.elements:
+        return []
+    lines = [line for one in whole.elements for line in one.lines if line.net_counts > 0]
+    strong = [line for line in lines if line.net_counts > _LISTED_LINE * lines[0].net_counts]
+    counts, parts = local_peaks(ds, [float(whole.law.place(line.energy)) for line in strong])
+    if not parts:
+        return []
+    half = ~chess_board(parts[0].shape)
+    masks = np.array([part & half for part in parts] + parts)
+    spectra = np.asarray(compute(da.tensordot(masks.astype(np.float32), counts, 2))[0], float)
+    hints = frozenset(_hints(ds, expected))
+    beam = float(ds.attrs.get("beam_energy") or DEFAULT_BEAM_ENERGY)
+    known = {one.element for one in whole.elements}
+    found: dict[str, FoundElement] = {}
+    for number, part in enumerate(parts):
+        tested, entire = spectra[number], spectra[number + len(parts)]
+        if not tested.sum() > 0:
+            continue
+        result = identify(
+            energy,
+            tested,
+            beam_energy=beam,
+            resolution=whole.law.resolution,
+            hints=hints | known,
+            law=whole.law,
+            tests=len(parts),
+        )
+        factor = entire.sum() / tested.sum()
+        for one in result.elements:
+            # What a few counts show is claimed only where nothing else explains it.
+            if one.element not in known | set(found) and not one.confused_with:
+                found[one.element] = replace(
+                    one,
+                    net_counts=factor * one.net_counts,
+                    net_stddev=factor * one.net_stddev,
+                    lines=tuple(
+                        replace(line, net_counts=factor * line.net_counts) for line in one.lines
+                    ),
+                    where=_place_in_words(part, ds),
+                )
+    return sorted(found.values(), key=lambda one: -one.significance)
+
+
+def _place_in_words(part: np.ndarray, ds: xr.Dataset) -> str:
+    """Share of the map and the box, in pixels, of a part of it."""
+    words = [f"{100 * part.mean():.2g} % of the map"]
+    for axis, dim in enumerate((DIM_Y, DIM_X)):
+        seen = np.flatnonzero(part.any(axis=1 - axis))
+        square = ds.sizes[dim] // part.shape[axis]
+        words.append(f"{dim} {seen[0] * square}:{(seen[-1] + 1) * square}")
+    return ", ".join(words)
+
+
+def _hints(ds: xr.Dataset, expected: Iterable[str]) -> list[str]:
+    return [*expected, *map(str, [*ds.attrs.get("elements", ()), *ds.attrs.get(GIVEN, ())])]
+
+
 def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ...]:
     """Elements to reckon with in a map: those given, and those found in its sum spectrum.
 
@@ -304,15 +390,13 @@ def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ..
 
 def identified(ds: xr.Dataset, expected: Iterable[str] = ()) -> Identification:
     """Elements of the sum spectrum of a map, and the scale on which they were found."""
-    listed = [*ds.attrs.get("elements", ()), *ds.attrs.get(GIVEN, ())]
-    hints = [*expected, *map(str, listed)]
     beam = ds.attrs.get("beam_energy")
     return _identified(
         ds[DIM_ENERGY].values.astype(float).tobytes(),
         np.asarray(sum_spectrum(ds), float).tobytes(),
         None if beam is None else float(beam),
         detector_resolution(ds),
-        frozenset(hints),
+        frozenset(_hints(ds, expected)),
     )
 
 
@@ -360,12 +444,26 @@ def identify(
         Number of spectra tested together, which raises the level of significance.
     """
     beam = DEFAULT_BEAM_ENERGY if beam_energy is None else float(beam_energy)
+    # Many small matrices: threads would only wait for each other.
+    with threadpool_limits(1):
+        return _search(energy, spectrum, beam, law, resolution, frozenset(hints), tests)
+
+
+def _search(
+    energy: np.ndarray,
+    spectrum: np.ndarray,
+    beam: float,
+    law: ShapeLaw | None,
+    resolution: float,
+    hints: frozenset[str],
+    tests: int,
+) -> Identification:
     spectrum = np.asarray(spectrum, float)
     start = law or ShapeLaw(0, 0, resolution)
     coarse = energy.size < _FEWEST or energy[1] - energy[0] > _WIDEST_CHANNEL
     if coarse or energy[-1] < 2 * LOWEST_LINE or not spectrum.sum() > 0:
         return Identification((), start)
-    model = _Model(energy, np.maximum(spectrum, 0), beam, start, frozenset(hints))
+    model = _Model(energy, np.maximum(spectrum, 0), beam, start, hints)
     place = _PLACE
     if law is None:
         for turn in range(_CALIBRATION_TURNS):
@@ -377,14 +475,30 @@ def identify(
     return Identification(tuple(model.described(accepted, fit, place)), model.law)
 
 
+def _photons(element: str, beam: float) -> dict[str, dict[Line, float]]:
+    """Photons of every line by shell: of electrons that cross a foil, or that stop in bulk.
+
+    In bulk they have all energies down from the beam's, and cross about as much mass at each as
+    their energy.
+    """
+    slowing = (1.0,) if beam >= _THIN_FROM else _SLOWING
+    shells: dict[str, dict[Line, float]] = {}
+    for share in slowing:
+        for shell, lines in family_lines(element, share * beam).items():
+            made = shells.setdefault(shell, {})
+            for line, photons in lines:
+                made[line] = made.get(line, 0.0) + share * photons
+    return shells
+
+
 @lru_cache(maxsize=4096)
 def _families(element: str, beam: float, low: float, high: float) -> tuple[_Family, ...]:
     """Families of an element with a main line within the limits, highest energy first."""
     shells = []
-    for shell, lines in family_lines(element, beam).items():
+    for shell, photons in _photons(element, beam).items():
         seen = [
-            (line, photons * window_free_efficiency(line.energy))
-            for line, photons in lines
+            (line, number * window_free_efficiency(line.energy))
+            for line, number in photons.items()
             if _LOWEST_FITTED < line.energy < high
         ]
         if seen:
@@ -396,8 +510,8 @@ def _families(element: str, beam: float, low: float, high: float) -> tuple[_Fami
         total = sum(p for _, p in seen)
         first = main.name.partition("_")[2][1]
         first = "a" if shell == "M" and first == "b" else first
-        # Lines such as L l alone are too uncertain to identify an element, or to be fitted.
-        if first != "a" or largest < _LEAST_SHARE * strongest or not low < main.energy < high:
+        inside = low < main.energy < high
+        if largest < _LEAST_SHARE * strongest or not inside:
             continue
         groups: dict[str, list[tuple[float, float]]] = {}
         for line, p in seen:
@@ -416,6 +530,7 @@ def _families(element: str, beam: float, low: float, high: float) -> tuple[_Fami
                 main.energy,
                 total / strongest,
                 tuple(_group(f"{element}_{shell}{kind}", groups[kind], error) for kind in ordered),
+                first == "a",
             )
         )
     return tuple(sorted(found, key=lambda family: -family.energy))
@@ -464,7 +579,6 @@ class _Model:
         beam: float,
         law: ShapeLaw,
         hints: frozenset[str] = frozenset(),
-        plain: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.energy, self.spectrum, self.beam, self.law = energy, spectrum, beam, law
         self.hints = hints
@@ -485,10 +599,11 @@ class _Model:
         self.families = {
             element: found
             for element in SYMBOLS
-            if element not in _RADIOACTIVE
+            if (element not in _NEVER or element in hints)
             and (found := _families(element, beam, round(low, 4), round(high, 4)))
+            and any(family.identifies for family in found)
         }
-        self.candidates = [f for found in self.families.values() for f in found]
+        self.candidates = [f for found in self.families.values() for f in found if f.identifies]
         self._shapes: dict[tuple[str, ...], list[np.ndarray]] = {}
         knots = np.arange(0, position[-1] / _KNOT_SPACING + 2)
         at = np.interp(self.centres, inside, position) / _KNOT_SPACING
@@ -500,12 +615,8 @@ class _Model:
         ratio = np.add.reduceat(self.data, stretches) / np.add.reduceat(kramers, stretches)
         level = max(float(np.percentile(ratio, 30)), 0.05 * float(ratio.mean()), 1e-12)
         self._least = level * kramers
-        # The background that bends little: bremsstrahlung, then what was fitted before.
-        self._plain = self._least
-        if plain is not None:
-            self._plain = np.maximum(
-                np.interp(self.centres, *plain) * np.diff(self.edges), 0.05 * self._least
-            )
+        # The background bends little from bremsstrahlung, and from what lies below all peaks.
+        self._plain = np.maximum(self._clipped(), 0.05 * self._least)
         window = efficiency(Detector(polymer_window=True), held) / efficiency(Detector(), held)
         # Its absorption edges alone: all that is smooth is left to the knots.
         edges = uniform_filter1d(window, _BINS_PER_FWHM) - uniform_filter1d(
@@ -520,6 +631,21 @@ class _Model:
 
     def _binned(self, spectrum: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.asarray(spectrum, float)[self.used], self.starts)
+
+    def _clipped(self) -> np.ndarray:
+        """Counts below all peaks: bins are clipped at the mean of their neighbours, ever nearer.
+
+        The SNIP algorithm of C. G. Ryan et al., Nucl. Instrum. Methods B 34 (1988) 396.
+        """
+        widths = np.diff(self.edges)
+        smooth = uniform_filter1d(self.data / widths, _BINS_PER_FWHM)
+        low = np.log(np.log(np.sqrt(smooth + 1) + 1) + 1)
+        for reach in range(2 * _BINS_PER_FWHM, 0, -1):
+            inner = np.pad(low, reach, mode="edge")
+            mean = (inner[: low.size] + inner[2 * reach :]) / 2
+            low = np.minimum(low, mean)
+        clipped = (np.exp(np.exp(low) - 1) - 1) ** 2 - 1
+        return np.maximum(uniform_filter1d(clipped, 2 * _BINS_PER_FWHM), 0) * widths
 
     def _pile_up(self) -> np.ndarray:
         """Spectrum of two photons at once, per count."""
@@ -748,7 +874,8 @@ class _Model:
     ) -> tuple[list[str], _Fit]:
         """Elements that pass, and the fit with them all."""
         level = norm.isf(FALSE_DISCOVERY_RATE / (len(self.candidates) * tests))
-        level = max(least, level)
+        first_level = max(least, level)
+        self.unknown = []
         accepted: list[str] = []
         fit = self.fit(accepted, place)
         # An element that others crowded out may come back once.
@@ -756,11 +883,11 @@ class _Model:
         for _ in range(turns):
             where, largest = self._largest_peak(fit)
             refused = {element for element, times in dropped.items() if times > 1}
-            least = max(level, _STRONGEST_FIRST * largest)
+            least = max(first_level, _STRONGEST_FIRST * largest)
             added = self._next(accepted, fit, level, least, place, refused)
             if added:
                 accepted += added
-            elif largest > _UNKNOWN * level:
+            elif largest > _UNKNOWN * first_level:
                 self.unknown.append(where)
             else:
                 break
@@ -778,7 +905,7 @@ class _Model:
             (
                 (fit.amplitudes.get(key, 0.0) / fit.errors.get(key, np.inf), family)
                 for family in self.families[element]
-                if (key := (element, family.name))
+                if family.identifies and (key := (element, family.name))
             ),
             key=lambda pair: pair[0],
         )
@@ -880,6 +1007,10 @@ class _Model:
             predicted = counts * other.share / family.share / weaker
             if (above or other.energy > 1.0) and predicted > other_counts + 3 * error:
                 return False
+            # A family as strong at higher energy, where less overlaps, must be seen itself.
+            comparable = above and other.share > _COMPARABLE * family.share
+            if comparable and other_counts < _SEEN * error:
+                return False
         if counts < _TRACE * max(fit.amplitudes.values(), default=0.0):
             return False
         return self._unlikely(family, fit, level)
@@ -914,7 +1045,7 @@ class _Model:
 
     def _entries(self, element: str, fit: _Fit) -> list[tuple[float, float, float, _Family]]:
         """Significance, counts and error of each family of an element outside the model."""
-        found = self.families[element]
+        found = [family for family in self.families[element] if family.identifies]
         stacked = np.array([self.shapes(family)[0] for family in found]).T
         information, scores = fit.project(stacked)
         information = np.maximum(information, 1e-12)
@@ -980,20 +1111,24 @@ class _Model:
         if not accepted:
             return self
         rows = [
-            (family.energy, *fit.shapes[*key, "place"], *fit.shapes[*key, "width"])
+            (
+                family.energy,
+                *fit.shapes[*key, "place"],
+                *fit.shapes[*key, "width"],
+                _OWN_PLACE if family.name.endswith("Ka") else _OWN_PLACE_OUTER,
+            )
             for element in accepted
             for family in self.families[element]
-            # The lines of soft L and M families are too uncertain for a calibration.
-            if (family.energy > _SOFT or family.name.endswith("Ka"))
+            # The lines of soft L families and of M families are too uncertain for a calibration.
+            if (family.name.endswith("Ka") or family.name.endswith("La") and family.energy > _SOFT)
             and (key := (element, family.name)) + ("place",) in fit.shapes
         ]
         if not rows:
             return self
-        energy, move, move_error, width, width_error = np.array(rows).T
-        # A few eV of each peak's place are its own.
-        weight = 1 / (move_error**2 + 0.003**2)
+        energy, move, move_error, width, width_error, own = np.array(rows).T
+        weight = 1 / (move_error**2 + own**2)
         columns = np.column_stack([np.ones(energy.size), energy])
-        prior = np.diag([1 / 0.02**2, 1 / 0.003**2])
+        prior = np.diag([1 / 0.02**2, 1 / _GAIN**2])
         matrix = columns.T @ (columns * weight[:, None]) + prior
         shift, gain = np.linalg.solve(matrix, columns.T @ (weight * move))
         # Relative widths to one resolution: FWHM^2 = slope (E - E_Mn) + R^2.
@@ -1010,8 +1145,7 @@ class _Model:
             gain=self.law.gain + float(gain),
             resolution=resolution,
         )
-        plain = self.centres, fit.background / np.diff(self.edges)
-        return _Model(self.energy, self.spectrum, self.beam, law, self.hints, plain)
+        return _Model(self.energy, self.spectrum, self.beam, law, self.hints)
 
 
 def _adjusted(significance: float, penalty: float) -> float:

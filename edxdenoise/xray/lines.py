@@ -4,7 +4,8 @@ Vacancies are those of `cross_sections`, of Coster-Kronig transitions and of K l
 one in the L shell. Energies, fluorescence yields and Coster-Kronig probabilities are XrayDB's
 (W. T. Elam et al., Radiat. Phys. Chem. 63 (2002) 121), K yields up to neon those of W. Bambynek et
 al., Rev. Mod. Phys. 44 (1972) 716. Radiative rates are xraylib's: XrayDB gives Mg to Cl the K alpha
-share of heavier elements.
+share of heavier elements. xraylib fills the 4f shell from gadolinium on; M alpha and M beta of
+lanthanum to europium, which come from it, are those of gadolinium by the number of 4f electrons.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _COSTER_KRONIG = (("L1", "L2"), ("L1", "L3"), ("L2", "L3")) + tuple(
 )
 # Heaviest element whose K yield is that of Bambynek et al.; the tables scatter by a factor of 2.
 _LAST_LIGHT = 10
+# Between them, not included, the 4f shell fills; gadolinium has half of it, 7 electrons.
+_BARIUM, _GADOLINIUM, _HALF_SHELL = 56, 64, 7
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def _levels(text: str) -> list[str]:
     return [text[0] + number for number in text[1:].split(",")]
 
 
+@lru_cache(maxsize=None)
 def _radiative_rate(z: int, initial: str, final: str) -> float:
     rate = 0.0
     # Only M zeta joins two subshells; its stronger one stands for both.
@@ -217,6 +221,12 @@ def _radiative_rate(z: int, initial: str, final: str) -> float:
         macro = getattr(xraylib, f"{subshell}{level}_LINE", None)
         if macro is not None:
             rate += _or_zero(xraylib.RadRate, z, macro)
+    if _BARIUM < z < _GADOLINIUM and subshell in ("M4", "M5"):
+        filled = (z - _BARIUM) / _HALF_SHELL
+        from_4f = _radiative_rate(_GADOLINIUM, subshell, "N6,7")
+        share = filled if final in ("N6", "N7", "N6,7") else 1.0
+        rate = share * _radiative_rate(_GADOLINIUM, initial, final)
+        rate /= 1 - from_4f * (1 - filled)
     return rate
 
 
