@@ -8,7 +8,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
 import bias_check  # noqa: E402
-
 import sums  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
