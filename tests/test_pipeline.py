@@ -258,7 +258,7 @@ def test_memory_limit_chooses_blocks(phantom):
     program = memory_needed((1, 1, 2), 1, workers=1).held
     for limit in (program + 450_000, program + 600_000, program + 10**9):
         plain = Denoise(subspace="pixel", shrink=False)
-        blocked = _block(phantom[["counts"]], 10, plain, limit, 1)
+        blocked, _ = _block(phantom[["counts"]], 10, plain, limit, 1)
         sizes.append(blocked.counts.data.npartitions)
         assert blocked.counts.chunks[2] == (100,)
     assert sizes[0] > sizes[1] > sizes[2] == 1
