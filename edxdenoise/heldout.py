@@ -46,7 +46,7 @@ from edxdenoise.survey import survey
 # this share of what the totals of pixel and channel alone let one expect.
 FLOOR = 0.01
 # Parts of the counts that `held_out_error` makes: its standard deviation grows with their number.
-_HALVES = 2
+_PARTS = 4
 # Pixels worked on at a time within a block.
 _PIECE = 512
 
@@ -89,43 +89,44 @@ class Scale:
 
 
 def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
-    """Judge what a recipe does to these counts: fitted to one half of them, by the other half.
+    """Judge what a recipe does to these counts: fitted to three quarters, judged by the last one.
 
     Parameters
     ----------
     ds : Dataset
         With whole ``counts``.
     recipe : Denoise
-        All its choices are made again, with one half of the counts.
+        All its choices are made again, with three quarters of the counts.
 
     Returns
     -------
     DataArray, dims (estimate)
-        Mean squared error of the denoised half over that of the half as it was counted, and its
-        standard deviation. The first may be below 0 by chance: it is an unbiased estimate.
+        Mean squared error of the fitted counts, denoised, over that of the same counts as they were
+        measured, and its standard deviation. The first may be below 0 by chance: it is an unbiased
+        estimate.
 
     Notes
     -----
-    The ratio is that of half of the counts. Noise that a fit of given complexity keeps is the same
-    share of any dose; what smoothing moves is a smaller share of few counts, so that the ratio of
-    all counts may be larger. Of an eighth held out, the standard deviation would be four times as
-    large.
+    The ratio is that of three quarters of the counts, in place of all. What a fit of given
+    complexity keeps of the noise is the same share of any dose; what smoothing moves is a smaller
+    share of few counts. Halves fall further short of all counts, smaller parts leave fewer counts
+    to judge by.
     """
-    rest, part = hold_out(chunk(ds), 0, folds=_HALVES, seed=recipe.seed)
+    rest, part = hold_out(chunk(ds), 0, folds=_PARTS, seed=recipe.seed)
     rest = rest.assign({COUNTS.name: rest[COUNTS.name].persist()})
     with recorded(show=False):
         # Warnings are issued for the whole of the counts.
         model = fitted(rest, recipe, survey(rest), errors=False)[COUNTS_DENOISED.name].data
     held_out = part[COUNTS.name].data.rechunk(model.chunks)
-    scale = scale_of(rest, _HALVES)
+    scale = scale_of(rest, _PARTS / (_PARTS - 1))
     places = da.core.slices_from_chunks(model.chunks)
     sums = [
         dask.delayed(_error_of_block)(*blocks, Scale(scale.pixel[place[:2]], scale.energy))
         for place, *blocks in zip(places, *map(delayed_blocks, (held_out, model)))
     ]
     error, variance = np.sum(compute(sums)[0], axis=0)
-    # In units of the noise of all counts; that of half of them is twice as large beside them.
-    units = _HALVES * scale.pixel.size * scale.energy.size
+    # In units of the noise of all counts, beside which that of the fitted ones is larger.
+    units = _PARTS / (_PARTS - 1) * scale.pixel.size * scale.energy.size
     return HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
 
 
@@ -149,9 +150,9 @@ def _error_of_block(held_out: np.ndarray, model: np.ndarray, scale: Scale) -> np
         piece = slice(start, start + _PIECE)
         sums = heldout_sums(
             counts[piece],
-            np.float32(_HALVES) * predicted[:, piece],
+            np.float32(_PARTS / (_PARTS - 1)) * predicted[:, piece],
             Scale(pixel[piece], scale.energy),
-            _HALVES,
+            _PARTS,
             np.ones((1, len(counts[piece]))),
             nowhere,
         )

@@ -108,11 +108,10 @@ def run_recipe(
             components = check_denoise(ds, chosen)
             ds, judged = _block(ds, components, chosen, memory_limit, workers)
             found = survey(ds)
-        raw = shrink_dtype(ds, found)
-        ds = denoise(ds, chosen, found=found, progress=progress)
+        raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
         if judged and found.whole:
             with progress("held-out counts"):
-                ds = ds.assign({HELD_OUT_ERROR.name: held_out_error(raw, chosen)})
+                ds = ds.assign({HELD_OUT_ERROR.name: held_out_error(shrink_dtype(raw, found), chosen)})
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)

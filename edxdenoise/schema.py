@@ -210,7 +210,7 @@ HELD_OUT_ERROR = VariableSpec(
     "f",
     "1",
     "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
-    "to one half of the counts, judged by the other",
+    "to three quarters of the counts, judged by the last one",
 )
 # What spatial shrinkage leaves of one choice of components, and an attribute that says what images
 # gained, in words.

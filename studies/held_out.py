@@ -4,8 +4,8 @@
 
 Every seed is another phantom: four specimens, in turn, at 20 to 2000 counts per pixel. The true
 ratio is the squared error of what `denoise` makes of all counts, from the expected counts, over
-that of raw counts. The estimate knows neither the truth nor these fits: one half of the counts is
-fitted, and judged by the other.
+that of raw counts. The estimate knows neither the truth nor these fits: three quarters of the
+counts are fitted, and judged by the last one. Seeds below 100 served to choose that share.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def row(seed: int) -> list[str]:
 
 def study(seeds: int) -> list[list[str]]:
     """Rows of the table, one per phantom."""
-    return [row(seed) for seed in range(seeds)]
+    return [row(seed) for seed in range(100, 100 + seeds)]
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_impossible_input_is_one_line(folder, options, words):
             "[lines.Pb_La]\nk_factor = 0",
             "'lines.Pb_La.k_factor' is 0.0, must be a number from 1e-06",
         ),
-        ("[lines.Pb_La]\nk_factor = -4", "'lines.Pb_La.k_factor' is -4.0, must be a number above"),
+        ("[lines.Pb_La]\nk_factor = -4", "'lines.Pb_La.k_factor' is -4.0, must be a number from"),
         ("[lines.Pb_La]\nk_factor = '4.3'", "'lines.Pb_La.k_factor' is '4.3', must be a number"),
         (
             "[lines.I_La]\nk_factor = 3.4\n[lines.Pb_La]",

@@ -133,10 +133,10 @@ def held_out_words(ds: xr.Dataset) -> str:
     """Return the sentence on held-out counts; none where there were none."""
     if HELD_OUT_ERROR.name not in ds:
         return ""
-    error, stddev = (f"{100 * float(value):.2g}" for value in ds[HELD_OUT_ERROR.name].values)
+    error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
     return (
-        f"Squared error {error} ± {stddev} % of that of raw counts (fitted to one half of the "
-        "counts, judged by the other)"
+        f"Squared error {with_error(error, stddev)} % of that of raw counts, judged by a "
+        "quarter of the counts that was held out"
     )
 
 
