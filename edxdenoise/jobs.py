@@ -111,7 +111,9 @@ def run_recipe(
         raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
         if judged and found.whole:
             with progress("held-out counts"):
-                ds = ds.assign({HELD_OUT_ERROR.name: held_out_error(shrink_dtype(raw, found), chosen)})
+                ds = ds.assign(
+                    {HELD_OUT_ERROR.name: held_out_error(shrink_dtype(raw, found), chosen)}
+                )
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)

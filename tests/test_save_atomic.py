@@ -350,7 +350,15 @@ def test_interrupted_run_leaves_nothing(tmp_path, suffix, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_signal_while_zarr_writes_in_its_own_thread(tmp_path, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """What SIGINT does in a program that a user started; workers of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signal_while_zarr_writes_in_its_own_thread(tmp_path, monkeypatch, ctrl_c):
     work, started, ended = LocalStore.set, threading.Event(), threading.Event()
 
     async def slow(self, *args, **kwargs):

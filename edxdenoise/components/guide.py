@@ -58,7 +58,9 @@ class Gain:
     stddev: float
 
     def __str__(self) -> str:
-        shift = "" if self.shift == (0, 0) else " shifted by {} and {} pixels".format(*self.shift)
+        # The shift of an image that tells nothing means nothing.
+        moved = self.used and self.shift != (0, 0)
+        shift = " shifted by {} and {} pixels".format(*self.shift) if moved else ""
         word = "guides" if self.used else "does not guide"
         return (
             f"image {self.detector}{shift} {word} the smoothing: it takes {100 * self.gain:.0f} ± "
