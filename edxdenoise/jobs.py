@@ -285,7 +285,7 @@ def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
     """Say what will be written before it is, where `progress` can say anything."""
     say = getattr(progress, "say", None)
     if say is not None:
-        say(f"writing {output}, about {format_memory(stored_size(ds))}")
+        say(f"writing {output.name}, about {format_memory(stored_size(ds))}")
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:

@@ -190,7 +190,7 @@ def test_no_bars_where_stderr_is_no_terminal(folder, tmp_path):
     # The phantom is sparse at its ends, which may be told; nothing else.
     lines = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
     size, done = lines
-    assert re.fullmatch(rf"writing {tmp_path / 'd.nc'}, about [\d.]+ [kM]B", size)
+    assert re.fullmatch(r"writing d\.nc, about [\d.]+ [kM]B", size)
     assert done == f"wrote {tmp_path / 'd.nc'}"
 
 

@@ -148,6 +148,22 @@ def test_peaks_bear_the_names_of_elements_that_are_there():
     assert named <= alpha == set(counts)
 
 
+def test_wide_channels_and_groups_of_lines():
+    """C and N in channels of 40 eV; a peak bears the name of the line in it, not of a weak one."""
+    phantom = simulate("solar-cell", shape=(66, 100), channels=325, energy_width=0.04).compute()
+    ds = phantom[["counts"]].assign_attrs(elements=[])
+    found = identified(ds)
+    assert {"C", "N", "O", "Cu", "In", "Sn", "I", "Pb"} <= {one.element for one in found.elements}
+    assert found.law.resolution == pytest.approx(130, abs=2)
+    spectrum = ds.counts.values.sum((0, 1), dtype=float)
+    names = {
+        round(peak.energy, 1): peak.name
+        for peak in name_peaks(find_peaks(ds.energy.values, spectrum), found)
+    }
+    assert names[0.3] == "C Kα" and names[2.3] == "Pb Mα"
+    assert names[3.5] == "In Lβ" and names[4.2] == "I Lβ"
+
+
 def test_escape_and_sum_peaks_are_named_as_such():
     spectrum = spectrum_of({"Ti": 3e6, "O": 1e5, "Fe": 1e5})
     extra = np.array([4.509 - 1.7398, 2 * 4.509])

@@ -24,6 +24,7 @@ from edxdenoise.report.style import (
     SMALL,
     VERMILION,
     add_axes,
+    label_powers,
     new_plot,
 )
 from edxdenoise.report.text import number_words, warning_lines
@@ -148,6 +149,7 @@ def _draw_overview(axes: Axes, energy: np.ndarray, spectrum: np.ndarray, peaks: 
         linewidth=0.7,
     )
     axes.set_yscale("log")
+    label_powers(axes.yaxis)
     highest = max(float(spectrum.max()), 1.0)
     filled = spectrum[spectrum > 0]
     lowest = max(0.5, float(np.percentile(filled, 2)) / 2) if filled.size else 0.5

@@ -17,6 +17,7 @@ from edxdenoise.report.style import (
     POINTS_PER_INCH,
     SMALL,
     VERMILION,
+    label_powers,
     new_plot,
 )
 from edxdenoise.report.sums import Sums
@@ -113,6 +114,7 @@ def _draw_sums(
     visible = np.where(denoised > 0, denoised, np.nan)
     axes.plot(energy, visible, color=BLUE, linewidth=0.7, label="denoised")
     axes.set_yscale("log")
+    label_powers(axes.yaxis)
     highest = max(float(raw.max()), 1.0)
     lowest = max(0.5, float(np.percentile(raw[raw > 0], 2)) / 2)
     # Room above the curve for names of peaks that stand upright.

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 POINTS_PER_INCH = 72
@@ -86,6 +89,17 @@ def new_plot(
         parse_math=False,
     )
     return figure
+
+
+def label_powers(axis: Axis) -> None:
+    """Label the powers of ten of a logarithmic axis without markup, which is not parsed."""
+    superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def label(value: float, _: float) -> str:
+        power = round(np.log10(value))
+        return f"10{str(power).translate(superscripts)}" if np.isclose(value, 10.0**power) else ""
+
+    axis.set_major_formatter(label)
 
 
 def add_title(figure: Figure, title: str) -> None:

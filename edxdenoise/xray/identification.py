@@ -104,6 +104,9 @@ _FIRST_PLACE = 0.012
 # keV by which a peak's place may differ from that of its axis: K lines, and L lines, which overlap
 # more. The gain of an axis is right within this share.
 _OWN_PLACE, _OWN_PLACE_OUTER, _GAIN = 0.003, 0.01, 0.001
+# Share by which a width may differ from the law of the axis: widths of soft lines hang on the
+# electronic noise and on incomplete charge collection.
+_OWN_WIDTH, _OWN_WIDTH_SOFT = 0.02, 0.1
 _DIAGONAL = 0.01
 _STRONG = 12.0  # standard deviations from which a family has such errors
 _PILE_UP = 0.03
@@ -145,11 +148,14 @@ class FoundLine:
         Mean in keV.
     net_counts : float
         In the spectrum, by the ratios within its family.
+    parts : tuple of (float, float)
+        Energy in keV and net counts of each of the lines.
     """
 
     name: str
     energy: float
     net_counts: float
+    parts: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -975,8 +981,8 @@ class _Model:
         whole, main, rest, slope, *_ = self.shapes(family)
         (counts,) = [entry[1] for entry in entries if entry[3] is family]
         width = float(fwhm(family.energy, self.law.resolution)) / 1000
-        # Place and share of the main line, with the rest of the family free.
-        # and a straight background of its surroundings: a hump is no peak.
+        # Place and share of the main line, with the rest of the family free, and with another
+        # straight background of its surroundings: a hump is no peak.
         distance = (self.centres - self.law.place(family.energy)) / width
         level_here = np.diff(self.edges) * (np.abs(distance) < _SURROUNDINGS)
         columns = [main, slope, level_here, level_here * distance]
@@ -1009,7 +1015,9 @@ class _Model:
                 return False
             # A family as strong at higher energy, where less overlaps, must be seen itself.
             comparable = above and other.share > _COMPARABLE * family.share
-            if comparable and other_counts < _SEEN * error:
+            # So must one of which enough counts are expected.
+            expected = above and counts * other.share / family.share > 2 * _SEEN * error
+            if (comparable or expected) and other_counts < _SEEN * error:
                 return False
         if counts < _TRACE * max(fit.amplitudes.values(), default=0.0):
             return False
@@ -1076,16 +1084,18 @@ class _Model:
         return sorted(found, key=lambda one: -one.significance)
 
     def _lines(self, element: str, fit: _Fit) -> tuple[FoundLine, ...]:
-        lines = [
-            FoundLine(
-                group.name,
-                float(np.average(group.energies, weights=group.weights)),
-                float(fit.amplitudes[element, family.name] * group.weights.sum()),
-            )
-            for family in self.families[element]
-            if (element, family.name) in fit.amplitudes
-            for group in family.groups
-        ]
+        lines = []
+        for family in self.families[element]:
+            counts = fit.amplitudes.get((element, family.name))
+            if counts is None:
+                continue
+            for group in family.groups:
+                parts = [
+                    (float(e), float(counts * w)) for e, w in zip(group.energies, group.weights)
+                ]
+                mean = float(np.average(group.energies, weights=group.weights))
+                net = sum(part for _, part in parts)
+                lines.append(FoundLine(group.name, mean, net, tuple(parts)))
         return tuple(sorted(lines, key=lambda line: -line.net_counts))
 
     def _rivals(
@@ -1134,7 +1144,8 @@ class _Model:
         # Relative widths to one resolution: FWHM^2 = slope (E - E_Mn) + R^2.
         now = fwhm(energy, self.law.resolution) / 1000
         by_resolution = (self.law.resolution / 1000) / now**2
-        weight = 1 / (width_error**2 + 0.02**2)
+        own_width = np.where(energy > _SOFT, _OWN_WIDTH, _OWN_WIDTH_SOFT)
+        weight = 1 / (width_error**2 + own_width**2)
         change = (weight * by_resolution * width).sum() / (
             (weight * by_resolution**2).sum() + 1 / 0.015**2
         )

@@ -58,23 +58,31 @@ def name_peaks(peaks: Sequence[Peak], found: Identification) -> list[Peak]:
 
 
 def _labelled(peak: Peak, lines: Sequence[FoundLine], found: Identification) -> Peak:
-    width = float(fwhm(max(peak.energy, 0.1), found.law.resolution)) / 1000
+    law = found.law
+    width = float(fwhm(max(peak.energy, 0.1), law.resolution)) / 1000
     reach = _NEAR * width + min(2 * peak.energy_stddev, 0.2 * width)
-    near = [line for line in lines if abs(found.law.place(line.energy) - peak.energy) < reach]
-    near.sort(key=lambda line: -line.net_counts)
-    if near:
-        named = [line for line in near if line.net_counts > _PARTNER * near[0].net_counts]
-        by_element = {line.name.partition("_")[0]: line_label(line.name) for line in named[::-1]}
+    # Counts of every group of lines, such as L beta, from those of its lines that lie in the peak.
+    within = {
+        line.name: sum(
+            counts for place, counts in line.parts if abs(law.place(place) - peak.energy) < reach
+        )
+        for line in lines
+    }
+    most = max(within.values(), default=0.0)
+    if most > 0:
+        named = [name for name, counts in within.items() if counts > _PARTNER * most]
+        named.sort(key=lambda name: within[name])
+        by_element = {name.partition("_")[0]: line_label(name) for name in named}
         return replace(peak, name=" / ".join(list(by_element.values())[::-1][:2]))
     for line in lines:
-        place = found.law.place(line.energy - SI_KA_ENERGY)
+        place = law.place(line.energy - SI_KA_ENERGY)
         expected = line.net_counts * float(escape_fraction(np.array([line.energy]))[0])
         if abs(place - peak.energy) < reach and expected > peak.net_counts / _MOST_ARTEFACT:
             return replace(peak, name=f"{line_label(line.name)} escape", artefact=True)
     total = sum(line.net_counts for line in lines)
     for number, one in enumerate(lines):
         for other in lines[number:]:
-            place = found.law.place(one.energy + other.energy)
+            place = law.place(one.energy + other.energy)
             most = 2 * _PILE_UP * one.net_counts * other.net_counts / max(total, 1)
             if abs(place - peak.energy) < reach and most > peak.net_counts:
                 name = f"{line_label(one.name)} + {line_label(other.name)} sum"
