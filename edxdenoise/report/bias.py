@@ -35,7 +35,7 @@ def bias_figure(table: pd.DataFrame) -> Figure:
     rows, columns = z.shape
     left = 0.2 + 0.06 * max(len(str(name)) for name in scores.index)
     figure = new_figure(
-        max(left + columns * _Z_COLUMN + 0.9, 5.2), _HEADER + 0.3 + rows * _Z_ROW + 0.35
+        max(left + columns * _Z_COLUMN + 0.9, 5.2), _HEADER + 0.3 + rows * _Z_ROW + 0.45
     )
     finite = np.isfinite(z)
     large = int((np.abs(z[finite]) > _LARGE_Z).sum())
@@ -69,8 +69,8 @@ def bias_figure(table: pd.DataFrame) -> Figure:
         figure,
         _MARGIN,
         _HEADER + 0.33 + rows * _Z_ROW,
-        "Beyond 3 σ, dropped components held signal, or averages moved it. Phases are found with "
-        "one half of the counts and tested with the other.",
+        "Beyond 3 σ, dropped components held signal, or averages moved it.\n"
+        "Phases are found with one half of the counts and tested with the other.",
         fontsize=SMALL,
         color=DARK,
     )
