@@ -29,7 +29,7 @@ test-processors: .venv/test
 		OPENBLAS_CORETYPE=$$core NUMBA_CPU_NAME=generic \
 		ONEDNN_MAX_CPU_ISA=SSE41 TF_ENABLE_ONEDNN_OPTS=$$onednn \
 		OMP_NUM_THREADS=$$threads NUMBA_NUM_THREADS=$$threads TF_NUM_INTRAOP_THREADS=$$threads \
-		$(BIN)/python -m pytest -q -k "not process" $(NUMERIC) || exit 1; \
+		$(BIN)/python -m pytest -q --numprocesses auto -k "not process" $(NUMERIC) || exit 1; \
 	done
 
 lint: .venv/test
