@@ -315,8 +315,8 @@ def _block(
 ) -> tuple[xr.Dataset, bool]:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows.
 
-    Also whether half of them may be held and fitted besides: not by NMF, which would take as long
-    again.
+    Return too whether a part of them may be held and fitted besides: not by NMF, which would take
+    as long again.
     """
     limit = default_memory_limit() if memory_limit is None else memory_limit
     counts = ds[COUNTS.name]

@@ -30,4 +30,4 @@ def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(component_rows(ds), indent=1))
     else:
-        print_components(ds, most=10)
+        print_components(ds)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _MOST_BORDERLINE = 8
+_MOST_SHOWN = 10
 
 
 @click.command()
@@ -31,7 +32,7 @@ def components(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(component_rows(ds), indent=1))
     else:
-        print_components(ds)
+        print_components(ds, most=None)
 
 
 def open_denoised(file: Path) -> xr.Dataset:
@@ -79,7 +80,7 @@ def _names(ds: xr.Dataset) -> list[str | None]:
     return [component_name(ds, number) for number in ds["component"].values]
 
 
-def print_components(ds: xr.Dataset, *, most: int | None = None) -> None:
+def print_components(ds: xr.Dataset, *, most: int | None = _MOST_SHOWN) -> None:
     """Print the components as a table: all, or those kept and the likeliest of the others."""
     from edxdenoise.report.text import held_out_words, smoothing_words
 

@@ -53,7 +53,7 @@ def demo(
         )
     if Verbosity.level < 0:
         return
-    print_components(result, most=10)
+    print_components(result)
     print_regions(result, Recipe.from_toml(result.attrs["recipe"]))
     click.echo(f"phantom with its truth:  {output / 'phantom.zarr'}")
     click.echo(f"denoised and quantified: {output / 'denoised.zarr'}")

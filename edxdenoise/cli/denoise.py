@@ -144,7 +144,7 @@ def denoise(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result, most=10)
+        print_components(result)
     for text in texts_of(result.attrs, IMAGE_GAIN):
         say(text)
     say(f"wrote {output}" + (f" and {report}" if report else ""))

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 
 class Verbosity:
-    """Return how much a user wants to see: -1 nothing unasked, 0 usual, 1 more, 2 tracebacks."""
+    """Level of output that a user wants: -1 nothing unasked, 0 usual, 1 more, 2 tracebacks."""
 
     level = 0
 

@@ -56,7 +56,7 @@ def run(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result, most=10)
+        print_components(result)
         if recipe.quantifies:
             print_regions(result, recipe)
     for text in texts_of(result.attrs, IMAGE_GAIN):

@@ -30,7 +30,8 @@ _NUMBERS = (
     "take_off_angle",
     "azimuth_angle",
     "stage_tilt",
-) + ("detector_resolution",)
+    "detector_resolution",
+)
 _TEXTS = ("title", "source", "history", "recipe", "original_metadata", "edxdenoise_version")
 _LISTS = ("elements", "elements_given", "area_label")
 
