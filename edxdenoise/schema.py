@@ -212,6 +212,16 @@ HELD_OUT_ERROR = VariableSpec(
     "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
     "to three quarters of the counts, judged by the last one",
 )
+# Attributes of a measurement that are numbers.
+MEASUREMENT_NUMBERS = (
+    "beam_energy",
+    "live_time",
+    "real_time",
+    "take_off_angle",
+    "azimuth_angle",
+    "stage_tilt",
+    "detector_resolution",
+)
 # What spatial shrinkage leaves of one choice of components, and an attribute that says what images
 # gained, in words.
 SHRUNK_SPECS = (

@@ -15,23 +15,20 @@ from edxdenoise.cube import energy_axis, measured_pixels
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.resources import memory_needed
-from edxdenoise.schema import COORD_AREA, COUNTS, DIM_DETECTOR, DIM_ENERGY, DIM_X, DIM_Y, IMAGE
+from edxdenoise.schema import (
+    COORD_AREA,
+    COUNTS,
+    DIM_DETECTOR,
+    DIM_ENERGY,
+    DIM_X,
+    DIM_Y,
+    IMAGE,
+    MEASUREMENT_NUMBERS,
+)
 from edxdenoise.survey import check_survey, naming, reading, survey
 from edxdenoise.xray import find_elements
 
-_MEASUREMENT = (
-    "title",
-    "instrument",
-    "beam_energy",
-    "live_time",
-    "real_time",
-    "take_off_angle",
-    "azimuth_angle",
-    "stage_tilt",
-    "detector_resolution",
-    "elements",
-    "source",
-)
+_MEASUREMENT = ("title", "instrument", *MEASUREMENT_NUMBERS, "elements", "source")
 
 
 def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[str, int]:

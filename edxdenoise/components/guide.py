@@ -137,8 +137,6 @@ def judged(
         By detector, free of NaN.
     seed : int
     """
-    if not images:
-        return []
     counts = noisy.counts
     variance = noisy.variance(local_mean(noisy.values, counts))
     maps = [

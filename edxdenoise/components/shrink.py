@@ -104,7 +104,10 @@ def shrink(
     for number, rows in enumerate(areas, start=1):
         part, inside = noisy.rows(rows), measured[rows]
         guides = {name: each[rows] for name, each in images.items()}
-        gains = judged(part, inside, total_noise(part, part.counts, inside), guides, seed)
+        gains = []
+        if guides:
+            noise = total_noise(part, part.counts, inside)
+            gains = judged(part, inside, noise, guides, seed)
         used = channels(guides, gains)
         found.put(rows, smooth_area(part, inside, seed, image=used, draws=draws))
         said += [str(gain) if len(areas) == 1 else f"area {number}: {gain}" for gain in gains]

@@ -17,21 +17,21 @@ from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
 from edxdenoise.reconstruction import REBUILT_FROM, reconstruct
-from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_X, DIM_Y, IMAGE, MEASURED, SPECS
+from edxdenoise.schema import (
+    COUNTS,
+    COUNTS_DENOISED,
+    DIM_X,
+    DIM_Y,
+    IMAGE,
+    MEASURED,
+    MEASUREMENT_NUMBERS,
+    SPECS,
+)
 from edxdenoise.shared_files import check_input
 
 _SMALL = (MEASURED.name, IMAGE.name)
 # Attribute of a file with checksums of what no checksum of a chunk protects.
 METADATA_CRC = "metadata_crc32"
-_NUMBERS = (
-    "beam_energy",
-    "live_time",
-    "real_time",
-    "take_off_angle",
-    "azimuth_angle",
-    "stage_tilt",
-    "detector_resolution",
-)
 _TEXTS = ("title", "source", "history", "recipe", "original_metadata", "edxdenoise_version")
 _LISTS = ("elements", "elements_given", "area_label")
 
@@ -80,7 +80,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
 def _check_attrs(path: Path, attrs: Mapping[Any, Any]) -> None:
     """Refuse attributes of a type that stages do not expect."""
     for names, kind, wanted in (
-        (_NUMBERS, (int, float), "a number"),
+        (MEASUREMENT_NUMBERS, (int, float), "a number"),
         (_TEXTS, str, "text"),
         (_LISTS, list, "a list of texts"),
     ):
@@ -185,8 +185,8 @@ def _checked(path: Path, ds: xr.Dataset) -> xr.Dataset:
     missing = sorted(expected.keys() - found.keys())
     if missing:
         raise FormatError(
-            f"cannot read '{path}': variable '{missing[0]}' is missing; copy it again, or write it "
-            "anew"
+            f"cannot read '{path}': variable '{missing[0]}' is missing; copy the file again, or "
+            "write it once more"
         )
     changed = [name for name in expected if expected[name] != found[name]]
     if changed:

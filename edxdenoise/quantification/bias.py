@@ -52,7 +52,7 @@ from edxdenoise.xray.families import element_of
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
 _FEWEST = 200
-# Standard deviations beyond which one of some hundred differences is no chance; the at% (% of the
+# Standard deviations that chance exceeds in none of some hundred differences; the at% (% of the
 # net counts where there are no k-factors) from which it matters; and standard deviations of single
 # pixels, beyond which it is outside their 95 % intervals.
 _SURELY, _MUCH, _OUTSIDE = 5.0, 1.0, 2.0
