@@ -2,7 +2,7 @@
 
     python studies/faults.py --seeds 30 --data DIR --csv
 
-Every case runs in a process of its own. "right" is the true result, "message" one clear line,
+Every case runs in a separate process. "right" is the true result, "message" one clear line,
 "warned" a changed result with a warning, "WRONG" a changed result without one, "UNEXPECTED" an
 error that nobody foresaw, "CRASH" a process ended by a signal, "ENDLESS" one that had to be ended,
 "LOST" that neither the old nor the new result is there, or that something was left behind.
@@ -63,7 +63,7 @@ _PROCESSES.set_forkserver_preload(
 
 
 def forked(work: Callable[[], Any], *, kill_after: float | None = None, number: int = 0) -> Any:
-    """Result of `work` in a process of its own, or how that ended; its messages are not shown.
+    """Result of `work` in a separate process, or how that ended; its messages are not shown.
 
     With `kill_after`, the process gets signal `number` so many seconds after its work began. It is
     forked from a server without other threads, since a fork beside threads may wait for locks that

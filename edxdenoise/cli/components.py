@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edxdenoise.cli.helpers import print_table
+from edxdenoise.cli.helpers import print_table, say
 from edxdenoise.cli.options import file_argument, json_option
 
 if TYPE_CHECKING:
@@ -117,6 +117,15 @@ def print_components(ds: xr.Dataset, *, most: int | None = _MOST_SHOWN) -> None:
         more = len(unsure) - _MOST_BORDERLINE
         listed = ", ".join(unsure[:_MOST_BORDERLINE]) + (f" and {more} more" if more > 0 else "")
         click.echo(f"Borderline components, please inspect: {listed}")
+
+
+def say_image_gains(ds: xr.Dataset) -> None:
+    """Say what each image gains as a guide of the smoothing."""
+    from edxdenoise.errors import texts_of
+    from edxdenoise.schema import IMAGE_GAIN
+
+    for text in texts_of(ds.attrs, IMAGE_GAIN):
+        say(text)
 
 
 def _likeliest(rows: list[dict[str, object]], most: int) -> list[dict[str, object]]:

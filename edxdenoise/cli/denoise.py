@@ -116,11 +116,10 @@ def denoise(
     """
     from dataclasses import fields
 
-    from edxdenoise.cli.components import print_components
-    from edxdenoise.errors import RecipeError, texts_of
+    from edxdenoise.cli.components import print_components, say_image_gains
+    from edxdenoise.errors import RecipeError
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
-    from edxdenoise.schema import IMAGE_GAIN
 
     prepare = {field.name: options.pop(field.name) for field in fields(Prepare)}
     try:
@@ -145,6 +144,5 @@ def denoise(
         )
     if Verbosity.level >= 0:
         print_components(result)
-    for text in texts_of(result.attrs, IMAGE_GAIN):
-        say(text)
+    say_image_gains(result)
     say(f"wrote {output}" + (f" and {report}" if report else ""))

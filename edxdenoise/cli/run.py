@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import print_components
+from edxdenoise.cli.components import print_components, say_image_gains
 from edxdenoise.cli.helpers import Verbosity, computing, say
 from edxdenoise.cli.options import (
     PathType,
@@ -37,10 +37,8 @@ def run(
     \b
     edxdenoise run data/solar-cell.toml
     """
-    from edxdenoise.errors import texts_of
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
-    from edxdenoise.schema import IMAGE_GAIN
 
     recipe = Recipe.from_file(recipe_file)
     if print_recipe:
@@ -59,6 +57,5 @@ def run(
         print_components(result)
         if recipe.quantifies:
             print_regions(result, recipe)
-    for text in texts_of(result.attrs, IMAGE_GAIN):
-        say(text)
+    say_image_gains(result)
     say(f"wrote {recipe.output.file}")
