@@ -47,6 +47,8 @@ from edxdenoise.survey import survey
 FLOOR = 0.01
 # Parts of the counts that `held_out_error` makes: its standard deviation grows with their number.
 _PARTS = 4
+# All counts over those that are fitted.
+_WHOLE = _PARTS / (_PARTS - 1)
 # Pixels worked on at a time within a block.
 _PIECE = 512
 
@@ -118,7 +120,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
         # Warnings are issued for the whole of the counts.
         model = fitted(rest, recipe, survey(rest), errors=False)[COUNTS_DENOISED.name].data
     held_out = part[COUNTS.name].data.rechunk(model.chunks)
-    scale = scale_of(rest, _PARTS / (_PARTS - 1))
+    scale = scale_of(rest, _WHOLE)
     places = da.core.slices_from_chunks(model.chunks)
     sums = [
         dask.delayed(_error_of_block)(*blocks, Scale(scale.pixel[place[:2]], scale.energy))
@@ -126,7 +128,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     ]
     error, variance = np.sum(compute(sums)[0], axis=0)
     # In units of the noise of all counts, beside which that of the fitted ones is larger.
-    units = _PARTS / (_PARTS - 1) * scale.pixel.size * scale.energy.size
+    units = _WHOLE * scale.pixel.size * scale.energy.size
     return HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
 
 
@@ -150,7 +152,7 @@ def _error_of_block(held_out: np.ndarray, model: np.ndarray, scale: Scale) -> np
         piece = slice(start, start + _PIECE)
         sums = heldout_sums(
             counts[piece],
-            np.float32(_PARTS / (_PARTS - 1)) * predicted[:, piece],
+            np.float32(_WHOLE) * predicted[:, piece],
             Scale(pixel[piece], scale.energy),
             _PARTS,
             np.ones((1, len(counts[piece]))),

@@ -18,7 +18,6 @@ without smoothing; `denoise` as it is by default.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,13 +26,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from _study import RESULTS, write_csv
 from scipy.ndimage import gaussian_filter
 
 from edxdenoise import Denoise, LineSpec, Prepare, denoise, prepare, read_cube, thin
 from edxdenoise.quantification.estimators import line_weights
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-RESULTS = Path(__file__).parent / "results" / "few_counts.csv"
 FILES = {
     "dacite": ("bruker_sem_dacite_122cpp.bcf", "O Na Al Si K Ca"),
     "dust": ("bruker_tem_dust_256x256.bcf", "O Mg Si Fe"),
@@ -148,16 +147,14 @@ def main() -> None:
     parser.add_argument("--files", nargs="+", default=list(FILES), choices=list(FILES))
     parser.add_argument("--doses", nargs="+", type=float, default=list(DOSES))
     parser.add_argument("--seeds", type=int, default=3, help="number of random splits")
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name} too")
+    parser.add_argument("--csv", action="store_true", help="write few_counts.csv too")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = table(options.files, options.doses, options.seeds, options.data)
     if options.csv:
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(
+            RESULTS / "few_counts.csv", [list(rows[0]), *(list(row.values()) for row in rows)]
+        )
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from _study import RESULTS, write_csv
 from few_counts import DATA, ENERGY, FILES, Judge, split, windows
 
 from edxdenoise import Denoise, Prepare, denoise, prepare, read_cube, simulate
 from edxdenoise.cube import named_images
 from edxdenoise.simulation.images import unrelated_image
 
-RESULTS = Path(__file__).parent / "results"
 COMPONENTS = 30
 DOSES = {"dacite": (3.0, 10.0, 30.0), "JEOL": (3.0, 10.0, 30.0), "dust": (8.0,)}
 PHANTOMS = {"solar-cell": ((66, 80), (30.0, 300.0)), "mineral": ((64, 64), (10.0, 100.0))}
@@ -161,8 +161,7 @@ def main() -> None:
     print(f"right: {100 * right:.1f} %")
     if options.csv:
         for name, text in (("images", table), ("images_gain", gain)):
-            lines = "".join(",".join(f'"{c}"' if "," in c else c for c in r) + "\n" for r in text)
-            (RESULTS / f"{name}.csv").write_text(lines, encoding="utf-8")
+            write_csv(RESULTS / f"{name}.csv", text)
 
 
 if __name__ == "__main__":

@@ -334,7 +334,6 @@ def _local_elements(
     masks = np.array([part & half for part in parts] + parts)
     spectra = np.asarray(compute(da.tensordot(masks.astype(np.float32), counts, 2))[0], float)
     hints = frozenset(_hints(ds, expected))
-    beam = float(ds.attrs.get("beam_energy") or DEFAULT_BEAM_ENERGY)
     known = {one.element for one in whole.elements}
     found: dict[str, FoundElement] = {}
     for number, part in enumerate(parts):
@@ -344,7 +343,7 @@ def _local_elements(
         result = identify(
             energy,
             tested,
-            beam_energy=beam,
+            beam_energy=ds.attrs.get("beam_energy"),
             resolution=whole.law.resolution,
             hints=hints | known,
             law=whole.law,

@@ -70,10 +70,12 @@ def _labelled(peak: Peak, lines: Sequence[FoundLine], found: Identification) -> 
     }
     most = max(within.values(), default=0.0)
     if most > 0:
-        named = [name for name, counts in within.items() if counts > _PARTNER * most]
-        named.sort(key=lambda name: within[name])
-        by_element = {name.partition("_")[0]: line_label(name) for name in named}
-        return replace(peak, name=" / ".join(list(by_element.values())[::-1][:2]))
+        # Strongest first, one line of each element.
+        labels: dict[str, str] = {}
+        for name in sorted(within, key=lambda name: -within[name]):
+            if within[name] > _PARTNER * most:
+                labels.setdefault(name.partition("_")[0], line_label(name))
+        return replace(peak, name=" / ".join(list(labels.values())[:2]))
     for line in lines:
         place = law.place(line.energy - SI_KA_ENERGY)
         expected = line.net_counts * float(escape_fraction(np.array([line.energy]))[0])
