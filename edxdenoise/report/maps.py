@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ _LOWEST_ROW, _HIGHEST_MAP, _HIGHEST_TALL_MAP = 0.75, 1.55, 3.0
 _HIGHEST_SPECTRUM = 1.55
 _PAGE_HEIGHT = 9.6
 _TALL = 1.25
-_LEAST_WIDTH = 5.0  # for the title
+_LEAST_WIDTH, _TITLE_CHARACTERS = 5.0, 66  # for the title, and of its lines
 _NOTE = 0.16
 _CAPTION_WIDTH = 1.65
 _HIGHEST_COUNTS = 3.5
@@ -200,7 +201,8 @@ def maps_figure(ds: xr.Dataset, windows: Sequence[Window], raw: Sums, denoised: 
     rows, columns = (pairs, 2) if layout.beside else (2, pairs)
     last_row, last_column = rows - 1, columns - 1
     equal = keeps_totals(ds)
-    title = "\n".join(filter(None, [decision(ds), smoothing_words(ds), held_out_words(ds)]))
+    said = filter(None, [decision(ds), smoothing_words(ds), held_out_words(ds)])
+    title = "\n".join(textwrap.fill(sentence, _TITLE_CHARACTERS) for sentence in said)
     header = _HEADER + _LINE * max(title.count("\n") - 1, 0)
     figure = new_figure(
         max(left + last_column * layout.across + layout.width + right, _LEAST_WIDTH),
