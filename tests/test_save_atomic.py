@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import platform
 import resource
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dask.array as da
@@ -49,6 +50,39 @@ def fail_late(block, block_info=None):
 def write_folder(path: Path, text: str) -> None:
     with atomic_output(path, overwrite=True, folder=True) as partial:
         (partial / "index.html").write_text(text)
+
+
+@pytest.fixture
+def ctrl_c():
+    """What SIGINT does in a program that a user started; workers of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupted(filename: str, moment: int) -> Iterator[list[int]]:
+    """Send SIGINT when line number `moment` of those run in a source file is reached.
+
+    Yields a list whose only number is that of the lines run so far.
+    """
+    passed = [0]
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename != filename:
+            return None
+        passed[0] += 1
+        if passed[0] == moment + 1:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield passed
+    finally:
+        sys.settrace(before)
 
 
 class TestAtomicOutput:
@@ -115,28 +149,31 @@ class TestAtomicOutput:
         assert (tmp_path / "a" / "index.html").read_text() == "old"
         assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
+    @pytest.mark.parametrize("folder", [True, False])
     @pytest.mark.parametrize("exchange", [True, False])
-    @pytest.mark.parametrize("moment", ["_exchanged", "remove"])
-    def test_signal_while_a_folder_is_replaced(self, tmp_path, monkeypatch, exchange, moment):
-        """It is heard once the new folder stands there and the old one is gone."""
-        write_folder(tmp_path / "a", "old")
+    def test_signal_at_every_line(self, tmp_path, monkeypatch, ctrl_c, folder, exchange):
+        """The old or the new output stands there, whole, and nothing beside it."""
         if not exchange:
             monkeypatch.setattr(atomic_module, "_exchanged", lambda one, other: False)
-        work = getattr(atomic_module, moment)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
-        def interrupt(*args):
-            signal.raise_signal(signal.SIGINT)
-            return work(*args)
+        def write(text):
+            with atomic_output(tmp_path / "a", True, folder=folder) as partial:
+                (partial / "index.html" if folder else partial).write_text(text)
 
-        monkeypatch.setattr(atomic_module, moment, interrupt)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                write_folder(tmp_path / "a", "new")
-        finally:
-            signal.signal(signal.SIGINT, before)
-        assert (tmp_path / "a" / "index.html").read_text() == "new"
-        assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+        result = tmp_path / "a" / "index.html" if folder else tmp_path / "a"
+        write("0")
+        found, moments = "0", 0
+        for moment in itertools.count():
+            with interrupted(atomic_module.__file__, moment) as passed:
+                write(str(moment + 1))
+            moments, before, found = passed[0], found, result.read_text()
+            assert found in (before, str(moment + 1))
+            assert os.listdir(tmp_path) == ["a"]
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if moments <= moment:
+                break
+        assert moments > 100 and found == str(moment + 1)
 
     def test_target_that_appears_meanwhile_is_kept(self, tmp_path):
         with pytest.raises(FormatError, match="exists"):
@@ -348,14 +385,6 @@ def test_killed_run_leaves_no_target_and_the_next_one_cleans_up(tmp_path, suffix
 def test_interrupted_run_leaves_nothing(tmp_path, suffix, number):
     assert _write_and_signal(tmp_path / f"out{suffix}", number)[0] == "stopped"
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def ctrl_c():
-    """What SIGINT does in a program that a user started; workers of pytest-xdist ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_signal_while_zarr_writes_in_its_own_thread(tmp_path, monkeypatch, ctrl_c):

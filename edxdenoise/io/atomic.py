@@ -12,9 +12,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
 
 import psutil
 
@@ -27,19 +29,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NEARLY_FULL = 1 << 20
 # In every folder written here but a .zarr: the names of its files, one a line.
 _LIST = ".edxdenoise"
+# Ending of the name of what is written on the way to an output.
+SCRATCH = ".scratch"
 # From linux/fcntl.h and linux/fs.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
+T = TypeVar("T")
 
-@contextmanager
-def atomic_output(
-    path: str | Path, overwrite: bool = False, *, folder: bool = False
-) -> Iterator[Path]:
+
+class atomic_output:
     """Give a hidden sibling of `path` to write to; rename it to `path` if all went well.
 
     Whatever ends the block early, Ctrl-C included, removes the sibling, and what stood at `path`
-    before stays untouched. A sibling left by a process that was killed is removed by the next one
-    that writes the same `path`.
+    before stays untouched. SIGINT and SIGTERM are heard within the block alone: those that arrive
+    before or after it wait until all is in its place. A sibling left by a process that was killed
+    is removed by the next one that writes the same `path`.
 
     Parameters
     ----------
@@ -54,35 +58,53 @@ def atomic_output(
     Yields
     ------
     Path
-        The empty file or folder to write to.
+        The empty file or folder to write to. What stands beside it with `SCRATCH` appended to its
+        name is removed with it.
 
     Raises
     ------
     FormatError
         If `path` exists and may not be replaced, cannot be written, or the disk is full.
     """
-    path = Path(path)
-    target = Path(os.path.realpath(path))
-    check_output(path, overwrite, folder=folder)
-    partial = _sibling(target, "partial")
-    with _errors_in_one_line(path):
-        # Neither follows a link that somebody else put there.
-        if folder:
-            partial.mkdir()
-        else:
-            partial.touch(exist_ok=False)
-    try:
-        with _errors_in_one_line(path):
-            yield partial
-            if folder:
-                _list_files(partial)
-            with uninterrupted():
-                _check_target(path, target, overwrite, folder)
-                _move_into_place(partial, target)
-    finally:
-        # Where a folder was replaced, this is the old one.
-        with uninterrupted():
-            remove(partial)
+
+    def __init__(self, path: str | Path, overwrite: bool = False, *, folder: bool = False) -> None:
+        self.path, self.overwrite, self.folder = Path(path), overwrite, folder
+        self.target = Path(os.path.realpath(path))
+        self.partial = _sibling(self.target, "partial")
+        # Not a generator with @contextmanager: a signal that arrives on the way between the block
+        # and the generator would end neither.
+        self._signals = _Signals(self.__enter__, self.__exit__)
+
+    def __enter__(self) -> Path:
+        self._signals.hold()
+        try:
+            check_output(self.path, self.overwrite, folder=self.folder)
+            with _errors_in_one_line(self.path):
+                # Neither follows a link that somebody else put there.
+                if self.folder:
+                    self.partial.mkdir()
+                else:
+                    self.partial.touch(exist_ok=False)
+        except BaseException:
+            self._signals.release()
+            raise
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        try:
+            with _errors_in_one_line(self.path):
+                if isinstance(error, OSError):
+                    raise error
+                if error is None:
+                    if self.folder:
+                        _list_files(self.partial)
+                    _check_target(self.path, self.target, self.overwrite, self.folder)
+                    _move_into_place(self.partial, self.target)
+        finally:
+            # Where a folder was replaced, this is the old one.
+            remove(self.partial)
+            remove(self.partial.with_name(self.partial.name + SCRATCH))
+            self._signals.release()
 
 
 def check_output(path: str | Path, overwrite: bool = False, *, folder: bool = False) -> None:
@@ -104,9 +126,12 @@ def check_output(path: str | Path, overwrite: bool = False, *, folder: bool = Fa
     with _errors_in_one_line(path):
         _clear_stale(target)
         _check_target(path, target, overwrite, folder)
-        probe = _sibling(target, "partial")
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        uninterrupted(lambda: _try_writing(_sibling(target, "partial")))
+
+
+def _try_writing(probe: Path) -> None:
+    probe.touch(exist_ok=False)
+    probe.unlink()
 
 
 def check_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path | None]) -> None:
@@ -139,24 +164,54 @@ def check_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path | Non
         before.append(place)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM until the end of the block, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+class _Signals:
+    """SIGINT and SIGTERM, held back while one of `functions` runs in the main thread."""
+
+    def __init__(self, *functions: Any) -> None:
+        self._codes = {function.__code__ for function in functions}
+        self._before: dict[int, Any] = {}
+        self._waiting: list[int] = []
+
+    def hold(self) -> None:
+        """Begin; nothing happens in other threads, which hear of no signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in (None, signal.SIG_IGN):
+                self._before[number] = handler
+                signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        caller = frame
+        while caller is not None:
+            if caller.f_code in self._codes:
+                self._waiting.append(number)
+                return
+            caller = caller.f_back
+        handler = self._before[number]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+
+    def release(self) -> None:
+        """End; the first signal that was held back is heard now."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        for number in self._waiting[:1]:
+            signal.raise_signal(number)
+
+
+def uninterrupted(work: Callable[[], T]) -> T:
+    """Run `work`; SIGINT and SIGTERM are heard once it has ended."""
+    signals = _Signals(uninterrupted)
+    signals.hold()
     try:
-        yield
+        return work()
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for late in received[:1]:
-            signal.raise_signal(late)
+        signals.release()
 
 
 @contextmanager
@@ -205,7 +260,7 @@ def _clear_stale(target: Path) -> None:
     for role in ("partial", "replaced"):
         for name in glob.glob(f".{glob.escape(target.name)}.{role}-*", root_dir=target.parent):
             match = re.fullmatch(
-                rf"-(\d+)-{re.escape(platform.node())}(\.scratch)?",
+                rf"-(\d+)-{re.escape(platform.node())}({re.escape(SCRATCH)})?",
                 name.removeprefix(f".{target.name}.{role}"),
             )
             if match is None or _is_alive(int(match[1])):

@@ -20,7 +20,13 @@ from edxdenoise import __version__
 from edxdenoise.cluster import client
 from edxdenoise.compute import compute
 from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError
-from edxdenoise.io.atomic import atomic_output, check_output, remove, uninterrupted, write_error
+from edxdenoise.io.atomic import (
+    SCRATCH,
+    atomic_output,
+    check_output,
+    uninterrupted,
+    write_error,
+)
 from edxdenoise.io.attrs import netcdf_attrs
 from edxdenoise.io.chunks import align, storage_chunks
 from edxdenoise.io.hspy import image_name, write_hspy
@@ -129,10 +135,21 @@ def _seal(suffix: str, partial: Path) -> None:
         return
     import zarr
 
-    with uninterrupted(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.open_group(partial, mode="r+", use_consolidated=False).attrs[METADATA_CRC] = crc
+    def seal() -> None:
+        group = zarr.open_group(partial, mode="r+", use_consolidated=False)
+        group.attrs[METADATA_CRC] = crc
         zarr.consolidate_metadata(partial)
+
+    with _unsaid():
+        uninterrupted(seal)
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Consolidated metadata, which xarray looks for first, is not in the specification yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        yield
 
 
 def stored_size(ds: xr.Dataset) -> int:
@@ -200,12 +217,9 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
         )
         for name, array in ds.variables.items()
     }
-    # What is small is written here, what is lazy afterwards in other threads. A signal that ends a
-    # wait for Zarr would leave Zarr's own threads writing into a folder that is removed by then.
-    with uninterrupted(), warnings.catch_warnings():
-        # Consolidated metadata, which xarray looks for first, is not in the specification yet.
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        delayed = ds.to_zarr(
+
+    def begin() -> Any:
+        return ds.to_zarr(
             partial,
             compute=False,
             mode="w",
@@ -215,6 +229,11 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
             # So that a chunk that is missing is a damaged copy, not one of zeros.
             write_empty_chunks=True,
         )
+
+    # What is small is written here, what is lazy afterwards in other threads. A signal that ends a
+    # wait for Zarr would leave Zarr's own threads writing into a folder that is removed by then.
+    with _unsaid():
+        delayed = uninterrupted(begin)
     delayed.compute()
 
 
@@ -255,15 +274,12 @@ def _hdf5_in_one_process(
     if suffix == ".zarr" or not lazy or client() is None:
         yield ds
         return
-    scratch = partial.with_name(partial.name + ".scratch")
+    scratch = partial.with_name(partial.name + SCRATCH)
     scratch.mkdir()
-    try:
-        _write(ds, ".zarr", scratch)
-        with dask.config.set(scheduler="threads", num_workers=default_workers()):
-            stored = _written(scratch, total)
-            yield ds.assign({name: stored[name] for name in ds.variables if ds[name].chunks})
-    finally:
-        remove(scratch)
+    _write(ds, ".zarr", scratch)
+    with dask.config.set(scheduler="threads", num_workers=default_workers()):
+        stored = _written(scratch, total)
+        yield ds.assign({name: stored[name] for name in ds.variables if ds[name].chunks})
 
 
 @contextmanager
