@@ -25,11 +25,11 @@ import xarray as xr
 from _measure import machine, markdown
 
 from edxdenoise import Denoise, denoise
+from edxdenoise.config import Prepare
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.io import read_cube
 from edxdenoise.pipeline import prepare
 from edxdenoise.quantification import LineSpec, element_of, line_intensity
-from edxdenoise.recipe import Prepare
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LOW, HIGH = "bruker_sem_dacite_22cpp.bcf", "bruker_sem_dacite_122cpp.bcf"

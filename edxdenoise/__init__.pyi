@@ -3,6 +3,7 @@ from .audit import residual_audit
 from .comparison import compare
 from .components import shrink
 from .compute import scheduler
+from .config import Denoise, Input, Output, Prepare, Quantify
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import neighbours, nmf, pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
@@ -11,7 +12,7 @@ from .jobs import convert_file, quantify_file, run_recipe
 from .pipeline import denoise, prepare, quantify
 from .preprocess import crop, rebin, stack, thin, unstack, weight
 from .quantification import LineSpec, cliff_lorimer, line_intensity
-from .recipe import Denoise, Input, Output, Prepare, Quantify, Recipe
+from .recipe import Recipe
 from .reconstruction import reconstruct
 from .report import write_quantification, write_report
 from .selection import select

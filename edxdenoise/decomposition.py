@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from edxdenoise.config import Denoise
 from edxdenoise.cube import detector_resolution, energy_axis
 from edxdenoise.decompose import nmf, pca
 from edxdenoise.decompose.nmf import SPARE, check_number, unwatched
 from edxdenoise.decompose.nmf_fit import Count
 from edxdenoise.decompose.pca import check_components
 from edxdenoise.io import read_spectra
-from edxdenoise.recipe import Denoise
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SPECTRUM,

@@ -34,11 +34,11 @@ import xarray as xr
 from scipy.special import rel_entr
 
 from edxdenoise.compute import chunk, compute
+from edxdenoise.config import Denoise
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.errors import recorded
 from edxdenoise.pipeline import fitted
 from edxdenoise.preprocess import hold_out
-from edxdenoise.recipe import Denoise
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, HELD_OUT_ERROR
 from edxdenoise.survey import survey
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from edxdenoise._version import __version__
 from edxdenoise.compute import chunk
+from edxdenoise.config import Denoise, Input, Output, Quantify
 from edxdenoise.cube import mark_missing
 from edxdenoise.errors import EdxdenoiseWarning, RecipeError, recorded, warning_attrs
 from edxdenoise.heldout import held_out_error
@@ -38,7 +39,7 @@ from edxdenoise.pipeline import (
 )
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.resolve import quantified_lines
-from edxdenoise.recipe import Denoise, Input, Output, Quantify, Recipe
+from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_quantification, write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER, HELD_OUT_ERROR

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 
 from edxdenoise.components import shrink
 from edxdenoise.compute import load
+from edxdenoise.config import ESTIMATE, Denoise, Pixels, Prepare, Quantify, split_keys
 from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
 from edxdenoise.decompose import neighbours
 from edxdenoise.decompose.nmf import unwatched
@@ -17,7 +20,6 @@ from edxdenoise.decompose.pca import within_rank
 from edxdenoise.decomposition import check_decomposition, decompose
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
-from edxdenoise.methods import ESTIMATE
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.preprocess.weight import check_weights
 from edxdenoise.quantification import (
@@ -42,8 +44,6 @@ from edxdenoise.quantification import (
 )
 from edxdenoise.quantification.lines import LineLike, line_specs
 from edxdenoise.quantification.resolve import check_thin, resolve_lines, with_k_factors
-from edxdenoise.recipe import Denoise, Prepare, Quantify
-from edxdenoise.recipe_values import Pixels
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -102,20 +102,23 @@ def denoise(
     *,
     found: Survey | None = None,
     progress: Progress = silent,
+    **options: Any,
 ) -> xr.Dataset:
-    """Weight, decompose, select and rebuild one prepared spectrum image.
+    """Prepare, weight, decompose, select, smooth and rebuild one spectrum image.
 
     Parameters
     ----------
     ds : Dataset
         With ``counts``, as `read_cube`, `simulate` or `prepare` give it.
     recipe : Denoise, optional
-        Weighting, number of components, solver, subspace, selector or hand-picked components,
-        shrinkage (of Poisson-weighted counts), the image that may guide it, seed.
+        The section ``[denoise]`` of a recipe.
     found : Survey, optional
         What `survey` says of the counts, where somebody has looked at them already.
     progress : callable, optional
         ``progress(label)`` is entered as a context during each pass over the counts.
+    **options
+        Keys of `Prepare` and `Denoise`, such as ``energy=(0.1, 13)`` or ``select="elbow"``; they
+        replace those of `recipe`.
 
     Returns
     -------
@@ -127,16 +130,21 @@ def denoise(
     ------
     DataError
         If the counts cannot be decomposed.
+    RecipeError
+        If there is no such option, or its value is not allowed.
 
     Examples
     --------
-    >>> from edxdenoise import Denoise, denoise, simulate
+    >>> from edxdenoise import denoise, simulate
     >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
-    >>> result = denoise(phantom.compute(), Denoise(select="elbow"))
+    >>> result = denoise(phantom.compute(), select="elbow")
     >>> bool(result.component_keep[0])
     True
     """
-    recipe = recipe or Denoise()
+    preparing, denoising = split_keys(options, Prepare, Denoise)
+    recipe = replace(recipe or Denoise(), **denoising)
+    if preparing:
+        ds = prepare([ds], Prepare(**preparing))
     check_denoise(ds, recipe)
     if recipe.elements:
         ds = ds.assign_attrs({GIVEN: list(recipe.elements)})
@@ -208,6 +216,7 @@ def quantify(
     recipe: Quantify | None = None,
     *,
     progress: Progress = silent,
+    **options: Any,
 ) -> xr.Dataset:
     """Line intensities, compositions and ratios of a map, each with its standard deviation.
 
@@ -220,9 +229,11 @@ def quantify(
         Siegbahn name. Without lines those of the elements found are taken; without k-factors
         there are net counts, and no composition.
     recipe : Quantify, optional
-        Method, ratios, other elements, k-factor unit, energy correction, vacuum.
+        The section ``[quantify]`` of a recipe.
     progress : callable, optional
         As `denoise` takes it.
+    **options
+        Keys of `Quantify`, such as ``ratios=["I/Pb"]``; they replace those of `recipe`.
 
     Returns
     -------
@@ -234,18 +245,20 @@ def quantify(
     ------
     ParameterError
         If a line, k-factor, window or ratio is impossible.
+    RecipeError
+        If there is no such option, or its value is not allowed.
 
     Examples
     --------
-    >>> from edxdenoise import Quantify, denoise, quantify, simulate
+    >>> from edxdenoise import denoise, quantify, simulate
     >>> phantom = simulate("solar-cell", shape=(66, 100), channels=160, energy_width=0.08)
     >>> film = phantom.isel(y=slice(6, 11)).compute()
-    >>> fitted = Quantify(ratios=("I/Pb",), intensities="fit")
-    >>> maps = quantify(denoise(film), {"I_La": 3.413, "Pb_La": (4.374, 0.2)}, fitted)
+    >>> maps = quantify(denoise(film), {"I_La": 3.413, "Pb_La": (4.374, 0.2)}, ratios=["I/Pb"])
     >>> maps.element.values.tolist()
     ['I', 'Pb']
     """
-    recipe = recipe or Quantify()
+    (quantifying,) = split_keys(options, Quantify)
+    recipe = replace(recipe or Quantify(), **quantifying)
     lines = line_factors(ds, line_specs(lines or {}), recipe)
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
     elements = present_elements(ds, [*map(element_of, lines), *recipe.elements])

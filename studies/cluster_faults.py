@@ -144,9 +144,10 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
     import numpy as np
 
     from edxdenoise import Denoise, simulate
+    from edxdenoise.config import Input, Output
     from edxdenoise.io import open_dataset, save_dataset
     from edxdenoise.jobs import run_recipe
-    from edxdenoise.recipe import Input, Output, Recipe
+    from edxdenoise.recipe import Recipe
 
     data, out = folder / "data", folder / "out"
     data.mkdir()

@@ -7,8 +7,8 @@ from helpers import cube, solar_cell
 from edxdenoise import denoise, residual_audit
 from edxdenoise.audit import audit
 from edxdenoise.audit.tails import deviance_root, tail_probability
+from edxdenoise.config import Denoise
 from edxdenoise.errors import DataError, ParameterError, SchemaError
-from edxdenoise.recipe import Denoise
 
 
 def model(expected, seed=0):

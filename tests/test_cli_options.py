@@ -5,11 +5,13 @@ from math import inf
 import click
 import pytest
 
-from edxdenoise.cli.options import Memory, Numbers, Range
+from edxdenoise.cli.options import Configured, Memory
 from edxdenoise.cli.simulate import Shape
+from edxdenoise.config import Input, Prepare
 
-ENERGY = Range(float, "LO:HI", "0.1:13")
-PIXELS = Range(int, "A:B", "0:100")
+ENERGY = Configured(Prepare, "energy")
+PIXELS = Configured(Prepare, "crop_y")
+FACTORS = Configured(Input, "exposure")
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ PIXELS = Range(int, "A:B", "0:100")
         (PIXELS, ":10", (0, 10)),
         (PIXELS, "1:-1", (1, -1)),
         (PIXELS, "-5:-1", (-5, -1)),
-        (Numbers(), "0.83,1", (0.83, 1.0)),
+        (FACTORS, "0.83,1", (0.83, 1.0)),
         (Memory(), "4GB", 4 * 10**9),
         (Memory(), "500 MiB", 500 * 2**20),
         (Memory(), "1.5e9", 1_500_000_000),
@@ -39,20 +41,20 @@ def test_read(kind, text, value):
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
-        (ENERGY, "13", "must be written LO:HI, such as 0.1:13"),
-        (ENERGY, "0.1-13", "must be written LO:HI"),
-        (ENERGY, "0.1,13", "must be written LO:HI"),
-        (ENERGY, "1:2:3", "must be written LO:HI"),
-        (ENERGY, "0.1keV:13keV", "must be written LO:HI"),
+        (ENERGY, "13", "must be two numbers from low to high, such as 0.1:13"),
+        (ENERGY, "0.1-13", "must be two numbers from low to high"),
+        (ENERGY, "0.1,13", "must be two numbers from low to high"),
+        (ENERGY, "1:2:3", "must be two numbers from low to high"),
+        (ENERGY, "0.1keV:13keV", "must be two numbers from low to high"),
         (ENERGY, "13:0.1", "from low to high"),
         (ENERGY, "nan:1", "from low to high"),
-        (PIXELS, "1.5:3", "must be written A:B, such as 0:100"),
+        (PIXELS, "1.5:3", "must be whole numbers from low to high, such as 0:100"),
         (PIXELS, "5:5", "from low to high"),
         (PIXELS, "-1:-5", "from low to high"),
-        (Numbers(), "1;2", "must be numbers written F,F"),
-        (Numbers(), "1,0", "above 0"),
-        (Numbers(), "1,nan", "above 0"),
-        (Numbers(), "inf", "above 0"),
+        (FACTORS, "1;2", "must be numbers above 0, such as 0.83,1"),
+        (FACTORS, "1,0", "above 0"),
+        (FACTORS, "1,nan", "above 0"),
+        (FACTORS, "inf", "above 0"),
         (Memory(), "4XB", "write it as 4GB"),
         (Memory(), "1.2.3GB", "write it as 4GB"),
         (Memory(), ".GB", "write it as 4GB"),

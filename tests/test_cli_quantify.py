@@ -127,7 +127,7 @@ def test_impossible_input_is_one_line(folder, options, words):
             "[lines.I_La]\nk_factor = 3.4\n[lines.Pb_La]",
             "no k-factor for Pb_La; give --k-factor Pb_La=VALUE, --k-factor estimate, or k_factor",
         ),
-        ("[quantify]\nk_factor = 'theory'", "'quantify.k_factor' is 'theory', must be one of esti"),
+        ("[quantify]\nk_factor = 'theory'", "'quantify.k_factor' is 'theory', must be 'estimate'"),
         ("[lines.Pb_Ka]\nk_factor = 1", "line 'Pb_Ka' at 74.97 keV lies outside the energy axis"),
         (
             "[lines.Pb_La]\nk_factor = 1\n[quantify]\nelements = ['Cuu']",

@@ -13,10 +13,10 @@ from edxdenoise.comparison import DEFAULT_MODELS, compare, parse_model, supporte
 from edxdenoise.comparison.models import computed_components, parse_models
 from edxdenoise.comparison.tables import as_records, model_table, quantity_table, shortened
 from edxdenoise.compute import chunk
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.io import save_dataset
 from edxdenoise.quantification import LineSpec
-from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
 

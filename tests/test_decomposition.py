@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edxdenoise.cli import main
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.decomposition import component_names, decompose
 from edxdenoise.errors import FormatError
 from edxdenoise.io import read_spectra, save_dataset, write_msa
@@ -15,7 +16,6 @@ from edxdenoise.pipeline import denoise, quantify
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import behind_projection
-from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.simulation import simulate
 from edxdenoise.xray import element_spectrum
 

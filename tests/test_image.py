@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from helpers import cube, nothing_computed, phases
 
 from edxdenoise.cli import main
+from edxdenoise.config import IMAGES, Denoise
 from edxdenoise.cube import guide_images, make_cube, mark_missing, measured_pixels, named_images
 from edxdenoise.errors import (
     DataError,
@@ -24,10 +25,9 @@ from edxdenoise.errors import (
 from edxdenoise.io import list_signals, open_dataset, read_cube, read_mask, save_dataset
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.vendor import VendorSignal
-from edxdenoise.methods import IMAGES
 from edxdenoise.pipeline import denoise
 from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
-from edxdenoise.recipe import Denoise, Recipe
+from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
 
 

@@ -10,7 +10,8 @@ import edxdenoise
 PACKAGE = Path(edxdenoise.__file__).parent
 # Each may import those in lines above its own, and others on its own line only where it says so.
 LAYERS = [
-    {"errors", "methods", "_version"},
+    {"errors", "_version"},
+    {"config"},
     {"schema", "resources"},
     {"cluster"},
     {"shared_files"},
@@ -27,7 +28,6 @@ LAYERS = [
     {"selection", "quantification"},
     {"training", "audit"},
     {"report"},
-    {"recipe_values"},
     {"recipe", "survey", "summary"},
     {"decomposition"},
     {"pipeline"},
@@ -46,6 +46,7 @@ ONLY = {
     "tensorflow": "classifier/",
     "keras": "classifier/",
     "click": "cli/",
+    "pydantic": "config.py",
 }
 HEAVY = {
     "numba",

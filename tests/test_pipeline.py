@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from edxdenoise.config import Denoise, Input, Output, Prepare
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import (
     DataError,
@@ -21,7 +22,7 @@ from edxdenoise.errors import (
 from edxdenoise.io import open_dataset, read_cube, save_dataset
 from edxdenoise.jobs import _block, convert_file, run_demo, run_recipe
 from edxdenoise.pipeline import denoise, prepare
-from edxdenoise.recipe import Denoise, Input, Output, Prepare, Recipe
+from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
 from edxdenoise.simulation import simulate
 

@@ -10,11 +10,11 @@ from helpers import phases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edxdenoise import denoise, make_cube, methods
+from edxdenoise import config, denoise, make_cube
+from edxdenoise.config import Denoise
 from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
 from edxdenoise.preprocess import weight
-from edxdenoise.recipe import Denoise
 from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
 from edxdenoise.selection import (
     SELECTORS,
@@ -32,8 +32,8 @@ def components():
 
 
 def test_registry_is_what_users_are_offered():
-    assert tuple(SELECTORS) == methods.SELECTORS
-    assert inspect.signature(select).parameters["selector"].default == methods.SELECTORS[0]
+    assert tuple(SELECTORS) == config.SELECTORS
+    assert inspect.signature(select).parameters["selector"].default == config.SELECTORS[0]
 
 
 def test_selectors_share_one_signature(components):
@@ -45,7 +45,7 @@ def test_selectors_share_one_signature(components):
         assert verdict.keep.shape == (10,) and verdict.keep.dtype == bool
 
 
-@pytest.mark.parametrize("selector", methods.SELECTORS)
+@pytest.mark.parametrize("selector", config.SELECTORS)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_every_selector(components, selector, lazy):
     before = components.copy(deep=True)
@@ -62,7 +62,7 @@ def test_every_selector(components, selector, lazy):
     xr.testing.assert_identical(components, before)
 
 
-@pytest.mark.parametrize("selector", methods.SELECTORS)
+@pytest.mark.parametrize("selector", config.SELECTORS)
 def test_no_selector_drops_component_1(components, selector, monkeypatch):
     for name in SELECTORS:
         monkeypatch.setitem(SELECTORS, name, lambda ds, seed: Verdict(np.zeros(10, bool)))

@@ -24,9 +24,9 @@ from edxdenoise import (
     simulate,
 )
 from edxdenoise.cli import main
+from edxdenoise.config import Prepare
 from edxdenoise.errors import RecipeError
 from edxdenoise.io.rounding import dropped_bits, round_mantissa, rounded_for_storage
-from edxdenoise.recipe import Prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 LINES = {"Pb_La": LineSpec(4.374), "I_La": LineSpec(3.413)}

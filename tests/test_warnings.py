@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import edxdenoise
 from edxdenoise import make_cube, save_dataset
 from edxdenoise.cli import main
+from edxdenoise.config import Denoise, Input, Output
 from edxdenoise.errors import (
     EdxdenoiseWarning,
     Rank,
@@ -22,7 +23,7 @@ from edxdenoise.errors import (
     warning_attrs,
 )
 from edxdenoise.jobs import run_recipe
-from edxdenoise.recipe import Denoise, Input, Output, Recipe
+from edxdenoise.recipe import Recipe
 
 
 def test_warnings_say_what_it_means_and_what_to_do():

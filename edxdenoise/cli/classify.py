@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.components import component_rows, open_denoised, print_components
-from edxdenoise.cli.options import file_argument, json_option, model_option
+from edxdenoise.cli.options import command, file_argument, json_option, section_options
+from edxdenoise.config import Denoise
 
 
-@click.command()
+@command()
 @file_argument
-@model_option
+@section_options(Denoise, "model")
 @json_option
 def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
     """Ask the network, and the spatial statistic, for the components of a denoised FILE.

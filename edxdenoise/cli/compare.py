@@ -13,15 +13,13 @@ from edxdenoise.cli.helpers import computing, given, print_table, say
 from edxdenoise.cli.options import (
     KFactor,
     PathType,
+    command,
     compute_options,
-    elements_option,
     json_option,
     overwrite_option,
-    prepare_options,
-    seed_option,
-    signal_option,
+    section_options,
 )
-from edxdenoise.methods import INTENSITIES
+from edxdenoise.config import Denoise, Input, Output, Prepare, Quantify
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,9 +27,9 @@ if TYPE_CHECKING:
     from edxdenoise.recipe import Recipe
 
 
-@click.command()
+@command()
 @click.argument("file", metavar="INPUT", type=PathType())
-@signal_option
+@section_options(Input, "signal")
 @click.option(
     "--model",
     "models",
@@ -55,12 +53,8 @@ if TYPE_CHECKING:
     multiple=True,
     help="k-factor of a line, to judge at% by; once per element.",
 )
-@click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
-@click.option(
-    "--intensities", type=click.Choice(INTENSITIES), help="Integration method.  [default: fit]"
-)
-@elements_option
-@prepare_options
+@section_options(Quantify, "ratios", "intensities", "elements")
+@section_options(Prepare)
 @click.option(
     "--folds",
     type=click.Choice(["2", "4", "8", "16"]),
@@ -68,8 +62,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Parts that are held out in turn: more take longer and come nearer to the full dose.",
 )
-@seed_option
-@click.option("--report", type=PathType(), metavar="DIR", help="Write a page with pictures.")
+@section_options(Denoise, "seed")
+@section_options(Output, "report")
 @json_option
 @overwrite_option
 @compute_options
@@ -81,7 +75,7 @@ def compare(
     k_factors: tuple[tuple[str, float, float], ...],
     folds: str,
     seed: int,
-    report: Path | None,
+    report: str | None,
     as_json: bool,
     overwrite: bool,
     scheduler: str,
@@ -103,7 +97,7 @@ def compare(
     recipe = replace(
         recipe,
         input=replace(recipe.input, files=(str(file),), signal=signal, exposure=None),
-        output=replace(recipe.output, report=None if report is None else str(report)),
+        output=replace(recipe.output, report=report),
     )
     with computing(scheduler, workers, memory_limit) as progress:
         compared = compare_file(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edxdenoise.cli.helpers import print_table, say
-from edxdenoise.cli.options import file_argument, json_option
+from edxdenoise.cli.options import command, file_argument, json_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,7 +19,7 @@ _MOST_BORDERLINE = 8
 _MOST_SHOWN = 10
 
 
-@click.command()
+@command()
 @file_argument
 @json_option
 def components(file: Path, as_json: bool) -> None:

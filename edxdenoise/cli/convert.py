@@ -9,17 +9,19 @@ import click
 from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import (
     PathType,
+    command,
     compute_options,
     file_argument,
     overwrite_option,
-    signal_option,
+    section_options,
 )
+from edxdenoise.config import Input
 
 
-@click.command()
+@command()
 @file_argument
 @click.argument("out", type=PathType())
-@signal_option
+@section_options(Input, "signal")
 @overwrite_option
 @compute_options
 def convert(

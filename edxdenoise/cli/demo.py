@@ -10,6 +10,7 @@ from edxdenoise.cli.components import print_components
 from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import (
     PathType,
+    command,
     compute_options,
     overwrite_option,
     print_recipe_option,
@@ -17,7 +18,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.cli.quantify import print_regions
 
 
-@click.command()
+@command()
 @click.option(
     "-o", "--output", type=PathType(), default=Path("demo"), show_default=True, metavar="DIR"
 )

@@ -10,12 +10,14 @@ import click
 
 from edxdenoise.cli.helpers import computing, print_table
 from edxdenoise.cli.options import (
-    Elements,
+    Configured,
+    command,
     compute_options,
     file_argument,
     json_option,
-    signal_option,
+    section_options,
 )
+from edxdenoise.config import Denoise, Input
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 _COLUMNS = ["element", "line", "net_counts", "significance", "where"]
 
 
-@click.command()
+@command()
 @file_argument
-@signal_option
+@section_options(Input, "signal")
 @click.option(
-    "--elements", type=Elements(), help="Elements that you expect: they are tested first."
+    "--elements",
+    type=Configured(Denoise, "elements"),
+    help="Elements that you expect: they are tested first.",
 )
 @json_option
 @compute_options

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.helpers import counting, print_table
-from edxdenoise.cli.options import PathType, json_option, model_option, seed_option
+from edxdenoise.cli.options import PathType, command, json_option, section_options
+from edxdenoise.config import Denoise
 
 
-@click.command()
+@command()
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
 @click.option(
     "--simulated", type=click.IntRange(min=0), default=0, metavar="N", help="Phantoms to test on."
@@ -22,8 +23,8 @@ from edxdenoise.cli.options import PathType, json_option, model_option, seed_opt
     metavar="FILE.csv",
     help="Labels of your own: file, component, signal or noise.",
 )
-@model_option
-@seed_option
+@section_options(Denoise, "model")
+@section_options(Denoise, "seed")
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
 )

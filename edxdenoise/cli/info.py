@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from edxdenoise.cli.helpers import computing, print_table, printable
-from edxdenoise.cli.options import compute_options, file_argument, json_option, signal_option
+from edxdenoise.cli.options import (
+    command,
+    compute_options,
+    file_argument,
+    json_option,
+    section_options,
+)
+from edxdenoise.config import Input
 
 
 def _print_devices(context: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -22,9 +29,9 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
         context.exit()
 
 
-@click.command()
+@command()
 @file_argument
-@signal_option
+@section_options(Input, "signal")
 @json_option
 @click.option(
     "--devices",

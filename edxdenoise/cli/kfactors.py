@@ -8,15 +8,27 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.helpers import print_table, say
-from edxdenoise.cli.options import Elements, KFactor, PathType, json_option, window_option
+from edxdenoise.cli.options import (
+    Configured,
+    KFactor,
+    PathType,
+    command,
+    json_option,
+    section_options,
+)
+from edxdenoise.config import Denoise, Quantify
 
 
-@click.command()
-@click.option("--elements", type=Elements(), help="Symbols, such as Fe,Pt.  [default: all]")
+@command()
+@click.option(
+    "--elements",
+    type=Configured(Denoise, "elements"),
+    help="Symbols, such as Fe,Pt.  [default: all]",
+)
 @click.option(
     "--beam-energy", type=float, default=200.0, show_default=True, metavar="KEV", help="In keV."
 )
-@window_option
+@section_options(Quantify, "detector_window")
 @click.option(
     "--k-factor",
     "k_factors",

@@ -7,18 +7,19 @@ import json
 import click
 
 from edxdenoise.cli.helpers import print_table
-from edxdenoise.cli.options import Elements, Range, json_option
+from edxdenoise.cli.options import Configured, command, json_option
+from edxdenoise.config import Denoise, Prepare
 
 
-@click.command()
-@click.option("--elements", type=Elements(), help="Symbols, such as Pb,I,C,N.")
+@command()
+@click.option("--elements", type=Configured(Denoise, "elements"), help="Symbols, such as Pb,I,C,N.")
 @click.option(
     "--near", type=click.FloatRange(min=0), metavar="KEV", help="Lines of any element near here."
 )
 @click.option(
     "--range",
     "energy_range",
-    type=Range(float, "LO:HI", "0:13"),
+    type=Configured(Prepare, "energy"),
     default="0:20",
     show_default=True,
     help="Energies in keV.",

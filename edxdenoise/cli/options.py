@@ -1,15 +1,24 @@
-"""Every option that more than one command takes, defined once, and how their text is read."""
+"""Options of the command line: those that `edxdenoise.config` declares, and those of no recipe."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from edxdenoise.methods import DETECTOR_WINDOWS, ESTIMATE, INITS, LOSSES, PRESETS
+from edxdenoise.config import (
+    ESTIMATE,
+    PRESETS,
+    Option,
+    annotation,
+    kind_of,
+    options,
+    parsed,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,61 +30,105 @@ class PathType(click.Path):
         super().__init__(path_type=Path)
 
 
-class Range(click.ParamType):
-    """``A:B`` as a pair of numbers, either of which may be left out for an open end."""
+class Configured(click.ParamType):
+    """Text of an option that `edxdenoise.config` declares."""
 
-    def __init__(self, kind: type, metavar: str, example: str) -> None:
-        self.kind = kind
-        self.name = metavar
-        self.example = example
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, tuple):
-            return value
-        # Pixels are counted from 0, energies may be negative.
-        open_ends = (-math.inf if self.kind is float else 0, math.inf)
-        try:
-            low, high = (
-                self.kind(part) if part.strip() else end
-                for part, end in zip(value.split(":"), open_ends, strict=True)
-            )
-        except ValueError:
-            self.fail(f"'{value}' must be written {self.name}, such as {self.example}", param, ctx)
-        # Pixel numbers of different sign count from different ends: only the map can tell.
-        if not low < high and (self.kind is float or (low < 0) == (high < 0)):
-            self.fail(f"'{value}' must run from low to high", param, ctx)
-        return low, high
-
-
-class Numbers(click.ParamType):
-    """``F,F,...`` as a tuple of numbers above 0."""
-
-    name = "F,F,..."
+    def __init__(self, section: type, name: str) -> None:
+        self.section = section
+        self.key = name
+        self.name = kind_of(section, name).metavar
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, tuple):
+        if not isinstance(value, str):
             return value
         try:
-            numbers = tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"'{value}' must be numbers written {self.name}", param, ctx)
-        if not all(0 < number < math.inf for number in numbers):
-            self.fail(f"'{value}' must be numbers above 0", param, ctx)
-        return numbers
+            return parsed(self.section, self.key, value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class Elements(click.ParamType):
-    """``Pb,I`` as a tuple of symbols; whether there are such elements the library says."""
+COMPUTING = "Computing"
 
-    name = "A,B,..."
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, tuple):
-            return value
-        symbols = tuple(part.strip() for part in value.split(","))
-        if not all(symbol.isalpha() for symbol in symbols):
-            self.fail(f"'{value}' must be symbols, such as Pb,I", param, ctx)
-        return symbols
+class Grouped(click.Option):
+    """An option that the help shows under a heading."""
+
+    def __init__(self, *args: Any, group: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write options by heading, those without one first."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                groups.setdefault(getattr(param, "group", ""), []).append(record)
+        for title in sorted(groups, key=lambda title: title == COMPUTING):
+            with formatter.section(title or "Options"):
+                formatter.write_dl(groups[title])
+
+
+command = functools.partial(click.command, cls=GroupedCommand)
+
+
+def section_options(section: type, *names: str) -> Callable[[F], F]:
+    """Add the options of a section of the recipe, all or those named, as config declares them."""
+
+    def add(function: F) -> F:
+        declared = options(section)
+        for name in reversed(names or tuple(declared)):
+            function = _option(section, name, declared[name])(function)
+        return function
+
+    return add
+
+
+def keys_of(section: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the `values` that are keys of a section."""
+    return {name: value for name, value in values.items() if name in options(section)}
+
+
+def _option(section: type, name: str, option: Option) -> Callable[[F], F]:
+    """Return the decorator of one option."""
+    hint, _ = annotation(section, name)
+    default = {field.name: field.default for field in fields(section)}[name]
+    flag = "--" + (option.flag or name).replace("_", "-")
+    settings: dict[str, Any] = {
+        "default": default,
+        "help": option.help,
+        "group": option.group or _HEADINGS[section.__name__],
+        "cls": Grouped,
+    }
+    if hint is bool:
+        if default:
+            flag += f"/--no-{name.replace('_', '-')}"
+            settings["show_default"] = True
+        return click.option(flag, name, is_flag=True, **settings)
+    if option.default or default not in (None, (), "auto"):
+        settings["show_default"] = option.default or True
+    if get_origin(hint) is Literal:
+        settings["type"] = click.Choice(get_args(hint))
+    elif get_origin(hint) is tuple and kind_of(section, name).read is str:
+        settings |= {"multiple": True, "type": str}
+    else:
+        settings["type"] = Configured(section, name)
+    if option.metavar:
+        settings["metavar"] = option.metavar
+    return click.option(flag, name, **settings)
+
+
+_HEADINGS = {
+    "Input": "Input",
+    "Prepare": "Preparation",
+    "Denoise": "Components",
+    "Quantify": "Quantification",
+    "Output": "Output",
+}
 
 
 class KFactor(click.ParamType):
@@ -99,23 +152,6 @@ class KFactor(click.ParamType):
             return line, float(factor), float(stddev or 0)
         except ValueError:
             self.fail(f"'{value}' must be written {self.name}, such as Pb_La=4.374", param, ctx)
-
-
-class Number(click.ParamType):
-    """A whole number from 1 up, or ``auto``."""
-
-    name = "N"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, int) or value == "auto":
-            return value
-        try:
-            number = int(value)
-        except ValueError:
-            number = 0
-        if number < 1:
-            self.fail(f"'{value}' must be a whole number from 1 up, or auto", param, ctx)
-        return number
 
 
 class Memory(click.ParamType):
@@ -146,22 +182,6 @@ def file_argument(function: F) -> F:
     return click.argument("file", type=PathType())(function)
 
 
-def signal_option(function: F) -> F:
-    """Which signal of a file that holds several."""
-    return click.option(
-        "--signal", metavar="N", help="Which signal, by number or title, where there are several."
-    )(function)
-
-
-def window_option(function: F) -> F:
-    """Options of what stands before the detector."""
-    return click.option(
-        "--detector-window",
-        type=click.Choice(DETECTOR_WINDOWS),
-        help="Window of the detector, for estimated k-factors of C, N, O and F.",
-    )(function)
-
-
 def overwrite_option(function: F) -> F:
     """Replace what is there."""
     return click.option("--overwrite", is_flag=True, help="Replace an output that exists.")(
@@ -181,131 +201,6 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
         function
     )
-
-
-def seed_option(function: F) -> F:
-    """Seed of all random numbers."""
-    return click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        metavar="N",
-        default=0,
-        show_default=True,
-        help="Seed of all random numbers.",
-    )(function)
-
-
-def prepare_options(function: F) -> F:
-    """Options of the preparation of the counts."""
-    return _apply(
-        function,
-        click.option(
-            "--energy",
-            type=Range(float, "LO:HI", "0.1:13 or 0.1:"),
-            help="Keep these energies in keV, such as 0.1:13.",
-        ),
-        click.option(
-            "--rebin-energy",
-            type=click.IntRange(min=1),
-            default=1,
-            metavar="N",
-            help="Sum N neighbouring channels.",
-        ),
-        click.option(
-            "--rebin-xy",
-            type=click.IntRange(min=1),
-            default=1,
-            metavar="N",
-            help="Sum N x N pixels.",
-        ),
-        click.option(
-            "--crop-y",
-            type=Range(int, "A:B", "0:100 or 10:"),
-            help="Keep these rows, counted from 0, without B.",
-        ),
-        click.option(
-            "--crop-x",
-            type=Range(int, "A:B", "0:100 or 10:"),
-            help="Keep these columns, counted from 0, without B.",
-        ),
-    )
-
-
-def model_option(function: F) -> F:
-    """Networks to ask in place of ours."""
-    return click.option(
-        "--model",
-        multiple=True,
-        metavar="FILE.keras",
-        help="Network to ask in place of ours; several are averaged.",
-    )(function)
-
-
-def nmf_options(function: F) -> F:
-    """Options that only ``--decomposition nmf`` takes."""
-    return _apply(
-        function,
-        click.option(
-            "--loss",
-            type=click.Choice(LOSSES),
-            default=LOSSES[0],
-            show_default=True,
-            help="What nmf lowers: squares of weighted data, or Poisson deviance of counts.",
-        ),
-        click.option(
-            "--init",
-            type=click.Choice(INITS),
-            default=INITS[0],
-            show_default=True,
-            help="Where nmf starts.",
-        ),
-        click.option(
-            "--start",
-            multiple=True,
-            metavar="FILE",
-            help="Start nmf from these spectra: an earlier result, a phantom, or .msa files.",
-        ),
-        click.option(
-            "--fix-spectrum",
-            multiple=True,
-            metavar="FILE.msa",
-            help="Hold this spectrum as one of the components of nmf; may be repeated.",
-        ),
-        click.option(
-            "--fix-element",
-            multiple=True,
-            metavar="SYMBOL",
-            help="Hold the lines of this element as one of the components of nmf.",
-        ),
-        click.option(
-            "--closure", is_flag=True, help="Let the shares of nmf add up to one in every pixel."
-        ),
-        click.option(
-            "--tolerance",
-            type=click.FloatRange(min=0, max=1, max_open=True),
-            default=1e-6,
-            show_default=True,
-            help="End of nmf: an iteration lowers the objective by less than this share.",
-        ),
-        click.option(
-            "--max-iterations",
-            type=click.IntRange(min=1),
-            default=500,
-            show_default=True,
-            metavar="N",
-            help="End of nmf in any case; go on with --start.",
-        ),
-    )
-
-
-def elements_option(function: F) -> F:
-    """Elements that are there, found or not."""
-    return click.option(
-        "--elements",
-        type=Elements(),
-        default=(),
-        help="Elements in the specimen besides those that are found.",
-    )(function)
 
 
 def preset_option(function: F) -> F:
@@ -334,27 +229,28 @@ def _be_patient(context: click.Context, option: click.Parameter, value: float | 
 
 def compute_options(function: F) -> F:
     """Options of where and with how much memory a command computes."""
+    computing = functools.partial(click.option, cls=Grouped, group=COMPUTING)
     return _apply(
         function,
-        click.option(
+        computing(
             "--scheduler",
             default="threads",
             show_default=True,
             metavar="WHERE",
             help="threads, processes, the address of a Dask scheduler or its .json file.",
         ),
-        click.option(
+        computing(
             "--workers",
             type=click.IntRange(min=1),
             metavar="N",
             help="Threads or processes.  [default: one per processor]",
         ),
-        click.option(
+        computing(
             "--memory-limit",
             type=Memory(),
             help="Memory to keep within, such as 4GB.  [default: half of what is free]",
         ),
-        click.option(
+        computing(
             "--wait-for-workers",
             nargs=2,
             type=(click.IntRange(min=1), click.FloatRange(min=0)),
@@ -363,7 +259,7 @@ def compute_options(function: F) -> F:
             callback=_remember,
             help="Wait for N workers of a Dask scheduler, SECONDS at most.  [default: 1 60]",
         ),
-        click.option(
+        computing(
             "--patience",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",

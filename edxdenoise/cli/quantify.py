@@ -12,15 +12,14 @@ from edxdenoise.cli.helpers import Verbosity, computing, given, print_table, say
 from edxdenoise.cli.options import (
     KFactor,
     PathType,
+    command,
     compute_options,
-    elements_option,
     file_argument,
     overwrite_option,
     print_recipe_option,
-    signal_option,
-    window_option,
+    section_options,
 )
-from edxdenoise.methods import INTENSITIES, K_FACTOR_UNITS, SOURCES
+from edxdenoise.config import Input, Output, Quantify
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
     from edxdenoise.recipe import Recipe
 
 
-@click.command()
+@command()
 @file_argument
 @click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr or .nc.")
-@signal_option
+@section_options(Input, "signal")
 @click.option(
     "--recipe",
     "recipe_file",
@@ -47,41 +46,8 @@ if TYPE_CHECKING:
     help="k-factor of a line, with its error if known; once per element. 'estimate' alone: of all "
     "others by theory, where that is honest. None: maps of net counts.",
 )
-@window_option
-@click.option("--ratio", "ratios", multiple=True, metavar="A/B", help="Ratio of atomic percents.")
-@click.option("--source", type=click.Choice(SOURCES), help="What is integrated.  [denoised]")
-@click.option(
-    "--intensities", type=click.Choice(INTENSITIES), help="Integration method.  [default: fit]"
-)
-@elements_option
-@click.option(
-    "--k-factor-unit", type=click.Choice(K_FACTOR_UNITS), help="What k-factors count.  [weight]"
-)
-@click.option(
-    "--correct-energy", is_flag=True, help="Move the energy axis to where known peaks lie."
-)
-@click.option(
-    "--vacuum-counts",
-    type=float,
-    metavar="N",
-    help="Mean counts of a pixel of vacuum: mask pixels that show no more.",
-)
-@click.option(
-    "--region",
-    "regions",
-    multiple=True,
-    metavar="NAME=Y0:Y1,X0:X1|FILE",
-    help="Composition of these pixels, counted from 0, or of the regions in a TIFF of labels, "
-    "ImageJ .roi or GeoJSON; may be repeated.",
-)
-@click.option(
-    "--profile",
-    "profiles",
-    multiple=True,
-    metavar="Y0,X0:Y1,X1[,W]",
-    help="Composition along a line, W pixels wide, in steps of a pixel; may be repeated.",
-)
-@click.option("--report", type=PathType(), metavar="DIR", help="Write pictures, tables and TIFFs.")
+@section_options(Quantify)
+@section_options(Output, "report")
 @print_recipe_option
 @overwrite_option
 @compute_options
@@ -91,7 +57,6 @@ def quantify(
     signal: str | None,
     recipe_file: Path | None,
     k_factors: tuple[tuple[str, float | str, float], ...],
-    report: Path | None,
     print_recipe: bool,
     overwrite: bool,
     scheduler: str,
@@ -108,7 +73,7 @@ def quantify(
     edxdenoise quantify map.zarr -o maps.zarr --recipe solar-cell.toml --report quantified
     """
     from edxdenoise.jobs import quantify_file
-    from edxdenoise.recipe import Input, Output, Recipe
+    from edxdenoise.recipe import Recipe
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
     recipe = recipe.with_k_factors(k_factors)
@@ -116,7 +81,7 @@ def quantify(
         recipe,
         quantify=replace(recipe.quantify, **given(options)),
         input=Input((str(file),), signal),
-        output=Output(str(output), None if report is None else str(report)),
+        output=Output(str(output), options.pop("report")),
     )
     if print_recipe:
         click.echo(recipe.to_toml(), nl=False)
@@ -131,7 +96,7 @@ def quantify(
         )
     if Verbosity.level >= 0:
         print_regions(maps, recipe)
-    say(f"wrote {output}" + (f" and {report}" if report else ""))
+    say(f"wrote {output}" + (f" and {recipe.output.report}" if recipe.output.report else ""))
 
 
 def print_regions(ds: xr.Dataset, recipe: Recipe) -> None:

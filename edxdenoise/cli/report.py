@@ -10,17 +10,19 @@ from edxdenoise.cli.components import open_denoised
 from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import (
     PathType,
+    command,
     compute_options,
-    elements_option,
     file_argument,
     overwrite_option,
+    section_options,
 )
+from edxdenoise.config import Denoise
 
 
-@click.command()
+@command()
 @file_argument
 @click.option("-o", "--output", required=True, type=PathType(), metavar="DIR", help="Folder.")
-@elements_option
+@section_options(Denoise, "elements")
 @overwrite_option
 @compute_options
 def report(

@@ -10,6 +10,7 @@ from edxdenoise.cli.components import print_components, say_image_gains
 from edxdenoise.cli.helpers import Verbosity, computing, say
 from edxdenoise.cli.options import (
     PathType,
+    command,
     compute_options,
     overwrite_option,
     print_recipe_option,
@@ -17,7 +18,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.cli.quantify import print_regions
 
 
-@click.command()
+@command()
 @click.argument("recipe_file", metavar="RECIPE.toml", type=PathType())
 @print_recipe_option
 @overwrite_option

@@ -10,12 +10,13 @@ import click
 from edxdenoise.cli.helpers import computing, say
 from edxdenoise.cli.options import (
     PathType,
+    command,
     compute_options,
     overwrite_option,
     preset_option,
-    seed_option,
+    section_options,
 )
-from edxdenoise.methods import IMAGES
+from edxdenoise.config import IMAGES, Denoise
 
 
 class Shape(click.ParamType):
@@ -32,7 +33,7 @@ class Shape(click.ParamType):
         return int(parts[0]), int(parts[1])
 
 
-@click.command()
+@command()
 @click.argument("out", type=PathType())
 @preset_option
 @click.option(
@@ -50,7 +51,7 @@ class Shape(click.ParamType):
     multiple=True,
     help="Image to record with the counts: of the specimen, or unrelated to it; may be repeated.",
 )
-@seed_option
+@section_options(Denoise, "seed")
 @overwrite_option
 @compute_options
 def simulate(

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.helpers import Verbosity, counting, say
-from edxdenoise.cli.options import PathType, seed_option
-from edxdenoise.methods import NETWORKS
+from edxdenoise.cli.options import PathType, command, section_options
+from edxdenoise.config import NETWORKS, Denoise
 
 
-@click.command()
+@command()
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
 @click.option(
     "-o", "--output", required=True, type=PathType(), help="Folder for networks and corpus."
@@ -45,7 +45,7 @@ from edxdenoise.methods import NETWORKS
     metavar="N",
     help="Networks to average, of different first weights.",
 )
-@seed_option
+@section_options(Denoise, "seed")
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
 )

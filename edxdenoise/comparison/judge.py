@@ -20,6 +20,7 @@ from edxdenoise.comparison.models import (
 from edxdenoise.comparison.quantities import Quantities, quantities_of
 from edxdenoise.comparison.result import assemble
 from edxdenoise.compute import chunk
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.cube import check_cube, detector_resolution, sum_spectrum
 from edxdenoise.errors import recorded
 from edxdenoise.heldout import LineWindows, Sums, scale_of
@@ -29,7 +30,6 @@ from edxdenoise.preprocess.folds import check_folds
 from edxdenoise.preprocess.thin import check_whole
 from edxdenoise.quantification import LineSpec, area_regions, check_lines
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.recipe import Denoise, Quantify
 from edxdenoise.resources import default_memory_limit, memory_needed
 from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.simulation import EXPECTED_COUNTS

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import xarray as xr
 
+from edxdenoise.config import DECOMPOSITIONS, SELECTORS, Decomposition, Denoise
 from edxdenoise.decompose.pca import DEFAULT_COMPONENTS
 from edxdenoise.errors import ParameterError
-from edxdenoise.methods import DECOMPOSITIONS, SELECTORS
 from edxdenoise.pipeline import Progress, denoise, silent
-from edxdenoise.recipe import Denoise
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COMPONENT_KEEP, DIM_COMPONENT
 from edxdenoise.selection import parse_keep, select
@@ -34,7 +34,7 @@ class Model:
     ----------
     name : str
         For tables: ``"PCA 4"``.
-    decomposition : str
+    decomposition : "pca", "nmf" or ""
         Empty for what the recipe says.
     components : int, optional
         How many are computed; None for as many as a selector is to choose from.
@@ -45,7 +45,7 @@ class Model:
     """
 
     name: str
-    decomposition: str
+    decomposition: Decomposition | Literal[""]
     components: int | None
     select: str = SELECTORS[0]
     keep: str | None = None

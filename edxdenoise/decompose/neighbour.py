@@ -29,11 +29,11 @@ from dask.graph_manipulation import bind
 from scipy.sparse.linalg import eigsh
 
 from edxdenoise.compute import load
+from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, detector_resolution, is_lazy
 from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
 from edxdenoise.decompose.pca import channel_counts, map_signs, weighted_blocks
 from edxdenoise.errors import ParameterError
-from edxdenoise.methods import SUBSPACES
 from edxdenoise.resources import TILE_VALUES
 from edxdenoise.schema import (
     COMPONENT_MAP,

@@ -30,10 +30,10 @@ from dask.graph_manipulation import bind
 from threadpoolctl import threadpool_limits
 
 from edxdenoise.compute import chunk, compute, load
+from edxdenoise.config import SOLVERS
 from edxdenoise.cube import add_history, check_cube, is_lazy, is_poisson_weighted, stack_pixels
 from edxdenoise.decompose.gram import as_delayed, cross, gram, gram_apply, project
 from edxdenoise.errors import ParameterError
-from edxdenoise.methods import SOLVERS
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,

@@ -12,9 +12,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.config import WEIGHTINGS
 from edxdenoise.cube import add_history
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.methods import WEIGHTINGS
 from edxdenoise.schema import (
     COUNTS,
     PIXEL_COUNTS,

@@ -24,9 +24,9 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import chunk, load
+from edxdenoise.config import INTENSITIES, SOURCES
 from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy
 from edxdenoise.errors import ParameterError, SchemaError
-from edxdenoise.methods import INTENSITIES, SOURCES
 from edxdenoise.quantification.bias import denoising_bias
 from edxdenoise.quantification.estimators import (
     behind_projection,

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edxdenoise.config import DETECTOR_WINDOWS
 from edxdenoise.errors import ParameterError
-from edxdenoise.methods import DETECTOR_WINDOWS
 from edxdenoise.xray import (
     DEFAULT_BEAM_ENERGY,
     Detector,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edxdenoise.config import ESTIMATE
 from edxdenoise.errors import ParameterError, Rank, warn
-from edxdenoise.methods import ESTIMATE
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
+from edxdenoise.config import ESTIMATE
 from edxdenoise.cube import add_history, detector_resolution, energy_range
 from edxdenoise.errors import ParameterError, Rank, warn
-from edxdenoise.methods import ESTIMATE
 from edxdenoise.quantification.composition import parse_ratio
 from edxdenoise.quantification.k_factors import (
     NO_WINDOW,

@@ -1,7 +1,7 @@
 """The selectors: one registry, all with the same signature.
 
 A selector is a function ``(ds, seed) -> Verdict``. To add one, write it in a module of its own,
-put it into `SELECTORS` and its name into `edxdenoise.methods`.
+put it into `SELECTORS` and its name into the type `Selector` of `edxdenoise.config`.
 """
 
 from __future__ import annotations

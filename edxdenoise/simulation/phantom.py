@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import block_shape
+from edxdenoise.config import IMAGES
 from edxdenoise.cube import make_cube, named_images
 from edxdenoise.errors import ParameterError
-from edxdenoise.methods import IMAGES
 from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y, IMAGE
 from edxdenoise.simulation.geometry import split_rows
 from edxdenoise.simulation.images import recorded, specimen_image, unrelated_image
