@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import cast
 
 import xarray as xr
 
@@ -34,7 +34,7 @@ class Model:
     ----------
     name : str
         For tables: ``"PCA 4"``.
-    decomposition : "pca", "nmf" or ""
+    decomposition : str
         Empty for what the recipe says.
     components : int, optional
         How many are computed; None for as many as a selector is to choose from.
@@ -45,7 +45,7 @@ class Model:
     """
 
     name: str
-    decomposition: Decomposition | Literal[""]
+    decomposition: str
     components: int | None
     select: str = SELECTORS[0]
     keep: str | None = None
@@ -183,7 +183,7 @@ def _own_recipe(model: Model, recipe: Denoise) -> Denoise:
     """The recipe with what makes the model, and without what only the other decomposition takes."""
     if not model.decomposition:
         return recipe
-    bare = Denoise(decomposition=model.decomposition)
+    bare = Denoise(decomposition=cast(Decomposition, model.decomposition))
     own = {
         "decomposition": model.decomposition,
         "components": model.components,
