@@ -128,7 +128,7 @@ def run_recipe(
         with progress("report"):
             write_report(ds, report, overwrite=overwrite)
             if recipe.quantifies:
-                _write_quantification(ds, recipe, report / "quantification", overwrite)
+                _write_quantification(ds, recipe, report / "quantification", overwrite, page=False)
     return ds
 
 
@@ -294,7 +294,9 @@ def _written(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
 
 
-def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:
+def _write_quantification(
+    ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool, *, page: bool = True
+) -> None:
     write_quantification(
         ds,
         folder,
@@ -303,6 +305,7 @@ def _write_quantification(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrit
         k_factor_unit=recipe.quantify.k_factor_unit,
         ratios=recipe.quantify.ratios,
         elements=recipe.quantify.elements,
+        page=page,
         overwrite=overwrite,
     )
 

@@ -186,6 +186,7 @@ def test_file_names_hold_no_separators(text: str) -> None:
 
 def test_everything_is_written(written: Path) -> None:
     assert {path.name for path in written.iterdir()} - {".edxdenoise"} == {
+        "index.html",
         "windows.png",
         "at_percent.png",
         "ratios.png",
@@ -260,7 +261,8 @@ def test_lazy_counts_without_components_or_ratios(tmp_path: Path, intensities: s
     assert found.atomic_percent.chunks is not None
     xr.testing.assert_identical(found, before)
     names = {path.name for path in (tmp_path / "out").iterdir()} - {".edxdenoise"}
-    assert names == {"windows.png", "at_percent.png", "regions.csv", "maps", "spectra"}
+    pictures = {"windows.png", "at_percent.png"}
+    assert names == pictures | {"index.html", "regions.csv", "maps", "spectra"}
     image = tifffile.imread(tmp_path / "out" / "maps" / "Fe_atomic_percent.tif")
     np.testing.assert_array_equal(image, found.atomic_percent.sel(element="Fe").values)
 

@@ -43,12 +43,16 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY = {
     "dask_ml": "decompose/pca.py",
     "rsciio": "io/",
+    "bokeh": "report/page.py",
     "tensorflow": "classifier/",
     "keras": "classifier/",
     "click": "cli/",
     "pydantic": "config.py",
 }
 HEAVY = {
+    "bokeh",
+    "jinja2",
+    "PIL",
     "numba",
     "tensorflow",
     "keras",

@@ -32,6 +32,7 @@ from edxdenoise.xray import Peak, channel_response, find_peaks, identified, line
 CHANNELS, WIDTH = 200, 0.05
 ENERGY = (np.arange(CHANNELS) + 0.5) * WIDTH
 PICTURES = {"scree.png", "components_01.png", "spectra.png", "maps.png", "audit.png"}
+FILES = PICTURES | {"index.html"}
 
 
 def phantom(shape: tuple[int, int] = (18, 24), mean: float = 4.0) -> xr.Dataset:
@@ -60,6 +61,14 @@ def kept_of(ds: xr.Dataset) -> xr.Dataset:
 def names(folder: Path) -> set[str]:
     """Names in a folder, without the hidden list of what edxdenoise wrote there."""
     return {path.name for path in folder.iterdir()} - {".edxdenoise"}
+
+
+def without_pictures(monkeypatch):
+    """Make empty files in place of pictures and page, for tests of what surrounds them."""
+    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(
+        write, "_write_index", lambda ds, folder, found: (folder / "index.html").touch()
+    )
 
 
 # Numbers behind the pictures
@@ -126,7 +135,7 @@ def test_a_report_of_counts_that_are_not_whole_has_no_audit(tmp_path):
     ds = denoised(ds.assign(counts=ds.counts * 1.2))
     with pytest.warns(EdxdenoiseWarning, match="No residual audit"):
         write_report(ds, tmp_path / "report")
-    assert names(tmp_path / "report") >= PICTURES - {"audit.png"}
+    assert names(tmp_path / "report") >= FILES - {"audit.png"}
     assert not (tmp_path / "report" / "audit.png").exists()
 
 
@@ -147,7 +156,7 @@ def test_counts_are_read_block_by_block_and_once(tmp_path, monkeypatch):
     chunks = ((3,) * 6, (6,) * 4, (CHANNELS,))
     lazy = da.map_blocks(block, chunks=chunks, dtype=values.dtype, meta=np.empty((0, 0, 0), "u1"))
     ds = small.assign(counts=small.counts.copy(data=lazy))
-    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    without_pictures(monkeypatch)
     # The audit joins blocks to its own; it reads each once more.
     monkeypatch.setattr(write, "_audited", lambda ds, kept, total: None)
     gc.collect()
@@ -174,7 +183,7 @@ def test_maps_of_components_not_shown_are_not_read(tmp_path, monkeypatch, result
     # Without probabilities nothing is uncertain, and so nothing shown out of turn.
     ds = select(result, selector="elbow")
     ds = ds.assign(component_map=ds.component_map.copy(data=maps))
-    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    without_pictures(monkeypatch)
     write_report(ds, tmp_path / "report")
     assert sorted(read) == list(range(1, 13))
 
@@ -415,7 +424,7 @@ def test_report_from_a_file_has_all_pictures(tmp_path, result):
     file = tmp_path / "map.zarr"
     save_dataset(reconstruct(result).assign_attrs(warnings=["doubt"]), file)
     write_report(open_dataset(file), tmp_path / "report")
-    assert names(tmp_path / "report") >= PICTURES
+    assert names(tmp_path / "report") >= FILES
     assert all((tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG" for name in PICTURES)
     assert names(tmp_path) == {"map.zarr", "report"}
 
@@ -423,7 +432,7 @@ def test_report_from_a_file_has_all_pictures(tmp_path, result):
 def test_report_leaves_its_input_and_matplotlib_as_they_were(tmp_path, monkeypatch, result):
     import matplotlib
 
-    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    without_pictures(monkeypatch)
     before, settings = result.copy(deep=True), dict(matplotlib.rcParams)
     write_report(result, tmp_path / "report")
     xr.testing.assert_identical(result, before)
@@ -445,7 +454,7 @@ def test_report_leaves_its_input_and_matplotlib_as_they_were(tmp_path, monkeypat
 def test_small_and_narrow_maps_draw(tmp_path, shape, weighting, components, kwargs):
     ds = denoised(phantom(shape, mean=20.0), weighting, components, **kwargs)
     write_report(ds, tmp_path / "report")
-    assert names(tmp_path / "report") >= PICTURES
+    assert names(tmp_path / "report") >= FILES
 
 
 def test_two_channels_and_hardly_any_counts_draw(tmp_path):
@@ -453,28 +462,28 @@ def test_two_channels_and_hardly_any_counts_draw(tmp_path):
     counts[0, 0, 1] = counts[3, 4, 0] = 2
     ds = denoised(make_cube(counts, energy=np.array([1.0, 2.0])), components=2, selector="all")
     write_report(ds, tmp_path / "report")
-    assert names(tmp_path / "report") == PICTURES | {"audit.csv"}
+    assert names(tmp_path / "report") == FILES | {"audit.csv"}
 
 
 def test_existing_report_is_replaced_only_when_asked(tmp_path, monkeypatch, result):
-    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    without_pictures(monkeypatch)
     folder = tmp_path / "report"
     write_report(result, folder)
     with pytest.raises(FormatError, match="--overwrite"):
         write_report(result, folder)
     (folder / "maps.png").write_text("old")
     write_report(result, folder, overwrite=True)
-    assert names(folder) >= PICTURES and (folder / "maps.png").read_bytes() == b""
+    assert names(folder) >= FILES and (folder / "maps.png").read_bytes() == b""
 
 
 def test_a_report_with_a_file_of_others_is_not_replaced(tmp_path, monkeypatch, result):
-    monkeypatch.setattr(write, "_save", lambda figure, path: path.touch())
+    without_pictures(monkeypatch)
     folder = tmp_path / "report"
     write_report(result, folder)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(FormatError, match="notes.txt"):
         write_report(result, folder, overwrite=True)
-    assert (folder / "notes.txt").read_text() == "mine" and names(folder) >= PICTURES
+    assert (folder / "notes.txt").read_text() == "mine" and names(folder) >= FILES
 
 
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, result):

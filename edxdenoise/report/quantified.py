@@ -31,7 +31,9 @@ from edxdenoise.quantification.phases import can_split, find_phases
 from edxdenoise.quantification.region_table import compare_groups, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.report.bias import bias_figure
+from edxdenoise.report.findings import gather
 from edxdenoise.report.integration import integration_figure
+from edxdenoise.report.page import write_page
 from edxdenoise.report.quantities import percent_figure, ratios_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_sums
@@ -109,6 +111,7 @@ def write_quantification(
     k_factor_unit: str = "weight",
     ratios: Sequence[str] = (),
     elements: Iterable[str] = (),
+    page: bool = True,
     overwrite: bool = False,
 ) -> None:
     """Write what a quantification found: pictures, tables, maps and spectra, in a folder.
@@ -133,6 +136,8 @@ def write_quantification(
         As `line_intensity` and `cliff_lorimer` took them; the history of `ds` must say the same.
     ratios : sequence of str
         Which of the ratios that `ds` holds; all by default.
+    page : bool
+        Whether to write ``index.html`` as well.
     overwrite : bool
         Whether an output that stands there may be replaced.
 
@@ -173,6 +178,9 @@ def write_quantification(
             write_table(made / "bias.csv", bias.rename(columns=counts))
         _write_maps(ds, made / "maps")
         _write_spectra(ds, made / "spectra")
+        if page:
+            found = gather(ds, intensities=intensities, k_factor_unit=k_factor_unit)
+            write_page(found, made / "index.html")
 
 
 def _bias(

@@ -80,6 +80,79 @@ def _block_sums(
     return maps, counts.sum(axis=(0, 1), dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Counts summed over square cells of pixels; those at the edges may be smaller.
+
+    Parameters
+    ----------
+    side : int
+        Of a cell, in pixels.
+    counts : array, shape (cell y, cell x, energy)
+    """
+
+    side: int
+    counts: np.ndarray
+
+
+def line_sums(ds: xr.Dataset, estimators: np.ndarray, side: int) -> tuple[np.ndarray, Cells]:
+    """Net counts of lines in every pixel, and spectra of cells, in one pass over the counts.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``.
+    estimators : array, shape (line, energy)
+        Weight of each channel in the net counts of a line.
+    side : int
+        Of a cell, in pixels.
+
+    Returns
+    -------
+    maps : array of float32, shape (line, y, x)
+    cells : Cells
+    """
+    counts = (ds if is_lazy(ds) else chunk(ds[[COUNTS.name]]))[COUNTS.name].data
+    starts = [np.cumsum([0, *sizes[:-1]]) for sizes in counts.chunks]
+    corners = [(y, x, e) for y in starts[0] for x in starts[1] for e in starts[2]]
+    (parts,) = compute(
+        [
+            dask.delayed(_block_lines)(block, estimators, corner, side)
+            for block, corner in zip(delayed_blocks(counts), corners)
+        ]
+    )
+    rows, columns, channels = counts.shape
+    maps = np.zeros((len(estimators), rows, columns), np.float32)
+    whole = counts.dtype.kind in "ui"
+    cells = np.zeros((-(-rows // side), -(-columns // side), channels), "u4" if whole else "f8")
+    for (part, sums), (y, x, e) in zip(parts, corners):
+        maps[:, y : y + part.shape[1], x : x + part.shape[2]] += part
+        first = y // side, x // side
+        cells[
+            first[0] : first[0] + sums.shape[0],
+            first[1] : first[1] + sums.shape[1],
+            e : e + sums.shape[2],
+        ] += sums
+    return maps, Cells(side, cells)
+
+
+def _block_lines(
+    counts: np.ndarray, estimators: np.ndarray, corner: tuple[int, int, int], side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the lines and sums of the cells of one block that starts at `corner`."""
+    y, x, e = corner
+    rows = estimators[:, e : e + counts.shape[2]]
+    # Row by row of pixels, so that no copy of the block in 64 bits is made.
+    maps = np.stack([row.astype(float) @ rows.T for row in counts])
+    sums = counts
+    for axis, start in enumerate((y, x)):
+        numbers = (start + np.arange(counts.shape[axis])) // side
+        edges = np.flatnonzero(np.diff(numbers, prepend=-1))
+        kind = "u4" if counts.dtype.kind in "ui" else "f8"
+        sums = np.add.reduceat(sums, edges, axis=axis, dtype=kind)
+    return np.moveaxis(maps, -1, 0).astype(np.float32), sums
+
+
 def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
     """Return the sums of the cube that all components of `ds` rebuild: it is linear in them.
 

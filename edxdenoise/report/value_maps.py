@@ -60,6 +60,41 @@ def well_known(value: np.ndarray, stddev: np.ndarray, specimen: np.ndarray) -> n
     return known
 
 
+def value_range(
+    image: np.ndarray,
+    known: np.ndarray,
+    unit: str,
+    *,
+    stddev: np.ndarray | None = None,
+    error: bool = False,
+) -> tuple[str, float, float]:
+    """Colour map and its ends for a map of a quantity, never narrower than twice its error.
+
+    Parameters
+    ----------
+    image, known, unit, error
+        As `draw_value_map` takes them.
+    stddev : array, shape (y, x), optional
+        Of the image.
+    """
+    inside = known & np.isfinite(image)
+    shown = image[inside]
+    cmap, low, high = count_range(shown if shown.size else np.zeros(1))
+    if shown.size and not error and unit != "counts":
+        lowest = float(np.percentile(shown, _LOWEST))
+        # From 0, what little a nearly even map varies by would not be seen.
+        low = lowest if lowest > _EVEN * high else 0.0
+    usual = 0.0
+    if stddev is not None and shown.size:
+        usual = float(np.nanmedian(stddev[inside]))
+    if high - low < 2 * usual:
+        middle = (low + high) / 2
+        low, high = max(middle - usual, 0.0), max(middle + usual, 2 * usual)
+    if unit in ("at%", "wt%"):
+        high = min(high, 100.0)
+    return (_STDDEV_COLOURS if error else cmap), low, high
+
+
 def draw_value_map(
     figure: Figure,
     image: np.ndarray,
@@ -89,15 +124,7 @@ def draw_value_map(
     labels : bool
         Whether to name stacked areas.
     """
-    shown = image[known & np.isfinite(image)]
-    cmap, low, high = count_range(shown if shown.size else np.zeros(1))
-    if unit in ("at%", "wt%"):
-        high = min(high, 100.0)
-    if shown.size and not error and unit != "counts":
-        lowest = float(np.percentile(shown, _LOWEST))
-        # From 0, what little a nearly even map varies by would not be seen.
-        low = lowest if lowest > _EVEN * high else 0.0
-    colours = (_STDDEV_COLOURS if error else cmap, low, high)
+    colours = value_range(image, known, unit, error=error)
     axes = draw_map(figure, image, frame, box, colours, bar_label=unit, area_labels=labels)
     axes.set_facecolor(_NO_VALUE)
     return axes

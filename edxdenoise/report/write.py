@@ -15,7 +15,9 @@ from edxdenoise.errors import DataError, Rank, recorded, warn, warning_attrs
 from edxdenoise.io import atomic_output, write_table
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.audit import audit_figure
+from edxdenoise.report.findings import gather
 from edxdenoise.report.maps import component_figures, maps_figure
+from edxdenoise.report.page import write_page
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
@@ -75,8 +77,9 @@ _MUCH_MISSED = 1e-3
 
 
 def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write pictures that show what was kept and what it did.
+    """Write a page and pictures that show what was kept and what it did.
 
+    ``index.html``: what was found, in one file that opens from disk (see `page`).
     ``scree.png``: variances, elbows and noise edge. ``components_01.png`` ...: map, spectrum and
     verdict of each of the first components, up to the last one kept, 12 at least and 24 at most.
     ``spectra.png`` and ``maps.png``: raw against denoised. ``audit.png`` and ``audit.csv``: what
@@ -149,6 +152,11 @@ def _draw_all(ds: xr.Dataset, folder: Path) -> None:
     if found is not None:
         _save(audit_figure(ds, found), folder / "audit.png")
         write_table(folder / "audit.csv", found.table)
+    _write_index(ds, folder, found)
+
+
+def _write_index(ds: xr.Dataset, folder: Path, found: Audit | None) -> None:
+    write_page(gather(ds), folder / "index.html", audit=found)
 
 
 def _audited(ds: xr.Dataset, kept: xr.Dataset, total: float) -> Audit | None:

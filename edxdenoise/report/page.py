@@ -1,0 +1,1080 @@
+"""The page of a report: one HTML file that opens from disk, without a network.
+
+Everything on it is in `Findings`. Maps and spectra are drawn by Bokeh; those of components, which
+may be a hundred, are small pictures. Maps are stored in 255 steps of their colours. The spectra of
+all cells of the map are stored too, so that the page itself sums the spectrum of a box.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import gzip
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from edxdenoise._version import __version__
+from edxdenoise.audit import Audit
+from edxdenoise.cube import detector_resolution, measured_pixels, pixel_counts, sum_spectrum
+from edxdenoise.errors import texts_of
+from edxdenoise.quantification.composition import factor_arrays
+from edxdenoise.report.findings import Findings, box_amounts
+from edxdenoise.report.frame import (
+    Frame,
+    colour_range,
+    count_range,
+    frame_of,
+    grey_range,
+)
+from edxdenoise.report.sums import denoised_sums, unweighted_spectra
+from edxdenoise.report.text import (
+    component_list,
+    decision,
+    kept_numbers,
+    number_words,
+    region_words,
+    uncertain_numbers,
+    verdict,
+    with_error,
+)
+from edxdenoise.report.value_maps import value_range, well_known
+from edxdenoise.schema import (
+    ATOMIC_PERCENT,
+    ATOMIC_PERCENT_STDDEV,
+    COMPONENT_KEEP,
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPECTRUM,
+    COMPONENT_VARIANCE_RATIO,
+    DIM_COMPONENT,
+    DIM_DETECTOR,
+    DIM_ELEMENT,
+    DIM_ENERGY,
+    DIM_RATIO,
+    DIM_X,
+    DIM_Y,
+    HELD_OUT_ERROR,
+    IMAGE,
+    LINE_DETECTED,
+    RATIO,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+)
+from edxdenoise.xray import component_peaks, identified, line_label, name_peaks
+from edxdenoise.xray.families import element_of
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as Figure
+
+# Bytes of all maps together, and of pictures of components, before they are coded as text.
+_MAP_BYTES, _PICTURE_BYTES = 3_500_000, 2_000_000
+_STEPS = 255
+# Units of length that Bokeh's scale bars know.
+_LENGTHS = ("nm", "µm", "mm", "m")
+_DROPPED_SHOWN = 24
+_SHOWN_PEAKS = 24
+_SURE = 3.0
+
+
+def write_page(found: Findings, path: Path, *, audit: Audit | None = None) -> None:
+    """Write the page of a report.
+
+    Parameters
+    ----------
+    found : Findings
+    path : Path
+        Of the file.
+    audit : Audit, optional
+        Of the residuals.
+    """
+    path.write_text(page_text(found, audit=audit), encoding="utf-8")
+
+
+def page_text(found: Findings, *, audit: Audit | None = None) -> str:
+    """Return the page of a report as HTML."""
+    from bokeh.document import Document
+    from bokeh.embed import components
+    from bokeh.resources import Resources
+    from jinja2 import Environment
+
+    ds = found.ds
+    maps = _Maps.of(found)
+    content = {
+        "title": _title(ds),
+        "version": __version__,
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "result": result_id(ds),
+        "paragraph": _paragraph(found),
+        "numbers": _five_numbers(found),
+        "warnings": texts_of(ds.attrs, "warnings"),
+        "notes": texts_of(ds.attrs, "notes"),
+        "measurement": _measurement(ds),
+        "specimen": _specimen(found, maps),
+        "elements": _elements(found, maps),
+        "quantities": _quantities(found, maps),
+        "tables": _region_tables(found),
+        "components": _components(found),
+        "checks": _checks(found, audit, maps),
+        "binning": maps.words(),
+        "box": _box(found, maps),
+        "recipe": str(ds.attrs.get("recipe", "")),
+        "history": str(ds.attrs.get("history", "")),
+        "source": str(ds.attrs.get("source", "data in memory")),
+        "versions": _versions(),
+        "script": (files("edxdenoise.report") / "page.js").read_text(encoding="utf-8"),
+    }
+    document = Document()
+    # One walk through the models, instead of one for each that is added.
+    with document.models.freeze():
+        for root in maps.roots.values():
+            document.add_root(root)
+    plots, divs = components(maps.roots)
+    resources = Resources(mode="inline", components=["bokeh"])
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = (files("edxdenoise.report") / "page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        **content, bokeh=resources.render(), plots=plots, div=divs
+    )
+
+
+def result_id(ds: xr.Dataset) -> str:
+    """Identify a result by its source, recipe, history, version and kept components.
+
+    Two files with the same identifier hold the same result; a report names the one it shows.
+    """
+    told = [ds.attrs.get(key, "") for key in ("source", "recipe", "history", "edxdenoise_version")]
+    if COMPONENT_KEEP.name in ds:
+        told.append(component_list(kept_numbers(ds)))
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+
+
+# Words
+
+
+def _title(ds: xr.Dataset) -> str:
+    return str(ds.attrs.get("title") or "") or _file(ds) or "Spectrum image"
+
+
+def _file(ds: xr.Dataset) -> str:
+    return str(ds.attrs.get("source", "")).split(" sha256:")[0]
+
+
+def _total(ds: xr.Dataset) -> float:
+    return float(sum_spectrum(ds).sum())
+
+
+def _extent(ds: xr.Dataset) -> str:
+    return f"{ds.sizes[DIM_Y]:,} × {ds.sizes[DIM_X]:,} pixels"
+
+
+def _paragraph(found: Findings) -> list[str]:
+    ds = found.ds
+    pixels = int(measured_pixels(ds).sum())
+    total = _total(ds)
+    sentences = [
+        f"The map has {_extent(ds)} with {number_words(total / pixels)} counts each, "
+        f"{number_words(total)} in all."
+    ]
+    names = [str(name) for name in found.elements["element"]]
+    stray = [str(row.element) for row in found.elements.itertuples() if row.stray]
+    if names:
+        text = f"{_many(len(names), 'element')} found, most significant first: {', '.join(names)}"
+        if stray:
+            text += f"; {', '.join(stray)} may come from elsewhere than the specimen"
+        sentences.append(text + ".")
+    else:
+        sentences.append("No element was found beyond doubt.")
+    if COMPONENT_KEEP.name in ds:
+        sentences.append(decision(ds) + ".")
+    if len(found.regions):
+        whole = found.regions[found.regions["kind"] == "map"]
+        at = [row for _, row in whole.iterrows() if row["quantity"].endswith("at%")]
+        if at:
+            parts = [f"{row['quantity'].split()[0]} {region_words(row)}" for row in at]
+            sentences.append(f"Composition of the whole map: {', '.join(parts)} at%.")
+    return sentences
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _five_numbers(found: Findings) -> list[tuple[str, str]]:
+    ds = found.ds
+    pixels = int(measured_pixels(ds).sum())
+    numbers = [
+        ("counts per pixel", number_words(_total(ds) / pixels)),
+        ("pixels", f"{pixels:,}"),
+        ("elements found", str(len(found.elements))),
+    ]
+    if COMPONENT_KEEP.name in ds:
+        kept = len(kept_numbers(ds))
+        numbers.append(("components kept", f"{kept} of {ds.sizes[DIM_COMPONENT]}"))
+    if HELD_OUT_ERROR.name in ds:
+        error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
+        numbers.append(("remaining error, cross-validated", f"{with_error(error, stddev)} %"))
+    elif len(found.bias):
+        numbers.append(("tests of bias beyond 3 σ", _beyond(found.bias)))
+    return numbers[:5]
+
+
+def _beyond(bias: pd.DataFrame) -> str:
+    z = bias["z"].to_numpy(float)
+    z = z[np.isfinite(z)]
+    return f"{int((np.abs(z) > _SURE).sum())} of {z.size}"
+
+
+def _measurement(ds: xr.Dataset) -> list[tuple[str, str]]:
+    rows = [("file", _file(ds)), ("instrument", str(ds.attrs.get("instrument", "")))]
+    for key, words, unit in (
+        ("beam_energy", "beam energy", "keV"),
+        ("live_time", "live time", "s"),
+        ("real_time", "real time", "s"),
+        ("take_off_angle", "take-off angle", "°"),
+        ("stage_tilt", "stage tilt", "°"),
+    ):
+        if key in ds.attrs:
+            rows.append((words, f"{float(ds.attrs[key]):.4g} {unit}"))
+    pixels = int(measured_pixels(ds).sum())
+    if "live_time" in ds.attrs:
+        dwell = 1000 * float(ds.attrs["live_time"]) / pixels
+        rows.append(("live time per pixel", f"{dwell:.3g} ms"))
+    frame = frame_of(ds)
+    rows.append(("pixel size", f"{frame.step:.4g} {frame.units}"))
+    energy = ds[DIM_ENERGY].values
+    rows.append(
+        (
+            "channels",
+            f"{energy.size:,} of {1000 * (energy[1] - energy[0]):.4g} eV, "
+            f"{energy[0]:.2f} to {energy[-1]:.2f} keV",
+        )
+    )
+    rows.append(("detector resolution", f"{float(detector_resolution(ds)):.0f} eV at Mn Kα"))
+    rows.append(("total counts", number_words(_total(ds))))
+    if "date" in ds.attrs:
+        rows.append(("recorded", str(ds.attrs["date"])))
+    return [(name, value) for name, value in rows if value]
+
+
+def _versions() -> str:
+    names = ("numpy", "scipy", "scikit-learn", "xarray", "dask", "tensorflow", "bokeh")
+    return ", ".join(
+        [f"edxdenoise {__version__}", f"Python {platform.python_version()}"]
+        + [f"{name} {version(name)}" for name in names]
+    )
+
+
+# Maps
+
+
+@dataclass
+class _Maps:
+    """Bokeh figures of the page: maps that share their ranges and their box, and spectra."""
+
+    frame: Frame
+    rows: int
+    height: float
+    factor: int
+    x_range: Any
+    y_range: Any
+    box: Any
+    roots: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Findings) -> _Maps:
+        from bokeh.models import ColumnDataSource, Range1d
+
+        frame = frame_of(found.ds)
+        width = frame.columns * frame.step
+        height = width * frame.ratio
+        ratios = found.ds.sizes[DIM_RATIO] if RATIO.name in found.ds else 0
+        quantified = found.ds.sizes[DIM_ELEMENT] if ATOMIC_PERCENT.name in found.ds else 0
+        count = 2 * (len(found.elements) + quantified + ratios) + 3
+        pixels = found.ds.sizes[DIM_Y] * found.ds.sizes[DIM_X]
+        factor = int(np.ceil(np.sqrt(max(count * pixels / _MAP_BYTES, 1))))
+        return cls(
+            frame,
+            found.ds.sizes[DIM_Y],
+            height,
+            factor,
+            Range1d(0, width, bounds="auto"),
+            Range1d(height, 0, bounds="auto"),
+            ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []}, name="box"),
+        )
+
+    def words(self) -> str:
+        if self.factor == 1:
+            return "Maps show every pixel."
+        return f"Maps show means of {self.factor} × {self.factor} pixels."
+
+    def add(
+        self,
+        name: str,
+        images: Sequence[np.ndarray],
+        colours: tuple[str, float, float],
+        unit: str,
+        alt: str,
+    ) -> dict[str, Any]:
+        """Draw a map; further images lie over the first, invisible until the slider shows them."""
+        from bokeh.models import (
+            BoxSelectTool,
+            CustomJS,
+            CustomJSHover,
+            HoverTool,
+            LinearColorMapper,
+            PanTool,
+            ResetTool,
+            WheelZoomTool,
+        )
+        from bokeh.plotting import figure
+
+        cmap, low, high = colours
+        palette = _palette(cmap)
+        width = self.frame.columns * self.frame.step
+        plot = figure(
+            width=400,
+            height=max(round(400 * self.frame.ratio), 60),
+            x_range=self.x_range,
+            y_range=self.y_range,
+            sizing_mode="scale_width",
+            min_border=0,
+            tools="",
+            toolbar_location=None,
+            outline_line_color=None,
+            name=name,
+        )
+        plot.axis.visible = False
+        plot.grid.visible = False
+        mapper = LinearColorMapper(palette, low=1, high=_STEPS, low_color="#bdbdbd")
+        drawn = []
+        for number, image in enumerate(images):
+            drawn.append(
+                plot.image(
+                    [steps(binned(image, self.factor), low, high)],
+                    x=0,
+                    y=0,
+                    dw=width,
+                    dh=self.height,
+                    color_mapper=mapper,
+                    global_alpha=0.0 if number else 1.0,
+                    name="over" if number else "map",
+                )
+            )
+        for row in self.frame.borders:
+            y = (row + 0.5) * self.height / self.rows
+            plot.line([0, width], [y, y], color="white", line_width=1.5)
+        plot.quad(
+            "left",
+            "right",
+            "top",
+            "bottom",
+            source=self.box,
+            fill_color="white",
+            fill_alpha=0.15,
+            line_color="#56B4E9",
+            line_width=2,
+        )
+        code = (
+            "return value < 1 ? 'no value'"
+            " : (low + (value - 1) / 254 * (high - low)).toPrecision(3)"
+        )
+        value = CustomJSHover(args={"low": low, "high": high}, code=code)
+        select = BoxSelectTool(renderers=[])
+        wheel = WheelZoomTool(zoom_on_axis=False)
+        plot.add_tools(
+            select,
+            PanTool(),
+            wheel,
+            ResetTool(),
+            HoverTool(
+                tooltips=[("value", "@image{custom} " + unit.replace("@", "")), ("at", "$x, $y")],
+                formatters={"@image": value},
+                renderers=drawn[:1],
+            ),
+        )
+        plot.toolbar.active_drag = select
+        plot.js_on_event(
+            "selectiongeometry", CustomJS(code="window.edxdenoise.select(cb_obj.geometry)")
+        )
+        plot.js_on_event("reset", CustomJS(code="window.edxdenoise.whole()"))
+        self._add_scale_bar(plot)
+        self.roots[name] = plot
+        return {"name": name, "alt": alt, **colour_legend(colours, unit)}
+
+    def _add_scale_bar(self, plot: Figure) -> None:
+        from bokeh.models import Metric, ScaleBar
+
+        units = self.frame.units
+        metric = units in _LENGTHS
+        unit = units if metric else "px" if units == "pixel" else units
+        kind = Metric(base_unit="m") if metric else Metric(base_unit=unit, include=[unit])
+        plot.add_layout(
+            ScaleBar(
+                range=self.x_range,
+                unit=unit,
+                dimensional=kind,
+                location="bottom_left",
+                bar_length=0.25,
+                background_fill_alpha=0.75,
+                border_line_color=None,
+                padding=4,
+                margin=4,
+                label_text_font_size="11px",
+            )
+        )
+
+
+def steps(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values in steps of their colours, 1 to 255; 0 where there is none.
+
+    Examples
+    --------
+    >>> steps(np.array([[np.nan, -1.0, 0.0, 5.0, 10.0, 99.0]]), 0.0, 10.0)
+    array([[  0,   1,   1, 128, 255, 255]], dtype=uint8)
+    """
+    scaled = 1 + (_STEPS - 1) * (np.asarray(image, float) - low) / (high - low)
+    whole = np.clip(np.rint(np.nan_to_num(scaled, nan=0.0)), 1, _STEPS)
+    return np.where(np.isfinite(scaled), whole, 0).astype(np.uint8)
+
+
+def binned(image: np.ndarray, factor: int) -> np.ndarray:
+    """Means of squares of pixels, NaN left out; those at the edges may be smaller.
+
+    Examples
+    --------
+    >>> binned(np.array([[1.0, 3.0, 5.0], [np.nan, 2.0, 7.0]]), 2)
+    array([[2., 6.]])
+    """
+    if factor == 1:
+        return image
+    finite = np.isfinite(image)
+    sums, counts = np.where(finite, image, 0.0).astype(float), finite.astype(float)
+    for axis in (0, 1):
+        edges = np.arange(0, image.shape[axis], factor)
+        sums, counts = (np.add.reduceat(part, edges, axis=axis) for part in (sums, counts))
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def _palette(cmap: str) -> list[str]:
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in matplotlib.colormaps[cmap](np.linspace(0, 1, _STEPS))]
+
+
+def colour_legend(colours: tuple[str, float, float], unit: str) -> dict[str, str]:
+    """Ends, unit and CSS gradient of a colour bar."""
+    cmap, low, high = colours
+    stops = ", ".join(_palette(cmap)[:: _STEPS // 8])
+    return {"low": _short(low), "high": _short(high), "unit": unit, "gradient": stops}
+
+
+def _short(value: float) -> str:
+    text = f"{value:,.0f}" if 10 <= abs(value) < 1e6 else f"{value:.2g}"
+    return text.replace("-", "−")
+
+
+# Sections
+
+
+def _specimen(found: Findings, maps: _Maps) -> dict[str, Any]:
+    ds = found.ds
+    images = []
+    if IMAGE.name in ds:
+        for number, (label, image) in enumerate(
+            zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values)
+        ):
+            alt = f"{label} image, recorded with the counts"
+            one = maps.add(f"image-{number}", [image], grey_range(image), "", alt)
+            images.append({**one, "title": f"{label} image"})
+    if WEIGHT_PIXEL.name in ds or found.cells is not None:
+        totals = _pixel_totals(found)
+        seen = np.where(measured_pixels(ds), totals, np.nan)
+        alt = "map of the sum of all X-ray counts"
+        one = maps.add("total", [seen], count_range(seen[np.isfinite(seen)]), "counts", alt)
+        images.append({**one, "title": "all X-rays"})
+    maps.roots["sum-spectrum"] = _sum_figure(found)
+    return {"images": images}
+
+
+def _pixel_totals(found: Findings) -> np.ndarray:
+    return pixel_counts(found.ds)
+
+
+def _spectrum_figure(found: Findings, name: str, log: bool) -> Figure:
+    from bokeh.models import BoxZoomTool, PanTool, ResetTool, WheelZoomTool
+    from bokeh.plotting import figure
+
+    energy = found.ds[DIM_ENERGY].values
+    plot = figure(
+        name=name,
+        height=320,
+        sizing_mode="stretch_width",
+        y_axis_type="log" if log else "linear",
+        tools="",
+        toolbar_location="above",
+        x_axis_label="energy (keV)",
+        y_axis_label=f"counts / {1000 * (energy[1] - energy[0]):.4g} eV",
+        min_border_right=10,
+    )
+    zoom = BoxZoomTool(dimensions="width")
+    plot.add_tools(zoom, PanTool(), WheelZoomTool(dimensions="width"), ResetTool())
+    plot.toolbar.active_drag = zoom
+    plot.toolbar.logo = None
+    return plot
+
+
+def _sum_figure(found: Findings) -> Figure:
+    from bokeh.models import ColumnDataSource, HoverTool, LabelSet, Range1d
+
+    ds = found.ds
+    energy = ds[DIM_ENERGY].values
+    raw = sum_spectrum(ds)
+    plot = _spectrum_figure(found, "sum-spectrum", log=True)
+    highest = max(float(raw.max()), 1.0)
+    filled = raw[raw > 0]
+    lowest = max(0.5, float(np.percentile(filled, 2)) / 2) if filled.size else 0.5
+    plot.x_range = Range1d(float(energy[0]), _last_energy(found), bounds=(energy[0], energy[-1]))
+    plot.y_range = Range1d(lowest, highest * (highest / lowest) ** 0.4)
+    curve = plot.step(
+        energy,
+        np.where(raw > 0, raw, np.nan),
+        mode="center",
+        color="#8A8A8A",
+        line_width=2,
+        legend_label="raw",
+    )
+    if COMPONENT_KEEP.name in ds:
+        kept = ds.isel({DIM_COMPONENT: np.flatnonzero(ds[COMPONENT_KEEP.name].values)})
+        denoised = denoised_sums(kept, []).spectrum
+        plot.line(
+            energy,
+            np.where(denoised > 0, denoised, np.nan),
+            color="#0072B2",
+            line_width=1.2,
+            legend_label="denoised",
+        )
+    peaks = list(found.peaks[:_SHOWN_PEAKS])
+    source = ColumnDataSource(
+        {
+            "x": [float(energy[peak.channel]) for peak in peaks],
+            "y": [float(raw[max(peak.channel - 2, 0) : peak.channel + 3].max()) for peak in peaks],
+            "text": [peak.name or f"{peak.energy:.2f} keV" for peak in peaks],
+        }
+    )
+    plot.add_layout(
+        LabelSet(
+            x="x",
+            y="y",
+            text="text",
+            source=source,
+            angle=np.pi / 2,
+            text_font_size="11px",
+            x_offset=5,
+            y_offset=4,
+        )
+    )
+    plot.add_tools(
+        HoverTool(
+            tooltips=[("energy", "@x{0.000} keV"), ("counts", "@y{0,0}")],
+            renderers=[curve],
+            mode="vline",
+        )
+    )
+    plot.legend.location = "top_right"
+    plot.legend.orientation = "horizontal"
+    plot.legend.padding = 2
+    return plot
+
+
+def _last_energy(found: Findings) -> float:
+    energy = found.ds[DIM_ENERGY].values
+    last = max((energy[peak.channel] for peak in found.peaks), default=energy[-1])
+    return float(min(1.1 * last + 0.2, energy[-1]))
+
+
+def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
+    cards = []
+    for number, row in enumerate(found.elements.itertuples()):
+        line = line_label(str(row.line))
+        own = None if found.raw is None else found.raw[number]
+        smooth = None if found.denoised is None else found.denoised[number]
+        shown = own if smooth is None else smooth
+        if shown is None:
+            continue
+        colours = _net_range(shown, float(found.noise[number]))
+        unit = "net counts / pixel"
+        pictures = []
+        if own is not None:
+            seen = np.where(measured_pixels(found.ds), own, np.nan)
+            alt = f"map of {line}, raw net counts"
+            one = maps.add(f"raw-{number}", [seen], colours, unit, alt)
+            pictures.append({**one, "title": "raw"})
+        if smooth is not None:
+            images = [smooth] if own is None else [smooth, own]
+            alt = f"map of {line}, denoised net counts"
+            one = maps.add(f"denoised-{number}", images, colours, unit, alt)
+            pictures.append({**one, "title": "denoised"})
+        cards.append(
+            {
+                "element": str(row.element),
+                "line": line,
+                "energy": f"{row.energy:.3f}",
+                "counts": with_error(float(row.net_counts), float(row.net_stddev)),
+                "significance": f"{row.significance:.0f}",
+                "where": str(row.where),
+                "stray": str(row.stray),
+                "confused": str(row.confused_with),
+                "noise": f"{found.noise[number]:.2g}",
+                "pictures": pictures,
+            }
+        )
+    return cards
+
+
+def _net_range(image: np.ndarray, noise: float) -> tuple[str, float, float]:
+    cmap, low, high = count_range(image[np.isfinite(image)])
+    return cmap, low, max(high, noise, 1e-3)
+
+
+def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
+    ds = found.ds
+    cards = []
+    if ATOMIC_PERCENT.name in ds and found.lines:
+        detected = ds[LINE_DETECTED.name].values == 1
+        specimen = detected.any(axis=0)
+        for number, element in enumerate(map(str, ds[DIM_ELEMENT].values)):
+            value = ds[ATOMIC_PERCENT.name].values[number]
+            stddev = ds[ATOMIC_PERCENT_STDDEV.name].values[number]
+            known = well_known(value, stddev, specimen)
+            cards.append(
+                _quantity_card(maps, f"at-{number}", f"{element} at%", "at%", value, stddev, known)
+            )
+    if RATIO.name in ds and found.lines:
+        for number, text in enumerate(map(str, ds[DIM_RATIO].values)):
+            value = ds[RATIO.name].values[number]
+            stddev = ds[f"{RATIO.name}_stddev"].values[number]
+            known = well_known(value, stddev, np.isfinite(value))
+            cards.append(
+                _quantity_card(
+                    maps, f"ratio-{number}", f"{text}, ratio of atoms", "", value, stddev, known
+                )
+            )
+    return cards
+
+
+def _quantity_card(
+    maps: _Maps,
+    name: str,
+    title: str,
+    unit: str,
+    value: np.ndarray,
+    stddev: np.ndarray,
+    known: np.ndarray,
+) -> dict[str, Any]:
+    kind = unit or "ratio"
+    colours = value_range(value, known, kind, stddev=stddev)
+    spread = value_range(stddev, known, kind, error=True)
+    return {
+        "title": title,
+        "pictures": [
+            {
+                **maps.add(name, [value], colours, unit, f"map of {title}"),
+                "title": "value",
+            },
+            {
+                **maps.add(f"{name}-error", [stddev], spread, unit, f"error map of {title}"),
+                "title": "standard deviation of a pixel",
+            },
+        ],
+    }
+
+
+def _region_tables(found: Findings) -> list[dict[str, Any]]:
+    table = found.regions
+    if table.empty:
+        return []
+    captions = {
+        "map": "Whole map",
+        "area": "Areas",
+        "region": "Regions",
+        "phase": "Phases",
+        "profile": "Profiles",
+    }
+    shown = []
+    for kind, caption in captions.items():
+        own = table[table["kind"] == kind]
+        if own.empty:
+            continue
+        heads = ["pixels", "counts", *dict.fromkeys(own["quantity"])]
+        rows = []
+        for region, part in own.groupby("region", sort=False):
+            first = part.iloc[0]
+            numbers = [f"{first['pixels']:,}", number_words(first["counts"])]
+            rows.append((str(region), [*numbers, *(region_words(r) for _, r in part.iterrows())]))
+        if kind == "map" and "true" in own:
+            true = [f"{value:.3g}" for value in own["true"]]
+            rows.append(("true, of the phantom", ["", "", *true]))
+        shown.append({"caption": caption, "heads": heads, "rows": rows})
+    if len(found.groups):
+        heads = ["quantity", "difference", "z", "p, counting", "p, between areas"]
+        rows = [
+            (
+                str(row["groups"]),
+                [
+                    str(row["quantity"]),
+                    with_error(row["difference"], row["stddev"]),
+                    f"{row['z']:.1f}",
+                    f"{row['p_counting']:.2g}",
+                    f"{row['p_areas']:.2g}" if np.isfinite(row["p_areas"]) else "–",
+                ],
+            )
+            for _, row in found.groups.iterrows()
+        ]
+        shown.append(
+            {"caption": "Differences between groups of areas", "heads": heads, "rows": rows}
+        )
+    return shown
+
+
+def _components(found: Findings) -> dict[str, Any]:
+    """Kept components, all of them; borderline ones; and the first of those dropped."""
+    ds = found.ds
+    if COMPONENT_KEEP.name not in ds:
+        return {}
+    kept, borderline = kept_numbers(ds), uncertain_numbers(ds)
+    numbers = ds[DIM_COMPONENT].values
+    rest = numbers[~np.isin(numbers, np.union1d(kept, borderline))]
+    dropped = rest[:_DROPPED_SHOWN]
+    doubtful = borderline[~np.isin(borderline, kept)]
+    shown = len(kept) + len(doubtful) + len(dropped)
+    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    factor = int(np.ceil(np.sqrt(max(2 * shown * pixels / _PICTURE_BYTES, 1))))
+    cards = {
+        key: [_component_card(found, int(n), factor) for n in own]
+        for key, own in (("kept", kept), ("borderline", doubtful), ("dropped", dropped))
+    }
+    return {
+        **cards,
+        "decision": decision(ds),
+        "more": len(rest) - len(dropped),
+        "factor": factor,
+        "total": len(numbers),
+    }
+
+
+def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]:
+    ds = found.ds
+    component = ds.sel({DIM_COMPONENT: [number]})
+    image = component[COMPONENT_MAP.name].values[0]
+    pictures = [_picture(image, factor, f"score map of component {number}", "score map")]
+    if COMPONENT_MAP_SHRUNK.name in ds:
+        smooth = component[COMPONENT_MAP_SHRUNK.name].values[0]
+        if np.isfinite(smooth).any():
+            # Of the first component smoothing moves totals, of others their share in the total.
+            alt = f"score map of component {number} after smoothing"
+            pictures.append(_picture(smooth, factor, alt, "after smoothing"))
+    return {
+        "number": number,
+        "verdict": verdict(ds, number),
+        "pictures": pictures,
+        "spectrum": _component_spectrum(found, component, image),
+    }
+
+
+def _picture(image: np.ndarray, factor: int, alt: str, title: str) -> dict[str, str]:
+    """A small map as a PNG inside the page, in the colours of its scores."""
+    import matplotlib
+    from PIL import Image
+
+    small = binned(image, factor)
+    cmap, low, high = colour_range(small[np.isfinite(small)])
+    indexed = Image.fromarray(steps(small, low, high) - 1, "P")
+    colours = matplotlib.colormaps[cmap](np.linspace(0, 1, _STEPS), bytes=True)[:, :3]
+    indexed.putpalette(colours.tobytes() + bytes((189, 189, 189)))
+    buffer = io.BytesIO()
+    indexed.save(buffer, "PNG", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"alt": alt, "title": title, "data": f"data:image/png;base64,{data}"}
+
+
+def _component_spectrum(
+    found: Findings, component: xr.Dataset, image: np.ndarray
+) -> dict[str, Any]:
+    """What a component adds to a pixel's counts, root mean square, as the path of a curve."""
+    ds = found.ds
+    energy = ds[DIM_ENERGY].values
+    g = component[WEIGHT_PIXEL.name].values
+    spectrum = unweighted_spectra(component)[0][0]
+    spectrum = spectrum * np.sqrt(np.mean((g * image) ** 2, dtype=np.float64))
+    last = _last_energy(found)
+    shown = energy <= last
+    low, high = min(float(spectrum[shown].min()), 0.0), max(float(spectrum[shown].max()), 0.0)
+    high = high if high > low else low + 1.0
+    width, top, bottom = 600.0, 46.0, 150.0
+    across = (energy - energy[0]) / (last - energy[0]) * width
+    down = bottom - (spectrum - low) / (high - low) * (bottom - top)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across[shown], down[shown]))
+    peaks = component_peaks(
+        energy,
+        component[COMPONENT_SPECTRUM.name].values[0],
+        component[WEIGHT_ENERGY.name].values,
+        detector_resolution(ds),
+    )
+    peaks = [peak for peak in name_peaks(peaks, identified(ds)) if shown[peak.channel]][:8]
+    labels: list[dict[str, Any]] = []
+    for peak in peaks:
+        x = float(across[peak.channel])
+        if all(abs(x - other["x"]) > 14 for other in labels):
+            text = peak.name or f"{peak.energy:.2f}"
+            y = min(float(down[peak.channel]), float(bottom - (0 - low) / (high - low) * 104))
+            labels.append({"x": x, "y": y - 4, "text": text})
+    spacing = _tick_spacing(last - energy[0])
+    first = np.ceil(energy[0] / spacing) * spacing
+    ticks = [
+        {"x": (value - energy[0]) / (last - energy[0]) * width, "text": f"{value:g}"}
+        for value in np.arange(first, last, spacing)
+    ]
+    zero = bottom - (0 - low) / (high - low) * (bottom - top)
+    return {"points": points, "labels": labels, "ticks": ticks, "zero": zero}
+
+
+def _tick_spacing(span: float) -> float:
+    return next(step for step in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if span / step <= 8 or step == 50)
+
+
+def _checks(found: Findings, audit: Audit | None, maps: _Maps) -> dict[str, Any]:
+    ds = found.ds
+    checks: dict[str, Any] = {}
+    if COMPONENT_KEEP.name in ds:
+        maps.roots["scree"] = _scree(ds)
+        checks["scree"] = decision(ds)
+    if HELD_OUT_ERROR.name in ds:
+        error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
+        verdict_words = "Denoised counts are closer to the truth than raw ones"
+        if error + 2 * stddev > 100:
+            verdict_words = "Denoised counts are no closer to the truth than raw ones"
+        checks["held_out"] = {
+            "verdict": f"{verdict_words}: squared error {with_error(error, stddev)} % of raw.",
+            "good": error + 2 * stddev <= 100,
+        }
+    if len(found.bias):
+        beyond = found.bias[found.bias["z"].abs() > _SURE].sort_values("z", key=lambda z: -z.abs())
+        heads = ["line", "raw", "denoised", "difference", "z"]
+        rows = [
+            (
+                str(row.region),
+                [
+                    line_label(str(row.line)),
+                    number_words(row.raw) if row.raw >= 0 else f"−{number_words(-row.raw)}",
+                    (
+                        number_words(row.denoised)
+                        if row.denoised >= 0
+                        else f"−{number_words(-row.denoised)}"
+                    ),
+                    with_error(row.difference, row.stddev),
+                    f"{row.z:.1f}".replace("-", "−"),
+                ],
+            )
+            for row in beyond.head(12).itertuples()
+        ]
+        words = (
+            f"No sign of bias: none of {_tested(found.bias)} differences between raw and denoised "
+            "net counts is beyond 3 σ."
+        )
+        if rows:
+            words = (
+                f"Possible bias: {_beyond(found.bias)} differences between raw and denoised net "
+                "counts are beyond 3 σ."
+            )
+        checks["bias"] = {"verdict": words, "good": not rows, "heads": heads, "rows": rows}
+    if audit is not None:
+        checks["residual"] = _residual(found, audit, maps)
+    return checks
+
+
+def _tested(bias: pd.DataFrame) -> int:
+    return int(np.isfinite(bias["z"].to_numpy(float)).sum())
+
+
+def _residual(found: Findings, audit: Audit, maps: _Maps) -> dict[str, Any]:
+    if audit.table.empty:
+        words = f"Nothing left in the residuals beyond counting noise ({audit.tests:,} tests)."
+        return {"verdict": words, "good": True}
+    missed = float((audit.table["counts"] - audit.table["expected"]).abs().sum())
+    words = (
+        f"The residuals show {_many(len(audit.table), 'feature')} that the model does not "
+        f"describe, {number_words(100 * missed / _total(found.ds))} % of the counts together."
+    )
+    rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
+    peaks = audit.peaks.repeat(4, axis=0)[:rows].repeat(4, axis=1)[:, :columns]
+    limit = float(np.clip(np.abs(peaks).max(), 8, 30))
+    one = maps.add("residual", [peaks], ("RdBu_r", -limit, limit), "σ", "map of the residuals")
+    heads = ["rows", "columns", "energy (keV)", "lines", "counts", "expected", "z"]
+    table = [
+        (
+            f"{find.size} px",
+            [
+                f"{find.y_start}:{find.y_stop}",
+                f"{find.x_start}:{find.x_stop}",
+                f"{find.energy_low:.2f}–{find.energy_high:.2f}",
+                ", ".join(line_label(name) for name in str(find.lines).split()[:2]) or "–",
+                f"{find.counts:,.0f}",
+                f"{find.expected:,.0f}".replace("-", "−"),
+                f"{find.z:.1f}".replace("-", "−"),
+            ],
+        )
+        for find in audit.table.head(12).itertuples()
+    ]
+    return {"verdict": words, "good": False, "map": one, "heads": heads, "rows": table}
+
+
+def _scree(ds: xr.Dataset) -> Figure:
+    from bokeh.models import HoverTool
+    from bokeh.plotting import figure
+
+    ratio = 100 * ds[COMPONENT_VARIANCE_RATIO.name].values
+    visible = ratio > ratio[0] * 1e-10
+    kept = ds[COMPONENT_KEEP.name].values == 1
+    probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
+    number = ds[DIM_COMPONENT].values
+    plot = figure(
+        name="scree",
+        height=260,
+        sizing_mode="stretch_width",
+        y_axis_type="log",
+        tools="pan,xwheel_zoom,box_zoom,reset",
+        x_axis_label="component",
+        y_axis_label="share of the variance (%)",
+    )
+    plot.toolbar.logo = None
+    for chosen, colour, label in ((kept, "#0072B2", "kept"), (~kept, "white", "dropped")):
+        use = chosen & visible
+        dots = plot.scatter(
+            "number",
+            "ratio",
+            source={
+                "number": number[use],
+                "ratio": ratio[use],
+                "probability": [
+                    f"{value:.2f}" if np.isfinite(value) else "–" for value in probability[use]
+                ],
+            },
+            size=7,
+            fill_color=colour,
+            line_color="#0072B2" if label == "kept" else "#767676",
+            legend_label=f"{label} ({chosen.sum()})",
+        )
+        plot.add_tools(
+            HoverTool(
+                renderers=[dots],
+                tooltips=[
+                    ("component", "@number"),
+                    ("share", "@ratio{0.0000} %"),
+                    ("probability of signal", "@probability"),
+                ],
+            )
+        )
+    return plot
+
+
+# Boxes
+
+
+def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
+    """What the page needs to sum the spectrum of a box and to take its composition."""
+    ds, cells = found.ds, found.cells
+    if cells is None:
+        return None
+    energy = ds[DIM_ENERGY].values
+    data: dict[str, np.ndarray] = {"cells": smallest(cells.counts)}
+    parts = 0
+    if COMPONENT_KEEP.name in ds:
+        amounts, spectra = box_amounts(ds, cells.side)
+        data["amounts"], data["spectra"] = amounts.astype("f4"), spectra.astype("f4")
+        parts = len(amounts)
+    lines = list(found.box_lines)
+    factors = np.full((len(lines), 2), np.nan)
+    for number, name in enumerate(lines):
+        spec = found.lines.get(name)
+        if spec is not None and spec.k_factor is not None:
+            atoms = factor_arrays({name: spec}, found.k_factor_unit)[1]
+            factors[number] = atoms[0][0], atoms[1][0]
+    data["estimators"] = found.estimators.astype("f8")
+    data["systematic"] = found.systematic.astype("f8")
+    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+    plot = _spectrum_figure(found, "box-spectrum", log=False)
+    from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Range1d
+
+    plot.x_range = Range1d(float(energy[0]), _last_energy(found), bounds=(energy[0], energy[-1]))
+    plot.y_range = DataRange1d(only_visible=True, start=0)
+    empty = np.zeros(energy.size)
+    source = ColumnDataSource({"x": energy, "raw": empty, "denoised": empty}, name="box-data")
+    curve = plot.step("x", "raw", source=source, mode="center", color="#767676", legend_label="raw")
+    if parts:
+        plot.line(
+            "x",
+            "denoised",
+            source=source,
+            color="#0072B2",
+            line_width=1.5,
+            legend_label="denoised",
+        )
+    plot.add_tools(
+        HoverTool(
+            tooltips=[("energy", "@x{0.000} keV"), ("raw", "@raw"), ("denoised", "@denoised{0.0}")],
+            renderers=[curve],
+            mode="vline",
+        )
+    )
+    maps.roots["box-spectrum"] = plot
+    meta = {
+        "rows": ds.sizes[DIM_Y],
+        "columns": ds.sizes[DIM_X],
+        "side": cells.side,
+        "width": maps.frame.columns * maps.frame.step,
+        "height": maps.height,
+        "channels": energy.size,
+        "parts": parts,
+        "lines": [line_label(name) for name in lines],
+        "elements": [element_of(name) for name in lines],
+        "factors": [[None if np.isnan(v) else v for v in pair] for pair in factors],
+        "ratios": ratios,
+        "directions": len(found.systematic),
+        "arrays": {name: array.dtype.str[1:] for name, array in data.items()},
+    }
+    return {
+        "meta": json.dumps(meta).replace("<", "\\u003c"),
+        "data": {name: packed(array) for name, array in data.items()},
+        "side": cells.side,
+        "rows": ds.sizes[DIM_Y],
+        "columns": ds.sizes[DIM_X],
+        "composed": bool(np.isfinite(factors).any()),
+        "denoised": bool(parts),
+    }
+
+
+def smallest(counts: np.ndarray) -> np.ndarray:
+    """Counts in the smallest type that holds them."""
+    if counts.dtype.kind not in "ui":
+        return counts.astype("f4")
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+
+
+def packed(array: np.ndarray) -> str:
+    """Bytes of an array, little-endian and compressed, as text."""
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return base64.b64encode(gzip.compress(array.tobytes(), 6, mtime=0)).decode()
