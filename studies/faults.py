@@ -2,10 +2,12 @@
 
     python studies/faults.py --seeds 30 --data DIR --csv
 
-Every case runs in a separate process. "right" is the true result, "message" one clear line,
-"warned" a changed result with a warning, "WRONG" a changed result without one, "UNEXPECTED" an
-error that nobody foresaw, "CRASH" a process ended by a signal, "ENDLESS" one that had to be ended,
-"LOST" that neither the old nor the new result is there, or that something was left behind.
+Cases run in separate processes, many in one until that crashes or has to be ended. "right" is the
+true result, "message" one clear line, "warned" a changed result with a warning, "WRONG" a changed
+result without one, "UNEXPECTED" an error that nobody foresaw, "CRASH" a process ended by a signal,
+"ENDLESS" one that had to be ended, "LOST" that neither the old nor the new result is there, or
+that something was left behind. Cases are the same for the same seed, but for the moments of
+interruptions "by the clock".
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
+import functools
 import hashlib
 import io
 import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +42,9 @@ import numpy as np
 
 from edxdenoise import simulate
 from edxdenoise.compute import load
+from edxdenoise.cube import make_cube
 from edxdenoise.errors import EdxdenoiseError, recorded
-from edxdenoise.io import open_dataset, read_cube, save_dataset
+from edxdenoise.io import atomic, check_output, open_dataset, read_cube, save, save_dataset
 
 RESULTS = Path(__file__).parent / "results" / "faults.csv"
 OUTCOMES = ("right", "message", "warned", "WRONG", "UNEXPECTED", "CRASH", "ENDLESS", "LOST")
@@ -51,78 +56,111 @@ VENDORS = {
     "small/phenom.elid": 4,
     "velox_v11.zip/Test SI 16x16 215 kx.emd": None,
     "edax_sem_256x231.zip/SEM_EDS_map.spd": None,
+    "small/ripple_uncalibrated.raw": None,
 }
 SUFFIXES = (".zarr", ".nc", ".hspy")
+# Lines of EDAX's map that are kept: it has 237 MB.
+_EDAX_LINES = 8
 _ENDLESS = 180.0
-_PATIENCE = 20.0
+_PATIENCE = 30.0
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["edxdenoise.jobs", "edxdenoise.cli", "edxdenoise.summary"]
     + ["distributed", "h5py", "netCDF4", "xraydb", "xarray.backends.zarr", "rsciio"]
 )
 
+# How a case ended (done, message, stopped, unexpected, crash or endless), its result or what was
+# said, and the warnings.
+Answer = tuple[str, Any, list[str]]
 
-def forked(work: Callable[[], Any], *, kill_after: float | None = None, number: int = 0) -> Any:
-    """Result of `work` in a separate process, or how that ended; its messages are not shown.
 
-    With `kill_after`, the process gets signal `number` so many seconds after its work began. It is
-    forked from a server without other threads, since a fork beside threads may wait for locks that
-    nobody holds any more.
+def forked(work: Callable[[], Any], *, kill_after: float | None = None, number: int = 0) -> Answer:
+    """Answer of `work` in a separate process; its messages are not shown.
+
+    With `kill_after`, the process gets signal `number` so many seconds after its work began.
     """
-    receiver, sender = _PROCESSES.Pipe(duplex=False)
-    child = _PROCESSES.Process(target=_be_child, args=(cloudpickle.dumps(work), sender))
-    child.start()
-    sender.close()
-    content = b""
-    with receiver, suppress(EOFError):
-        assert receiver.poll(_ENDLESS), "no process could be started"
-        receiver.recv_bytes()
-        if not receiver.poll(_ENDLESS if kill_after is None else kill_after):
-            if kill_after is not None:
-                os.kill(child.pid, number)
-            if not receiver.poll(_ENDLESS):
-                content = pickle.dumps(("endless", "", []))
-                child.kill()
-        content = content or receiver.recv_bytes()
-    child.join()
-    child.close()
-    return pickle.loads(content) if content else ("crash", "", [])
+    (answer,) = forked_each(lambda case: work(), 1, kill_after=kill_after, number=number)
+    return answer
 
 
-def _be_child(work: bytes, sender: Connection) -> None:
+def forked_each(
+    work: Callable[[int], Any], count: int, *, kill_after: float | None = None, number: int = 0
+) -> Iterator[Answer]:
+    """Answers of ``work(0)`` to ``work(count - 1)`` in one process, and a new one after a crash.
+
+    It is forked from a server without other threads, since a fork beside threads may wait for locks
+    that nobody holds any more.
+    """
+    case = 0
+    while case < count:
+        receiver, sender = _PROCESSES.Pipe(duplex=False)
+        child = _PROCESSES.Process(
+            target=_be_child, args=(cloudpickle.dumps(work), case, count, sender)
+        )
+        child.start()
+        sender.close()
+        with receiver:
+            try:
+                assert receiver.poll(_ENDLESS), "no process could be started"
+                receiver.recv_bytes()
+                while case < count:
+                    if not receiver.poll(_ENDLESS if kill_after is None else kill_after):
+                        if kill_after is not None:
+                            os.kill(child.pid, number)
+                        if not receiver.poll(_ENDLESS):
+                            child.kill()
+                            yield "endless", "", []
+                            break
+                    yield pickle.loads(receiver.recv_bytes())
+                    case += 1
+            except EOFError:
+                yield "crash", "", []
+        case += 1
+        child.join()
+        child.close()
+
+
+def _be_child(work: bytes, first: int, count: int, sender: Connection) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     try:
         function = pickle.loads(work)
         with dask.config.set({"scheduler": "sync", "edxdenoise.patience": _PATIENCE}):
-            with recorded(show=False) as issued:
-                try:
-                    signal.signal(signal.SIGINT, signal.default_int_handler)
-                    signal.signal(signal.SIGTERM, signal.default_int_handler)
-                    sender.send_bytes(b"ready")
-                    result = ("done", function())
-                except EdxdenoiseError as error:
-                    result = ("message" if "\n" not in str(error) else "unexpected", str(error))
-                except KeyboardInterrupt:
-                    result = ("stopped", "")
-                except BaseException as error:
-                    result = ("unexpected", f"{type(error).__name__}: {error}")
-        sender.send_bytes(pickle.dumps((*result, list(map(str, issued)))))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+            sender.send_bytes(b"ready")
+            for case in range(first, count):
+                sender.send_bytes(pickle.dumps(_answer(functools.partial(function, case))))
     finally:
         os._exit(0)
 
 
-def judge(answer: tuple[str, Any, list[str]], truth: Any) -> str:
-    """Outcome of a case whose result should be `truth`."""
+def _answer(work: Callable[[], Any]) -> Answer:
+    with recorded(show=False) as issued:
+        try:
+            result = ("done", work())
+        except EdxdenoiseError as error:
+            result = ("message" if "\n" not in str(error) else "unexpected", str(error))
+        except KeyboardInterrupt:
+            result = ("stopped", "")
+        except BaseException as error:
+            result = ("unexpected", f"{type(error).__name__}: {error}")
+    return *result, list(map(str, issued))
+
+
+def judge(answer: Answer, truth: Answer) -> str:
+    """Outcome of a case that should end as `truth` did."""
     kind, value, issued = answer
     if kind != "done":
+        if kind == "unexpected":
+            print(value[:600], file=sys.stderr)
         return {"message": "message", "unexpected": "UNEXPECTED", "endless": "ENDLESS"}.get(
             kind, "CRASH"
         )
-    if value == truth:
+    if value == truth[1]:
         return "right"
-    return "warned" if issued else "WRONG"
+    return "warned" if set(issued) - set(truth[2]) else "WRONG"
 
 
 def flipped(content: bytes, rng: np.random.Generator) -> bytes:
@@ -142,31 +180,56 @@ def counts_of(path: Path, chosen: int | None) -> tuple[int, int]:
 
 
 def vendor_files(data: Path, folder: Path) -> Iterator[tuple[Path, int | None]]:
-    """Vendors' files, those in archives unpacked."""
+    """Vendors' files with what lies beside them, in folders of their own."""
     for name, chosen in VENDORS.items():
-        path = data / name
+        place = folder / name.rsplit("/", 1)[-1].rsplit(".", 1)[-1]
+        place = Path(tempfile.mkdtemp(prefix=place.name, dir=folder))
         if ".zip/" in name:
             archive, inner = name.split("/", 1)
             with zipfile.ZipFile(data / archive) as packed:
-                path = Path(packed.extract(inner, folder))
-        if path.exists():
-            yield path, chosen
+                path = Path(packed.extract(inner, place))
+                if path.suffix == ".spd":
+                    packed.extract(inner.replace(".spd", ".spc"), place)
+                    _keep_lines(path, _EDAX_LINES)
+        else:
+            path = place / Path(name).name
+            shutil.copyfile(data / name, path)
+            if path.suffix == ".raw":
+                shutil.copyfile((data / name).with_suffix(".rpl"), path.with_suffix(".rpl"))
+        yield path, chosen
+
+
+def _keep_lines(path: Path, lines: int) -> None:
+    from rsciio.edax._api import get_spd_dtype_list
+
+    header = np.fromfile(path, dtype=get_spd_dtype_list(), count=1)
+    line = [int(header[name][0]) for name in ("nPoints", "nChannels", "countBytes")]
+    header["nLines"] = lines
+    with open(path, "r+b") as file:
+        file.write(header.tobytes())
+        file.truncate(int(header["dataOffset"][0]) + lines * int(np.prod(line)))
 
 
 def attack_vendors(data: Path, folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Cut and flip every vendor's file `seeds` times."""
-    rng = np.random.default_rng(seed)
-    for source, chosen in vendor_files(data, folder):
-        kind, truth, _ = forked(lambda: counts_of(source, chosen))
-        assert kind == "done", truth
-        content = source.read_bytes()
-        path = folder / "damaged" / source.name
-        path.parent.mkdir(exist_ok=True)
-        for _ in range(seeds):
-            path.write_bytes(content[: rng.integers(1, len(content))])
-            yield f"cut {source.suffix}", judge(forked(lambda: counts_of(path, chosen)), truth)
-            path.write_bytes(flipped(content, rng))
-            yield f"flipped {source.suffix}", judge(forked(lambda: counts_of(path, chosen)), truth)
+    for path, chosen in vendor_files(data, folder):
+        content = path.read_bytes()
+        read = path.with_suffix(".rpl") if path.suffix == ".raw" else path
+
+        def work(case: int) -> tuple[int, int]:
+            rng = np.random.default_rng([seed, case])
+            damaged = [content, content[: rng.integers(1, len(content))], flipped(content, rng)]
+            path.write_bytes(damaged[0 if case == 0 else 1 + case % 2])
+            return counts_of(read, chosen)
+
+        answers = forked_each(work, 1 + 2 * seeds)
+        truth = next(answers)
+        assert truth[0] == "done", truth
+        for case, answer in enumerate(answers, 1):
+            outcome = judge(answer, truth)
+            if outcome not in ("right", "message"):
+                print(path.name, case, outcome, answer, truth, file=sys.stderr)
+            yield f"{'flipped' if case % 2 else 'cut'} {path.suffix}", outcome
 
 
 def result_of(path: Path) -> tuple[str, ...]:
@@ -190,73 +253,88 @@ def small_result(seed: int = 0) -> Any:
 
 def attack_outputs(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Flip, cut or remove parts of our own outputs, then read all and print the components."""
-    rng = np.random.default_rng(seed)
     with recorded(show=False):
         result = small_result()
     for suffix in SUFFIXES:
         source, path = folder / f"source{suffix}", folder / f"damaged{suffix}"
         save_dataset(result, source)
-        kind, truth, _ = forked(lambda: result_of(source))
-        assert kind == "done", truth
-        for _ in range(seeds):
+
+        def work(case: int) -> tuple[Answer, str]:
             _copy(source, path)
-            parts = sorted(p for p in path.rglob("*") if p.is_file()) or [path]
-            part = parts[rng.integers(len(parts))]
-            content = part.read_bytes()
-            match rng.integers(3 if path.is_dir() else 2):
-                case 0:
-                    part.write_bytes(flipped(content, rng))
-                case 1:
-                    part.write_bytes(content[: rng.integers(len(content))])
-                case 2:
-                    part.unlink()
-            yield f"damaged {suffix}", judge(forked(lambda: result_of(path)), truth)
+            if case:
+                _damage(path, np.random.default_rng([seed, case]))
+            shown = "right" if suffix == ".hspy" else _command("components", path)
+            return _answer(lambda: result_of(path)), shown
+
+        answers = forked_each(work, 1 + seeds)
+        _, (truth, _), _ = next(answers)
+        assert truth[0] == "done", truth
+        for answer in answers:
+            if answer[0] != "done":
+                yield f"damaged {suffix}", judge(answer, truth)
+                continue
+            read, shown = answer[1]
+            outcome = judge(read, truth)
+            if outcome == "WRONG":
+                print(path.name, read, file=sys.stderr)
+            yield f"damaged {suffix}", outcome
             if suffix != ".hspy":
-                yield f"damaged {suffix}", _command("components", path)
+                yield f"components {suffix}", shown
+
+
+def _damage(path: Path, rng: np.random.Generator) -> None:
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) or [path]
+    part = parts[rng.integers(len(parts))]
+    content = part.read_bytes()
+    match rng.integers(3 if path.is_dir() else 2):
+        case 0:
+            part.write_bytes(flipped(content, rng))
+        case 1:
+            part.write_bytes(content[: rng.integers(len(content))])
+        case 2:
+            part.unlink()
 
 
 def _copy(source: Path, path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    path.unlink(missing_ok=True)
+    _remove(path)
     (shutil.copytree if source.is_dir() else shutil.copyfile)(source, path)
 
 
 def _command(*words: object) -> str:
-    """Outcome of a command: exit 0, or one line."""
+    """Outcome of a command in this process: exit 0, or one line."""
+    from edxdenoise.cli import main
 
-    def work() -> tuple[int, str]:
-        from edxdenoise.cli import main
-
-        err, out = io.StringIO(), io.StringIO()
-        with redirect_stderr(err), redirect_stdout(out):
-            try:
-                main([str(word) for word in words], prog_name="edxdenoise")
-            except SystemExit as error:
-                return int(error.code or 0), err.getvalue() + out.getvalue()
-        return 0, err.getvalue() + out.getvalue()
-
-    kind, value, _ = forked(work)
-    if kind != "done":
-        return judge((kind, value, []), None)
-    status, text = value
-    if "unexpected" in text or "Traceback" in text or "\x1b" in text:
-        print(words, text[-600:], file=sys.stderr)
-        return "UNEXPECTED"
+    err, out, status = io.StringIO(), io.StringIO(), 0
+    with redirect_stderr(err), redirect_stdout(out):
+        try:
+            main([str(word) for word in words], prog_name="edxdenoise")
+        except SystemExit as error:
+            status = int(error.code or 0)
+    text = err.getvalue() + out.getvalue()
+    if re.search("Error: unexpected|Traceback|\x1b", text):
+        raise AssertionError(f"{words}: {text[-600:]}")
     return "message" if status else "right"
+
+
+def _outcomes(work: Callable[[int], str], count: int) -> Iterator[str]:
+    """Outcomes that `work` gives itself, or how its process ended."""
+    for answer in forked_each(work, count):
+        yield answer[1] if answer[0] == "done" else judge(answer, answer)
 
 
 def attack_recipes(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Change, repeat, remove and nest parts of a recipe."""
     from edxdenoise.jobs import demo_recipe
 
-    rng = np.random.default_rng(seed)
     text = demo_recipe().to_toml().replace("phantom.zarr", "absent.zarr")
     odd = ['"\\u0000"', "1e308", "-1", "nan", "[]", "{}", "true", '"x"', "[[" * 50 + "]]" * 50, "0"]
-    for _ in range(seeds):
+
+    def work(case: int) -> str:
+        rng = np.random.default_rng([seed, case])
         lines = text.splitlines()
         place = int(rng.integers(len(lines)))
         key = lines[place].split("=")[0]
-        match rng.integers(4):
+        match int(rng.integers(4)):
             case 0:
                 lines[place] = f"{key}= {odd[rng.integers(len(odd))]}"
             case 1:
@@ -266,77 +344,127 @@ def attack_recipes(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, s
             case 3:
                 lines[place] = flipped(lines[place].encode() or b"a", rng).decode("latin-1")
         (folder / "a.toml").write_text("\n".join(lines), encoding="utf-8")
-        yield "recipes", _command("run", folder / "a.toml")
+        return _command("run", folder / "a.toml")
+
+    yield from (("recipes", outcome) for outcome in _outcomes(work, seeds))
 
 
 def attack_by_signals(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Stop or kill a process that replaces a result: the old or the new one stands there, whole."""
-    rng = np.random.default_rng(seed)
-    maps = [
-        simulate("solar-cell", shape=(66, 50), channels=80, energy_width=0.16, seed=n)
-        for n in (0, 1)
-    ]
-    old, new = (ds[["counts"]].compute().chunk({"y": 11}) for ds in maps)
-    totals = [int(ds.counts.sum()) for ds in (old, new)]
+    """Stop or kill a process that replaces a result: the old or the new one stands there, whole.
+
+    Half of the signals come at a line of the modules that write, half at a moment by the clock.
+    """
+    counts = np.random.default_rng(seed).integers(0, 9, (44, 50, 80), np.uint8)
     place = folder / "signals"
     place.mkdir()
     for suffix in SUFFIXES:
         path = place / f"out{suffix}"
-        save_dataset(old, path)
+
+        def write(value: int, number: int = 0, line: int = -1) -> int:
+            ds = make_cube(counts.copy(), energy=np.arange(80.0)).chunk({"y": 11})
+            ds["counts"][0, 0, 0] = value
+            return _lines_run(lambda: save_dataset(ds, path, overwrite=True), number, line)
+
+        write(0)
         start = time.monotonic()
-        forked(lambda: save_dataset(new, path, overwrite=True))
+        _, lines, _ = forked(lambda: write(0))
         usual = time.monotonic() - start
-        for _ in range(seeds):
+        before = 0
+        for case in range(seeds):
+            rng = np.random.default_rng([seed, case])
             number = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL][rng.integers(3)]
-            write = lambda: save_dataset(old, path, overwrite=True)  # noqa: E731
-            forked(write, kill_after=usual * rng.random(), number=number)
+            new = (before + 1) % 200
+            if case % 2:
+                line = int(rng.integers(lines))
+                answer = forked(lambda: write(new, number, line))
+            else:
+                moment = usual * rng.random()
+                answer = forked(lambda: write(new), kill_after=moment, number=number)
             if number == signal.SIGKILL:
                 # What it left is removed by the next that writes there.
-                forked(lambda: save_dataset(old, path))
-            whole = forked(lambda: counts_of(path, None)[0])
-            fine = whole[0] == "done" and whole[1] in totals
-            alone = sorted(os.listdir(place)) == [path.name]
-            yield "signals", "right" if fine and alone else "LOST"
-            forked(lambda: save_dataset(new, path, overwrite=True))
+                check_output(path, True, folder=suffix == ".zarr")
+            found = read_cube(path).counts.values
+            value = int(found[0, 0, 0])
+            found[0, 0, 0] = counts[0, 0, 0]
+            whole = value in (before, new) and np.array_equal(found, counts)
+            alone = os.listdir(place) == [path.name]
+            outcome = "right" if whole and alone else "LOST"
+            if outcome != "right" or answer[0] in ("unexpected", "endless"):
+                print(path.name, case, answer, value, before, os.listdir(place), file=sys.stderr)
+            yield "signals", "right" if whole and alone else "LOST"
+            if answer[0] in ("unexpected", "endless"):
+                yield "signals", judge(answer, answer)
+            before = value
+            for name in os.listdir(place):
+                if name != path.name:
+                    _remove(place / name)
         _remove(path)
+
+
+def _lines_run(work: Callable[[], None], number: int, line: int) -> int:
+    """Send this process a signal when line number `line` of the modules that write is run.
+
+    Returns how many lines were run in all.
+    """
+    files, run = {atomic.__file__, save.__file__}, 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal run
+        if frame.f_code.co_filename not in files:
+            return None
+        if run == line:
+            signal.raise_signal(number)
+        run += 1
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return run
 
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def attack_disks(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Write to disks that are too small or read-only."""
-    del seed
     disk = folder / "disk"
     disk.mkdir()
-    ds = simulate("solar-cell", shape=(132, 100), channels=160, energy_width=0.08)[["counts"]]
-    for case in range(seeds):
+    ds = simulate("solar-cell", shape=(132, 100), channels=160, energy_width=0.08, seed=seed)
+    ds = ds[["counts"]]
+
+    def work(case: int) -> str:
         options = "ro" if case % 10 == 9 else f"size={4 * (1 + case // 3)}k"
         mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-            return
+        subprocess.run(mount, capture_output=True, check=True)
         try:
-            answer = forked(lambda: save_dataset(ds, disk / f"out{SUFFIXES[case % 3]}"))
-            outcome = "right" if answer[0] == "done" else judge(answer, None)
+            answer = _answer(lambda: save_dataset(ds, disk / f"out{SUFFIXES[case % 3]}"))
             left = os.listdir(disk) if answer[0] != "done" else []
-            yield "disks", "LOST" if left else outcome
+            return "LOST" if left else judge(answer, answer)
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=True)
 
+    yield from (("disks", outcome) for outcome in _outcomes(work, seeds))
+
 
 def attack_names(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Odd names and titles, shown and in reports."""
-    del seed
+    """Odd names and titles, shown by `info`."""
     parts = ["[/red]", "[bold]", "\x1b[31m", "new\nline", "$\\x$", "%s{0}", "ü\u202e", "'\"`$(id)`"]
-    for case in range(seeds):
+    ds = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
+    ds = ds[["counts"]]
+
+    def work(case: int) -> str:
         text = parts[case % len(parts)] + parts[case // len(parts) % len(parts)]
-        ds = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16)[["counts"]]
-        ds.attrs["title"] = text
         path = folder / f"{text.replace('/', '_')}-{case}{SUFFIXES[case % 2]}"
-        save_dataset(ds, path)
-        yield "names", _command("info", path)
+        save_dataset(ds.assign_attrs(title=text), path)
+        return _command("info", path)
+
+    yield from (("names", outcome) for outcome in _outcomes(work, seeds))
 
 
 def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -344,16 +472,17 @@ def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str,
     from edxdenoise.classifier.model import MODELS
     from edxdenoise.classifier.networks import load_network
 
-    rng = np.random.default_rng(seed)
     source = sorted(MODELS.glob("default-*.keras"))[0]
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    for case in range(seeds):
+    touched, path = folder / "touched", folder / "evil.keras"
+
+    def work(case: int) -> str:
+        rng = np.random.default_rng([seed, case])
         config = json.loads(members["config.json"])
         layers = config["config"]["layers"]
         layer = layers[rng.integers(len(layers))]
         evil = {"class_name": "__lambda__", "module": "builtins", "config": {"code": "x"}}
-        touched = folder / "touched"
         match case % 6:
             case 0:
                 layer["class_name"] = "Lambda"
@@ -372,15 +501,18 @@ def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str,
                     "config": f"system:touch {touched}",
                     "registered_name": "system",
                 }
-        path = folder / "evil.keras"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in members.items():
-                archive.writestr(name, content)
+                if name != "config.json":
+                    archive.writestr(name, content)
             if case % 7 == 6:
                 archive.writestr("padding", bytes(400_000_000))
             archive.writestr("config.json", json.dumps(config))
-        answer = forked(lambda: load_network(path).name)
-        yield "models", "WRONG" if touched.exists() or answer[0] == "done" else judge(answer, None)
+        answer = _answer(lambda: load_network(path).name)
+        done = touched.exists() or answer[0] == "done"
+        return "WRONG" if done else judge(answer, answer)
+
+    yield from (("models", outcome) for outcome in _outcomes(work, seeds))
 
 
 def main() -> None:
@@ -394,7 +526,7 @@ def main() -> None:
     arguments = parser.parse_args()
     n, seed = arguments.seeds, arguments.seed
     attacks: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
-        "outputs": lambda folder: attack_outputs(folder, 3 * n, seed),
+        "outputs": lambda folder: attack_outputs(folder, 5 * n, seed),
         "recipes": lambda folder: attack_recipes(folder, 7 * n, seed),
         "signals": lambda folder: attack_by_signals(folder, 7 * n // 3, seed),
         "disks": lambda folder: attack_disks(folder, n, seed),
@@ -402,7 +534,7 @@ def main() -> None:
         "models": lambda folder: attack_by_models(folder, n, seed),
     }
     if arguments.data:
-        attacks["vendors"] = lambda folder: attack_vendors(arguments.data, folder, n, seed)
+        attacks["vendors"] = lambda folder: attack_vendors(arguments.data, folder, 4 * n // 3, seed)
     table: dict[str, collections.Counter[str]] = {}
     for name, attack in attacks.items():
         if arguments.only and name not in arguments.only:
@@ -419,7 +551,7 @@ def main() -> None:
     }
     head = ["attack", "cases", *OUTCOMES]
     for row in [head, *([case, *numbers] for case, numbers in rows.items())]:
-        print("".join(f"{cell:>{16 if not i else 11}}" for i, cell in enumerate(row)))
+        print("".join(f"{cell:>{18 if not i else 11}}" for i, cell in enumerate(row)))
     if arguments.csv:
         if RESULTS.exists():
             # Attacks that were not run this time stay.

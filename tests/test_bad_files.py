@@ -1,6 +1,7 @@
 """A file that cannot be read gives one clear line; none is read with fewer counts than it holds."""
 
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -210,6 +211,46 @@ def test_byte_that_crashes_the_decoder(shared_data, tmp_path):
         with pytest.raises(FormatError) as caught:
             read_cube(tmp_path / "a.bcf")
         assert_one_line(caught.value, "a.bcf")
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "bit", "words"),
+    [
+        # A count in another channel, a pixel in another place.
+        ("bruker_sem_dacite_22cpp.bcf", 577074, 5, "1 of its 165941 counts are not where"),
+        ("bruker_sem_dacite_22cpp.bcf", 424787, 2, "1 pixels are not in the order"),
+        # The same with an event and a pixel; an event that becomes an image's, or nothing.
+        ("jeol_tem_64x64.pts", 32768 + 2 * 2 + 1, 1, "1 of its 669918 counts are not where"),
+        ("jeol_tem_64x64.pts", 32768 + 2 * 4, 7, "1 lines, pixels or events are not in"),
+        ("jeol_tem_64x64.pts", 32768 + 2 * 2 + 1, 4, "1 lines, pixels or events are not in"),
+        ("jeol_tem_64x64.pts", 32768 + 2 * 2 + 1, 7, "1 lines, pixels or events are not in"),
+    ],
+)
+def test_changed_bit_is_noticed(shared_data, tmp_path, name, place, bit, words):
+    content = bytearray((shared_data / name).read_bytes())
+    content[place] ^= 1 << bit
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.warns(EdxdenoiseWarning, match=f"{name}': .*{words}") as caught:
+        read_cube(path)
+    assert [each.message.rank for each in caught] == [Rank.WRONG]
+
+
+def test_damaged_block_names_the_file_once_it_is_read(tmp_path):
+    path = tmp_path / "a.hspy"
+    save_dataset(cube(np.random.default_rng(0).poisson(3, (8, 9, 40)), lazy=False), path)
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        (group,) = file["Experiments"].values()
+        chunk = group["data"].id.get_chunk_info(0)
+    content[chunk.byte_offset + chunk.size // 3] ^= 1
+    whole = read_cube(path)
+    copied = pickle.loads(pickle.dumps(whole.counts.data))
+    assert (copied.compute(scheduler="sync") == whole.counts.values).all()
+    (tmp_path / "b.hspy").write_bytes(content)
+    with pytest.raises(FormatError) as caught:
+        read_cube(tmp_path / "b.hspy").counts.sum().compute()
+    assert_one_line(caught.value, "b.hspy")
 
 
 def test_arrays_come_out_of_the_child_whole(tmp_path):

@@ -1,5 +1,6 @@
 """The attacks of the studies at a size where they only show that nothing is lost."""
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,19 @@ def test_nothing_is_lost_or_wrong(tmp_path, attack, seeds):
 
 
 def test_counts_that_change_are_noticed():
-    assert faults.judge(("done", (1, 2), []), (1, 2)) == "right"
-    assert faults.judge(("done", (1, 3), []), (1, 2)) == "WRONG"
-    assert faults.judge(("done", (1, 3), ["said"]), (1, 2)) == "warned"
-    assert faults.judge(("crash", "", []), (1, 2)) == "CRASH"
+    truth = ("done", (1, 2), ["said of the sound file"])
+    assert faults.judge(("done", (1, 2), []), truth) == "right"
+    assert faults.judge(("done", (1, 3), truth[2]), truth) == "WRONG"
+    assert faults.judge(("done", (1, 3), ["said"]), truth) == "warned"
+    assert faults.judge(("crash", "", []), truth) == "CRASH"
+
+
+def test_every_case_has_an_answer():
+    """Of those that crash the process, too."""
+    answers = faults.forked_each(lambda case: os._exit(1) if case in (1, 2) else case, 4)
+    assert [(kind, value) for kind, value, _ in answers] == [
+        ("done", 0),
+        ("crash", ""),
+        ("crash", ""),
+        ("done", 3),
+    ]

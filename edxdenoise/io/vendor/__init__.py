@@ -12,6 +12,7 @@ from pathlib import Path
 from edxdenoise.errors import FormatError
 from edxdenoise.io.child import isolated
 from edxdenoise.io.guard import guarded
+from edxdenoise.io.hdf5 import named
 from edxdenoise.io.vendor.base import VendorSignal, run_plugin, vendor_signal
 from edxdenoise.io.vendor.bruker import open_bruker
 from edxdenoise.io.vendor.jeol import open_asw, open_pts
@@ -107,7 +108,7 @@ def _open_lazily(plugin: str, path: Path) -> list[VendorSignal]:
         items = run_plugin(plugin, path, lazy=True)
     except NotImplementedError:
         items = run_plugin(plugin, path)
-    return [vendor_signal(item) for item in items]
+    return [vendor_signal({**item, "data": named(path, item["data"])}) for item in items]
 
 
 def plugins(path: Path) -> tuple[str, ...]:

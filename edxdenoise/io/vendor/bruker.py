@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import dask.array as da
@@ -14,12 +15,18 @@ from edxdenoise.cube import smallest_count_dtype
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import (
     VendorSignal,
+    check_channels,
     check_loss,
     cut_short,
     is_map,
     run_plugin,
     vendor_signal,
+    warn_moved,
 )
+
+# Bytes before the first line of a map. Of a pixel: its place in the line, channels of the map and
+# of the pixel, unknown, kind of packing, unknown, number of pulses, size of what follows.
+_HEAD, _PIXEL = 0x1A0, Struct("<IHHIHHHI")
 
 
 def open_bruker(path: Path) -> list[VendorSignal]:
@@ -73,7 +80,30 @@ def _load(path: Path, item: Mapping[str, Any], number: int) -> VendorSignal:
     wider = smallest_count_dtype(min(guess.max + 1, np.iinfo(np.uint32).max)).type
     reader.header.estimate_map_depth = lambda **_: wider
     counts = reader.parse_hypermap(index=number, lazy=False)
-    check_loss(path, counts, reader.header.spectra_data[number].data, channels=True)
+    spectrum = reader.header.spectra_data[number].data
+    check_loss(path, counts, spectrum)
+    if len(spectrum) == counts.shape[2]:
+        check_channels(path, counts.sum(axis=(0, 1), dtype=np.uint64), spectrum)
+    _check_order(path, reader.get_file(f"EDSDatabase/SpectrumData{number}"))
     # Small before it is handed over.
     counts = counts.astype(smallest_count_dtype(int(counts.max())), copy=False)
     return vendor_signal({**item, "data": counts})
+
+
+def _check_order(path: Path, stored: Any) -> None:
+    """Warn where the pixels of a line are not in order, or do not end where the data do.
+
+    Sum spectra do not show that a pixel was moved.
+    """
+    content = b"".join(stored.get_iter_and_properties()[0])
+    height, width = (int.from_bytes(content[i : i + 4], "little") for i in (0, 4))
+    position, moved = _HEAD, 0
+    for _ in range(height):
+        pixels = int.from_bytes(content[position : position + 4], "little")
+        position, before = position + 4, -1
+        for _ in range(pixels):
+            place, *_, size = _PIXEL.unpack_from(content, position)
+            moved += not before < place < width
+            position, before = position + _PIXEL.size + size, place
+    if moved or position != len(content):
+        warn_moved(path, f"{moved or 'some'} pixels are not in the order of the scan")

@@ -16,14 +16,24 @@ import numpy as np
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import (
     VendorSignal,
+    check_channels,
     check_loss,
     cut_short,
     run_plugin,
     vendor_signal,
+    warn_moved,
 )
 
 _MAGIC = 304
 _CHANNELS = 4096
+# Where the start of the events is stated.
+_EVENTS = 28
+# Upper 4 of 16 bits of an event that is the place of a pixel or a line, or a value of an image.
+_COLUMN, _ROW, _IMAGE = 8, 9, 10
+# Kinds that are a smaller share of all events are none.
+_RARE = 1e-5
+# Channels of the sum spectrum, about 10 eV each, in which the zero peak is not that of the map.
+_ABOVE_ZERO_PEAK = 60
 _PATCHING = threading.Lock()
 
 
@@ -71,11 +81,62 @@ def _header(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> VendorSignal:
     (signal,) = _read(path)
-    measured = _header(path)["EDS Data"]["AnalyzableMap MeasData"]
+    header = _header(path)
+    measured = header["EDS Data"]["AnalyzableMap MeasData"]
+    spectrum = measured["Data"].get("EDXRF")
     # An interrupted measurement ends in a part of a sweep, which the reader leaves out.
-    unfinished = 1 / max(int(measured["Doc"].get("Sweep", 1)), 1)
-    check_loss(path, signal.data, measured["Data"].get("EDXRF"), allowed=unfinished)
+    sweeps = max(int(measured["Doc"].get("Sweep", 1)), 1)
+    check_loss(path, signal.data, spectrum, allowed=1 / sweeps)
+    first = _zero_channel(header)
+    if spectrum is not None and first is not None:
+        sums = signal.data.sum(axis=(0, 1), dtype=np.uint64)[first:]
+        above = slice(_ABOVE_ZERO_PEAK, min(len(sums), len(spectrum)))
+        check_channels(path, sums[above], np.asarray(spectrum)[above])
+    _check_order(path, signal.data.shape[1])
     return signal
+
+
+def _zero_channel(header: dict[str, Any]) -> int | None:
+    """Channel of the map that is the first of the file's sum spectrum."""
+    try:
+        name = header["PTTD Data"]["AnalyzableMap MeasData"]["Meas Cond"]["Tpl"]
+        return int(header["PTTD Param"]["Params"]["PARAMPAGE1_EDXRF"]["Tpl"][name]["DigZ"])
+    except KeyError:
+        return None
+
+
+def _check_order(path: Path, width: int) -> None:
+    """Warn where lines, pixels or events are not in the order of the scan.
+
+    Sum spectra do not show that a pixel was moved.
+    """
+    with open(path, "rb") as file:
+        file.seek(_EVENTS)
+        (start,) = np.fromfile(file, "<u4", 1)
+    events = np.fromfile(path, "<u2", offset=int(start))
+    kinds = events >> 12
+    found = np.bincount(kinds, minlength=16)
+    odd = int(found[found < _RARE * len(events)].sum())
+    markers = np.flatnonzero((kinds == _COLUMN) | (kinds == _ROW))
+    places = (events[markers] & 0xFFF).astype(np.int32)
+    rows = np.flatnonzero(kinds[markers] == _ROW)
+    within = np.ones(len(markers), bool)
+    # The marker of a line, and its first pixel.
+    within[rows] = within[(rows + 1)[rows + 1 < len(within)]] = False
+    odd += int((np.diff(places)[within[1:]] <= 0).sum())
+    lines = places[rows]
+    # A sweep that ends goes back to the first line.
+    steps = np.diff(lines)[lines[1:] != lines[:1]]
+    for numbers, usual in ((np.diff(rows) - 1, width), (steps, None), (_images(kinds), 1)):
+        if len(numbers) and usual in (None, np.median(numbers)):
+            odd += int((numbers != np.median(numbers)).sum())
+    if odd:
+        warn_moved(path, f"{odd} lines, pixels or events are not in the order of the scan")
+
+
+def _images(kinds: np.ndarray) -> np.ndarray:
+    """How many values of an image belong to each pixel but the last."""
+    return np.diff(np.cumsum(kinds == _IMAGE)[kinds == _COLUMN])
 
 
 def _read(path: Path) -> list[VendorSignal]:
