@@ -87,12 +87,10 @@ def test_denoise_prints_what_it_kept(folder, tmp_path):
     result = run(
         "denoise", folder / "phantom.zarr", "-o", out, "--keep", "1-3,5", "--energy", "0.2:"
     )
-    assert "4 of 76 components kept: 1, 2, 3, 5" in result.stdout.splitlines()[-1] or (
-        "components kept: 1, 2, 3, 5" in result.stdout
-    )
-    (line,) = re.findall(
-        r"^Squared error (\S+) ± (\S+) % of that of raw counts", result.stdout, re.M
-    )
+    assert re.search(r"^Components +4 of \d+ kept: 1-3, 5$", result.stdout, re.M)
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 15 and max(map(len, lines)) <= 80
+    (line,) = re.findall(r"^Error left  Squared error (\S+) ± (\S+) % of that", result.stdout, re.M)
     assert 0 < float(line[1]) < 10
     # Printed with as many digits as the standard deviation allows.
     error, stddev = 100 * open_dataset(out).held_out_error.values
@@ -233,7 +231,7 @@ def test_reader_of_stdout_that_goes_away(folder):
 def test_demo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo")
-    assert "components kept: 1, 2, 3, 4" in result.stdout
+    assert re.search("^Components .* kept: 1-", result.stdout, re.M)
     for line in result.stdout.splitlines()[-3:]:
         assert (tmp_path / line.split(": ")[1].strip()).exists()
     assert os.listdir(tmp_path) == ["demo"]

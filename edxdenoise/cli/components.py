@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edxdenoise.cli.helpers import print_table, say
+from edxdenoise.cli.helpers import print_table
 from edxdenoise.cli.options import command, file_argument, json_option
+from edxdenoise.cli.summaries import print_facts
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_MOST_BORDERLINE = 8
-_MOST_SHOWN = 10
+# Key of a record, head of its column, format and what the legend says.
+_COLUMNS = (
+    ("component", "component", "{}", ""),
+    ("name", "name", "{}", ""),
+    ("variance_ratio", "of total", "{:.3%}", "share of the variance of the weighted counts"),
+    ("signal_probability", "probability", "{:.2f}", "probability of signal, by the selector"),
+    ("spatial_statistic", "statistic", "{:.1f}", "spatial statistic of the map, about 0 for noise"),
+    ("effect_size", "effect", "{:.2f}", "share of the map that is signal"),
+    ("signal_kept", "left", "{:.0%}", "share of the signal that smoothing left"),
+    ("outcome", "outcome", "{}", "signal, noise, or uncertain: inspect its map"),
+)
 
 
 @command()
@@ -32,7 +42,7 @@ def components(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(component_rows(ds), indent=1))
     else:
-        print_components(ds, most=None)
+        print_components(ds)
 
 
 def open_denoised(file: Path) -> xr.Dataset:
@@ -80,63 +90,16 @@ def _names(ds: xr.Dataset) -> list[str | None]:
     return [component_name(ds, number) for number in ds["component"].values]
 
 
-def print_components(ds: xr.Dataset, *, most: int | None = _MOST_SHOWN) -> None:
-    """Print the components as a table: all, or those kept and the likeliest of the others."""
-    from edxdenoise.report.text import held_out_words, smoothing_words
-
+def print_components(ds: xr.Dataset) -> None:
+    """Print the components as a table with a legend."""
     rows = component_rows(ds)
-    kept = [int(str(row["component"])) for row in rows if row["keep"]]
-    shown = rows if most is None else _likeliest(rows, most)
-    columns = {
-        "component": ("component", "{}"),
-        "name": ("name", "{}"),
-        "variance_ratio": ("of total", "{:.3%}"),
-        "signal_probability": ("probability", "{:.2f}"),
-        "spatial_statistic": ("statistic", "{:.1f}"),
-        "effect_size": ("effect", "{:.2f}"),
-        "signal_kept": ("left", "{:.0%}"),
-        "outcome": ("outcome", "{}"),
-    }
-    formats = {key: form for key, (_, form) in columns.items() if key in rows[0]}
+    kept = [str(row["component"]) for row in rows if row["keep"]]
+    columns = [(key, *rest) for key, *rest in _COLUMNS if key in rows[0]]
     table = [
-        ["" if row[key] is None else form.format(row[key]) for key, form in formats.items()]
+        ["" if row[key] is None else form.format(row[key]) for key, _, form, _ in columns]
         + ["kept" if row["keep"] else ""]
-        for row in shown
+        for row in rows
     ]
-    print_table("", [*(columns[key][0] for key in formats), "keep"], table)
-    if len(shown) < len(rows):
-        click.echo(f"({len(rows) - len(shown)} more were dropped)")
-    numbers = ", ".join(map(str, kept))
-    click.echo(f"{len(kept)} of {len(rows)} components kept: {numbers}")
-    if shrunk := smoothing_words(ds):
-        click.echo(shrunk)
-    if held_out := held_out_words(ds):
-        click.echo(held_out)
-    unsure = [str(row["component"]) for row in rows if row["outcome"] == "uncertain"]
-    if unsure:
-        more = len(unsure) - _MOST_BORDERLINE
-        listed = ", ".join(unsure[:_MOST_BORDERLINE]) + (f" and {more} more" if more > 0 else "")
-        click.echo(f"Borderline components, please inspect: {listed}")
-
-
-def say_image_gains(ds: xr.Dataset) -> None:
-    """Say what each image gains as a guide of the smoothing."""
-    from edxdenoise.errors import texts_of
-    from edxdenoise.schema import IMAGE_GAIN
-
-    for text in texts_of(ds.attrs, IMAGE_GAIN):
-        say(text)
-
-
-def _likeliest(rows: list[dict[str, object]], most: int) -> list[dict[str, object]]:
-    """Return the kept components and up to `most` in all, borderline and probable ones first."""
-
-    def rank(row: dict[str, object]) -> tuple[bool, bool, float, int]:
-        probability = row["signal_probability"]
-        likely = 0.0 if probability is None else float(str(probability))
-        uncertain = row["outcome"] == "uncertain"
-        return not row["keep"], not uncertain, -likely, int(str(row["component"]))
-
-    kept = sum(bool(row["keep"]) for row in rows)
-    chosen = sorted(rows, key=rank)[: max(most, kept)]
-    return [row for row in rows if row in chosen]
+    print_table("", [*(head for _, head, _, _ in columns), "keep"], table)
+    click.echo(f"{len(kept)} of {len(rows)} components kept: {', '.join(kept)}")
+    print_facts({head: meaning for _, head, _, meaning in columns if meaning})

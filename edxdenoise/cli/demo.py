@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import print_components
 from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import (
     PathType,
@@ -15,7 +14,6 @@ from edxdenoise.cli.options import (
     overwrite_option,
     print_recipe_option,
 )
-from edxdenoise.cli.quantify import print_regions
 
 
 @command()
@@ -38,6 +36,7 @@ def demo(
     \b
     edxdenoise demo
     """
+    from edxdenoise.cli.summaries import denoised_facts, print_composition, print_facts
     from edxdenoise.jobs import demo_recipe, run_demo
     from edxdenoise.recipe import Recipe
 
@@ -54,8 +53,9 @@ def demo(
         )
     if Verbosity.level < 0:
         return
-    print_components(result)
-    print_regions(result, Recipe.from_toml(result.attrs["recipe"]))
+    print_facts(denoised_facts(result))
+    click.echo()
+    print_composition(result, Recipe.from_toml(result.attrs["recipe"]))
     click.echo(f"phantom with its truth:  {output / 'phantom.zarr'}")
     click.echo(f"denoised and quantified: {output / 'denoised.zarr'}")
     click.echo(f"pictures and tables:     {output / 'report'}")

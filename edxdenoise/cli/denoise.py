@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import Verbosity, computing, say
+from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import (
     PathType,
     command,
@@ -47,7 +47,7 @@ def denoise(
     edxdenoise denoise a.emi b.emi -o ab.nc --energy 0:13 --rebin-energy 4
     edxdenoise denoise map.bcf -o phases.zarr --decomposition nmf --components 4
     """
-    from edxdenoise.cli.components import print_components, say_image_gains
+    from edxdenoise.cli.summaries import denoised_facts, print_facts, say_written
     from edxdenoise.errors import RecipeError
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
@@ -73,6 +73,5 @@ def denoise(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result)
-    say_image_gains(result)
-    say(f"wrote {output}" + (f" and {recipe.output.report}" if recipe.output.report else ""))
+        print_facts(denoised_facts(result))
+    say_written(name for name in (recipe.output.file, recipe.output.report) if name)

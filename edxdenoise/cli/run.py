@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import print_components, say_image_gains
-from edxdenoise.cli.helpers import Verbosity, computing, say
+from edxdenoise.cli.helpers import Verbosity, computing
 from edxdenoise.cli.options import (
     PathType,
     command,
@@ -15,7 +14,6 @@ from edxdenoise.cli.options import (
     overwrite_option,
     print_recipe_option,
 )
-from edxdenoise.cli.quantify import print_regions
 
 
 @command()
@@ -38,6 +36,12 @@ def run(
     \b
     edxdenoise run data/solar-cell.toml
     """
+    from edxdenoise.cli.summaries import (
+        denoised_facts,
+        print_composition,
+        print_facts,
+        say_written,
+    )
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
 
@@ -55,8 +59,8 @@ def run(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_components(result)
+        print_facts(denoised_facts(result))
         if recipe.quantifies:
-            print_regions(result, recipe)
-    say_image_gains(result)
-    say(f"wrote {recipe.output.file}")
+            click.echo()
+            print_composition(result, recipe)
+    say_written(name for name in (recipe.output.file, recipe.output.report) if name)
