@@ -51,7 +51,7 @@ from edxdenoise import (
     thin,
     weight,
 )
-from edxdenoise.components import shrink
+from edxdenoise.components import shrink, weight_by_signal
 from edxdenoise.components.shrink import area_numbers, area_rows
 from edxdenoise.components.smoothing import gaussian
 from edxdenoise.compute import scheduler
@@ -113,6 +113,7 @@ def models(phantom: Phantom) -> Iterator[Row]:
     seconds += clock()
     yield "union by CNN", chosen, seconds
     clock()
+    yield "union by CNN, weighted", weight_by_signal(chosen), seconds + clock()
     yield "union by CNN, shrunk", shrink(chosen), seconds + clock()
     scores = true_scores(chosen, (phantom.amounts, phantom.spectra))
     perfect = np.sqrt(phantom.total)

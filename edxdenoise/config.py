@@ -474,7 +474,12 @@ class Denoise:
     ] = ()
     shrink: Annotated[
         bool,
-        Option("Smooth the kept maps as far as their noise asks for.", _SMOOTHING, only="pca"),
+        Option(
+            "Smooth the kept maps as far as their noise asks for; if not, each is weighted by its "
+            "signal over signal plus noise (but with subspace pixel).",
+            _SMOOTHING,
+            only="pca",
+        ),
     ] = True
     image: Annotated[
         Text,
@@ -584,6 +589,11 @@ class Denoise:
     def averages(self) -> bool:
         """Whether like pixels are to be averaged; without weights there are no profiles of them."""
         return self.decomposition == "pca" and self.weighting == "poisson" and self.shrink
+
+    @property
+    def weights_components(self) -> bool:
+        """Whether each kept component gets one weight; pixelwise ones are above their noise."""
+        return self.asks_neighbours and self.weighting == "poisson" and not self.shrink
 
 
 @section

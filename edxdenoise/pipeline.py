@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from edxdenoise.components import shrink
+from edxdenoise.components import shrink, weight_by_signal
 from edxdenoise.compute import load
 from edxdenoise.config import ESTIMATE, Denoise, Pixels, Prepare, Quantify, split_keys
 from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
@@ -197,6 +197,8 @@ def fitted(
     if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):
             ds = shrink(ds, image=recipe.image, seed=recipe.seed, errors=errors)
+    elif recipe.weights_components:
+        ds = weight_by_signal(ds)
     return reconstruct(ds)
 
 

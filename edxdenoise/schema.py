@@ -184,14 +184,14 @@ COMPONENT_MAP_SHRUNK = VariableSpec(
     _COMPONENT_MAP,
     "f",
     "1",
-    "scores after spatial shrinkage, totals included; NaN for dropped components",
+    "scores after shrinkage, totals included where pixels are averaged; NaN for dropped components",
 )
 COMPONENT_SIGNAL_KEPT = VariableSpec(
     "component_signal_kept",
     (DIM_COMPONENT,),
     "f",
     "1",
-    "share of the signal's energy that spatial shrinkage leaves in the component",
+    "share of the signal's energy that shrinkage leaves in the component",
 )
 COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
     "component_map_shrunk_stddev",

@@ -26,6 +26,7 @@ from edxdenoise.quantification.windows import (
 )
 from edxdenoise.schema import (
     COMPONENT_KEEP,
+    COMPONENT_SIGNAL_KEPT,
     COMPONENT_SPECTRUM,
     COUNTS,
     DIM_COMPONENT,
@@ -33,6 +34,7 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     MEAN_SPECTRUM,
+    TOTAL_STDDEV,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
@@ -140,7 +142,11 @@ def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     # Rows that give the map of each component by least squares: principal components are
     # orthonormal and are their own, the spectra of NMF are not.
     dual = np.linalg.pinv(spectra).T if is_nmf(ds) else spectra
-    return score_weights(ds, estimators)[:, kept] @ dual[kept] / h
+    scores = score_weights(ds, estimators)
+    if COMPONENT_SIGNAL_KEPT.name in ds and TOTAL_STDDEV.name not in ds:
+        # Each map has one weight; of averages over pixels there is no filter by channels.
+        scores = scores * ds[COMPONENT_SIGNAL_KEPT.name].values
+    return scores[:, kept] @ dual[kept] / h
 
 
 def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
