@@ -9,7 +9,7 @@ from helpers import cube, phases
 from scipy import ndimage
 from scipy.stats import chi2
 
-from edxdenoise import Denoise, LineSpec, denoise, quantify, simulate
+from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
 from edxdenoise.components import shrink
 from edxdenoise.components.nlm import TOLERANCES, non_local_means, offsets
 from edxdenoise.components.profiles import profiles
@@ -19,6 +19,7 @@ from edxdenoise.cube import kept_maps
 from edxdenoise.decompose import pca
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import weight
+from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.selection import select
 
@@ -298,6 +299,23 @@ def test_errors_of_totals_cover(counts):
     total = found.counts_denoised.sum("energy").values
     pulls = (total - expected.sum(axis=2)) / found.total_stddev.values
     assert 0.88 < np.mean(np.abs(pulls) < 1.96) < 0.995
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_no_percent_is_sure_by_chance():
+    """Covariances of averaged pixels are covariances, whatever the counts of the pixel are."""
+    ds = few_counts(30.0)[0].isel(y=slice(36, 64), x=slice(48, 84))
+    found = denoise(ds, Denoise(components=10, keep="1-3", image="none"))
+    lines = {name: LineSpec(1.0) for name in ("O_Ka", "Mg_Ka", "P_Ka")}
+    maps = quantify(found, lines, Quantify(intensities="windows"))
+    covariance = np.moveaxis(pixel_covariance(maps, maps.line_intensity).values, (0, 1), (2, 3))
+    least = np.linalg.eigvalsh(covariance.astype(float))
+    assert (least[..., 0] > -1e-5 * least[..., -1]).all()
+    np.testing.assert_allclose(
+        np.diagonal(covariance, axis1=2, axis2=3).transpose(2, 0, 1),
+        maps.line_intensity_stddev.values**2,
+        rtol=1e-4,
+    )
 
 
 def test_pure_noise_becomes_flat():

@@ -1,19 +1,16 @@
 """Covariances of the intensities of single denoised pixels.
 
 The covariances of `intensity` are those of Poisson counts behind the projection. Where pixels were
-averaged they hold too much noise. A single pixel has instead, with n its counts and s the standard
-deviation of its total,
+averaged they hold too much noise. A single pixel has instead, with n its denoised total and s the
+standard deviation of that,
 
-    V_l = P_l + I_l^2 s^2 / n^2 + b_l^2
+    V_lm = sum_k g^2 B_lk B_mk s_k^2 + I_l I_m s^2 / n^2 + b_l^2 delta_lm + R_lm
+    B_lk = sum_j a_lj h_j p_kj
 
-P_l is the variance of its composition, cov_ll - I_l^2 / n without shrinkage and with it
-
-    P_l = sum_k (g B_lk s_k)^2,    B_lk = sum_j a_lj h_j p_kj
-
-over the kept components but the first, with s_k of ``component_map_shrunk_stddev``; s^2 is n
-without, and with it that of ``total_stddev``; b_l, ``line_intensity_bias``, is the bias that
-the raw counts show (`bias`). The noise of the total is common to all lines; P has the correlations
-that cov has without it, and biases are taken as independent.
+with the sum over the kept components but the first and s_k of ``component_map_shrunk_stddev``. The
+noise of the total is common to all lines; b_l, ``line_intensity_bias``, is the bias that the raw
+counts show (`bias`), independent from line to line; R is of the detector's response
+(``line_systematic``).
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.cube import is_poisson_weighted, kept_maps, pixel_counts
-from edxdenoise.quantification.estimators import score_weights, weighted_sums
+from edxdenoise.quantification.estimators import score_weights, sums_denoised, weighted_sums
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP_SHRUNK_STDDEV,
@@ -31,17 +28,17 @@ from edxdenoise.schema import (
     DIM_LINE_OTHER,
     DIM_X,
     DIM_Y,
+    LINE_ESTIMATOR,
     LINE_INTENSITY_BIAS,
     LINE_INTENSITY_COVARIANCE,
     LINE_INTENSITY_STDDEV,
+    LINE_SYSTEMATIC,
     TOTAL_STDDEV,
     WEIGHT_PIXEL,
 )
 
 # Attribute of the covariances: what the intensities are of.
 SOURCE = "source"
-# Share of a variance of which its part beside the total is no less.
-_LEAST = 1e-3
 
 
 def is_shrunk(ds: xr.Dataset) -> bool:
@@ -59,11 +56,16 @@ def _of_denoised(ds: xr.Dataset) -> bool:
 
 
 def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
-    """P of shrunk maps, dims (y, x, row), one row per estimator."""
+    """Variances of shrunk maps but for that of the total, dims (y, x, row), one row per line."""
+    return _profile_sums(ds, score_weights(ds, estimators) ** 2)
+
+
+def _profile_sums(ds: xr.Dataset, products: np.ndarray) -> xr.DataArray:
+    """sum_k g^2 products_k s_k^2 over the kept components but the first, dims (y, x, row)."""
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
     stddev = ds[COMPONENT_MAP_SHRUNK_STDDEV.name].isel({DIM_COMPONENT: kept})
-    weights = score_weights(ds, estimators)[:, kept]
-    return weighted_sums(stddev**2, DIM_COMPONENT, weights**2) * ds[WEIGHT_PIXEL.name] ** 2
+    sums = weighted_sums(stddev**2, DIM_COMPONENT, products[:, kept])
+    return sums * ds[WEIGHT_PIXEL.name] ** 2
 
 
 def total_share(ds: xr.Dataset) -> xr.DataArray:
@@ -94,41 +96,56 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
     covariance = ds[LINE_INTENSITY_COVARIANCE.name]
     if not _of_denoised(ds):
         return covariance
+    stddev = ds[LINE_INTENSITY_STDDEV.name]
     bias = ds.get(LINE_INTENSITY_BIAS.name, xr.zeros_like(intensity))
-    maps = intensity, ds[LINE_INTENSITY_STDDEV.name], bias
-    pixels = total_share(ds), _pixel_counts(ds).clip(1)
+    if not shares_noise(ds):
+        same = covariance[DIM_LINE] == covariance[DIM_LINE_OTHER]
+        return covariance.where(~same, stddev**2).transpose(*covariance.dims)
+    weights = score_weights(ds, ds[LINE_ESTIMATOR.name].values)
+    first, second = np.triu_indices(len(weights))
+    pairs = _profile_sums(ds, weights[first] * weights[second])
+    moved = xr.zeros_like(pairs.isel(row=slice(0)))
+    if LINE_SYSTEMATIC.name in ds:
+        shifts = ds[LINE_SYSTEMATIC.name].values
+        moved = sums_denoised(ds, shifts.reshape(-1, shifts.shape[-1]))
     single = xr.apply_ufunc(
         _of_pixels,
-        covariance,
-        *(part.astype(np.float32) for part in (*maps, *pixels)),
-        input_core_dims=[[DIM_LINE, DIM_LINE_OTHER], *[[DIM_LINE]] * 3, [], []],
+        pairs.rename(row="pair"),
+        moved.rename(row="moved"),
+        *(part.astype(np.float32) for part in (intensity, stddev, bias, total_share(ds))),
+        input_core_dims=[["pair"], ["moved"], *[[DIM_LINE]] * 3, []],
         output_core_dims=[[DIM_LINE, DIM_LINE_OTHER]],
         dask="parallelized",
+        dask_gufunc_kwargs={
+            "output_sizes": {DIM_LINE_OTHER: len(weights)},
+            "allow_rechunk": True,
+        },
         output_dtypes=[np.float32],
     )
-    return single.transpose(*covariance.dims)
+    return single.assign_coords(covariance.coords).transpose(*covariance.dims)
 
 
 def _of_pixels(
-    covariance: np.ndarray,
+    pairs: np.ndarray,
+    moved: np.ndarray,
     intensity: np.ndarray,
     stddev: np.ndarray,
     bias: np.ndarray,
     share: np.ndarray,
-    counts: np.ndarray,
 ) -> np.ndarray:
-    """Return the variances of one block, with lines last."""
-    product = intensity[..., :, None] * intensity[..., None, :]
-    own = covariance - np.where(share > 0, 1 / counts, 0)[..., None, None] * product
-    before = np.maximum(_diagonal(own), _LEAST * _diagonal(covariance))
-    common = share[..., None, None] * product
-    left = np.maximum(stddev**2 - bias**2 - _diagonal(common), 0)
-    scale = np.sqrt(np.divide(left, before, out=np.zeros_like(left), where=before > 0))
-    result = own * scale[..., :, None] * scale[..., None, :] + common
-    lines = np.arange(stddev.shape[-1])
-    result[..., lines, lines] = stddev**2
-    return result
-
-
-def _diagonal(matrices: np.ndarray) -> np.ndarray:
-    return np.diagonal(matrices, axis1=-2, axis2=-1)
+    """Covariances of one block, with lines last."""
+    lines = stddev.shape[-1]
+    first, second = np.triu_indices(lines)
+    result = np.empty((*stddev.shape, lines))
+    result[..., first, second] = result[..., second, first] = pairs
+    result += np.asarray(share)[..., None, None] * intensity[..., :, None] * intensity[..., None, :]
+    moved = moved.reshape(*moved.shape[:-1], -1, lines)
+    result += moved.swapaxes(-1, -2) @ moved
+    each = np.arange(lines)
+    result[..., each, each] += bias**2
+    # The variances are those that are stated; a common factor of a row leaves it a covariance.
+    before = result[..., each, each]
+    scale = np.divide(stddev, np.sqrt(before), out=np.zeros_like(before), where=before > 0)
+    result *= scale[..., :, None] * scale[..., None, :]
+    result[..., each, each] = stddev**2
+    return result.astype(np.float32)
