@@ -22,7 +22,7 @@ from edxdenoise.errors import ClusterError, EdxdenoiseError, ParameterError
 # How many workers to wait for, and for how many seconds.
 WAIT_FOR_WORKERS = (1, 60.0)
 # Seconds without a worker after which the user is told so, and between two looks.
-_PATIENCE, _LOOK = 5.0, 1.0
+_PATIENCE, _LOOK = 3.0, 1.0
 _ANSWER = "10s"
 
 

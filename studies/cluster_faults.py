@@ -4,19 +4,24 @@
 
 Each case starts a scheduler and workers as processes of this machine; a blind worker runs in a
 mount namespace where the folder of the files is empty. "right" is the same result as without a
-cluster, "message" one line and no output, "WRONG" another result without an error.
+cluster, "message" one line and no output, "WRONG" another result without an error, "ENDLESS" one
+that had to be ended, "LOST" an unfinished output, "UNEXPECTED" anything else. Seconds are the most
+from the start of the command to the first thing it said and to its end, Python's imports included.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +42,7 @@ CASES = (
     "scheduler killed",
     "workers of 400 MB",
 )
+OUTCOMES = ("right", "message", "WRONG", "UNEXPECTED", "ENDLESS", "LOST")
 # Seconds after which a case counts as endless.
 _ENDLESS = 180
 _DASK = (sys.executable, "-m", "dask")
@@ -138,8 +144,8 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
     Returns
     -------
     dict
-        ``case``, ``outcome`` (right, message, WRONG or endless), ``seconds`` until the program
-        ended and ``message``, its last line.
+        ``outcome``, ``said`` and ``seconds`` until the program said something and ended, and
+        ``message``, its last line.
     """
     import numpy as np
 
@@ -211,15 +217,23 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
         elif case == "blind worker joins later":
             time.sleep(4)
             started.add(hidden=data)
+        lines: list[str] = []
+        said: list[float] = []
+
+        def listen() -> None:
+            for line in process.stderr:
+                said.append(time.monotonic() - start)
+                lines.append(line.strip())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
         try:
-            _, text = process.communicate(timeout=_ENDLESS)
-            outcome = "message" if process.returncode else "right"
+            outcome = "message" if process.wait(timeout=_ENDLESS) else "right"
         except subprocess.TimeoutExpired:
             process.kill()
-            _, text = process.communicate()
-            outcome = "endless"
+            outcome = "ENDLESS"
         seconds = time.monotonic() - start
-    lines = text.strip().splitlines() or [""]
+        listener.join()
     if outcome == "right":
         plain = Recipe(
             Input((str(data / "map.zarr"),)),
@@ -233,10 +247,16 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
         )
         outcome = "right" if same else "WRONG"
     elif os.listdir(out):
-        outcome = "LEFT BEHIND"
-    elif len([line for line in lines if line.startswith("Error")]) != 1 or "unexpected" in text:
-        outcome = "UNCLEAR"
-    return {"case": case, "outcome": outcome, "seconds": round(seconds, 1), "message": lines[-1]}
+        outcome = "LOST"
+    elif sum(line.startswith("Error") for line in lines) != 1 or "unexpected" in lines[-1]:
+        outcome = "UNEXPECTED"
+    message = re.sub(r"tcp://[\d.]+:\d+", "tcp://HOST:PORT", lines[-1] if lines else "")
+    return {
+        "outcome": outcome,
+        "said": said[0] if said else seconds,
+        "seconds": seconds,
+        "message": message.replace(str(folder), ""),
+    }
 
 
 def _other_version(folder: Path) -> Path:
@@ -257,18 +277,30 @@ def main() -> None:
     parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name}")
     arguments = parser.parse_args()
     repeats = {"worker killed": arguments.repeats, "scheduler killed": -(-arguments.repeats // 4)}
-    rows = []
+    head = ["case", "runs", *OUTCOMES, "first word (s)", "end (s)", "message"]
+    print(*head, sep=", ")
+    rows = {}
     for case in arguments.case or CASES:
+        found = []
         for number in range(repeats.get(case, 1)):
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                rows.append(run(case, Path(folder), arguments.seed + number))
-            print("{case:26} {outcome:12} {seconds:6} s  {message}".format(**rows[-1]), flush=True)
+                found.append(run(case, Path(folder), arguments.seed + number))
+        ended = collections.Counter(each["outcome"] for each in found)
+        longest = [f"{max(each[name] for each in found):.0f}" for name in ("said", "seconds")]
+        # That of the first run which gave one.
+        said = [each["message"] for each in found if each["outcome"] != "right"]
+        numbers = [str(ended[outcome]) for outcome in OUTCOMES]
+        rows[case] = [str(len(found)), *numbers, *longest, *(said or [""])[:1]]
+        print(case, *rows[case], sep=", ", flush=True)
     if arguments.csv:
+        if RESULTS.exists():
+            # Cases that were not run this time stay.
+            with open(RESULTS, newline="", encoding="utf-8") as file:
+                rows = {case: row for case, *row in list(csv.reader(file))[1:]} | rows
         RESULTS.parent.mkdir(exist_ok=True)
         with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file)
+            writer.writerows([head, *([case, *rows[case]] for case in CASES if case in rows)])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """A file that cannot be read gives one clear line; none is read with fewer counts than it holds."""
 
+import operator
 import os
 import pickle
 import re
 import shutil
 import signal
+import threading
 import time
+from functools import partial
 
 import dask
 import dask.array as da
@@ -162,42 +165,53 @@ def test_no_file_a_folder_no_right(tmp_path):
         read_cube(locked)
 
 
+@pytest.fixture(params=["alone", "beside a thread"])
+def threads(request):
+    """A process with and without another thread: children are then forked elsewhere."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    if request.param != "alone":
+        thread.start()
+    elif threading.active_count() > 1:
+        pytest.skip("other threads run in this process")
+    yield
+    ended.set()
+    if thread.ident:
+        thread.join()
+
+
 @pytest.mark.parametrize(
-    "failure",
-    [StopIteration(), KeyError("Header"), MemoryError(), ZeroDivisionError("a\nb"), RuntimeError()],
+    ("work", "kind"),
+    [
+        (partial(next, iter(())), StopIteration),
+        (partial(operator.getitem, {}, "Header"), KeyError),
+        (partial(np.ones, (10**12,)), MemoryError),
+        (partial(exec, "raise ZeroDivisionError('a\\nb')"), ZeroDivisionError),
+        (partial(exec, "raise RuntimeError()"), RuntimeError),
+    ],
 )
-def test_every_failure_of_a_reader_is_one_line(tmp_path, monkeypatch, failure):
-    from edxdenoise.io import vendor
-
-    def fail(path):
-        raise failure
-
-    monkeypatch.setattr(vendor, "open_signals", fail)
+def test_every_failure_of_a_reader_is_one_line(tmp_path, threads, work, kind):
     path = tmp_path / "a.bcf"
     path.write_text("text")
     with pytest.raises(FormatError) as caught:
-        read_cube(path)
+        isolated(path, work)
     assert_one_line(caught.value, "a.bcf")
-    assert type(caught.value.__cause__) is type(failure)
+    assert isinstance(caught.value.__cause__, kind)
 
 
 @pytest.mark.parametrize(
     ("work", "words"),
     [
-        (lambda path: os.kill(os.getpid(), signal.SIGSEGV), "reader crashed .SIGSEGV.; the file"),
-        (lambda path: time.sleep(60), "reader has not ended after 0 s; .* --patience"),
-        (lambda path: np.ones((10**12,)), "asks for more memory than there is"),
-        (lambda path: os._exit(3), "reader crashed .exit status 3."),
+        (partial(signal.raise_signal, signal.SIGSEGV), "reader crashed .SIGSEGV.; the file"),
+        (partial(time.sleep, 60), "reader has not ended after 0 s; .* --patience"),
+        (partial(os._exit, 3), "reader crashed .exit status 3."),
     ],
 )
-def test_a_reader_that_crashes_or_never_ends_is_one_line(tmp_path, monkeypatch, work, words):
-    from edxdenoise.io import vendor
-
-    monkeypatch.setattr(vendor, "open_signals", work)
+def test_a_reader_that_crashes_or_never_ends_is_one_line(tmp_path, threads, work, words):
     path = tmp_path / "a.bcf"
     path.write_text("text")
     with dask.config.set({"edxdenoise.patience": 0.3}), pytest.raises(FormatError) as caught:
-        read_cube(path)
+        isolated(path, work)
     assert_one_line(caught.value, "a.bcf")
     assert re.search(words, str(caught.value))
 
@@ -253,14 +267,39 @@ def test_damaged_block_names_the_file_once_it_is_read(tmp_path):
     assert_one_line(caught.value, "b.hspy")
 
 
-def test_arrays_come_out_of_the_child_whole(tmp_path):
+def test_arrays_come_out_of_the_child_whole(tmp_path, threads):
     (tmp_path / "a.bcf").write_text("text")
-    arrays = [np.arange(7.0), np.ones((3, 5), np.uint8)[:, ::2], np.zeros(0), "text"]
+    arrays = [np.arange(7.0), np.ones((3, 5), np.uint8)[:, ::2], np.zeros(0)]
+    result = isolated(tmp_path / "a.bcf", partial(np.broadcast_arrays, *arrays[:1], 2.0))
+    assert len(result) == 2 and (result[1] == 2).all()
+    for array in arrays:
+        np.testing.assert_array_equal(isolated(tmp_path / "a.bcf", partial(np.copy, array)), array)
+
+
+def test_warnings_come_out_of_the_child(tmp_path, threads):
+    (tmp_path / "a.bcf").write_text("text")
     with pytest.warns(EdxdenoiseWarning, match="a; b"):
-        result = isolated(tmp_path / "a.bcf", lambda: [*arrays, warn("a", "b", rank=Rank.NOTE)])
-    assert result[3:] == ["text", None]
-    for array, expected in zip(result, arrays[:3]):
-        np.testing.assert_array_equal(array, expected)
+        isolated(tmp_path / "a.bcf", partial(warn, "a", "b", rank=Rank.NOTE))
+
+
+def test_lock_that_another_thread_holds_does_not_stop_the_child(tmp_path):
+    (tmp_path / "a.bcf").write_text("text")
+    held, ended = threading.Event(), threading.Event()
+
+    def hold():
+        with dask.config.config_lock:
+            held.set()
+            ended.wait()
+
+    thread = threading.Thread(target=hold)
+    with dask.config.set({"edxdenoise.patience": 20}):
+        thread.start()
+        held.wait()
+        try:
+            assert isolated(tmp_path / "a.bcf", partial(operator.add, 1, 1)) == 2
+        finally:
+            ended.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(

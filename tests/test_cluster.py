@@ -62,10 +62,10 @@ def test_blind_worker_is_named(tmp_path, counts):
 def test_without_workers_and_without_scheduler(tmp_path):
     said = []
     with cluster(tmp_path) as started:
-        with pytest.raises(ClusterError, match="has 0 of 2 workers after 6 s; start some with"):
-            with scheduler(str(started.file), wait_for_workers=(2, 6), say=said.append):
+        with pytest.raises(ClusterError, match="has 0 of 2 workers after 4 s; start some with"):
+            with scheduler(str(started.file), wait_for_workers=(2, 4), say=said.append):
                 pass
-    assert said == ["waiting for workers, 0 of 2 so far, 5 s"]
+    assert said == ["waiting for workers, 0 of 2 so far, 3 s"]
     with pytest.raises(ParameterError, match="does not exist; start the scheduler first"):
         with scheduler(str(tmp_path / "absent.json")):
             pass

@@ -7,6 +7,7 @@ in the file.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from edxdenoise.errors import FormatError
@@ -42,16 +43,17 @@ def open_isolated(path: Path, memory_limit: int | None = None) -> list[VendorSig
 
     Files that are read block by block later on are opened once more here.
     """
-    extension = path.suffix[1:].lower()
-    if extension == "emd":
-        compile_reader()
-
-    def work() -> list[VendorSignal] | None:
-        signals = open_signals(path)
-        return signals if extension in _PARSED_WHOLE or _is_velox(path) else None
-
-    signals = isolated(path, work, memory_limit=memory_limit)
+    prepare = compile_reader if path.suffix.lower() == ".emd" else None
+    work = partial(_open_once, path)
+    signals = isolated(path, work, memory_limit=memory_limit, prepare=prepare)
     return guarded(path, lambda: open_signals(path)) if signals is None else signals
+
+
+def _open_once(path: Path) -> list[VendorSignal] | None:
+    """All signals of a file; None where blocks of it are read later on."""
+    signals = open_signals(path)
+    whole = path.suffix[1:].lower() in _PARSED_WHOLE or _is_velox(path)
+    return signals if whole else None
 
 
 def open_signals(path: Path) -> list[VendorSignal]:
