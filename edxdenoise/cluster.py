@@ -18,6 +18,7 @@ import dask
 
 from edxdenoise._version import __version__
 from edxdenoise.errors import ClusterError, EdxdenoiseError, ParameterError
+from edxdenoise.resources import format_memory
 
 # How many workers to wait for, and for how many seconds.
 WAIT_FOR_WORKERS = (1, 60.0)
@@ -119,13 +120,16 @@ def _client_class() -> type:
                     f"{__version__} there"
                 ) from error
             except (CommClosedError, CancelledError, TimeoutError) as error:
-                raise ClusterError(
-                    self.given_up
-                    or f"the Dask scheduler at {where} no longer answers; start it and its "
-                    "workers again, then repeat the command"
-                ) from error
+                raise ClusterError(self.given_up or _gone(where)) from error
 
     return ExplainingClient
+
+
+def _gone(where: str) -> str:
+    return (
+        f"the Dask scheduler at {where} no longer answers; start it and its workers again, then "
+        "repeat the command"
+    )
 
 
 def _wait_for_workers(connected: Any, wait: tuple[int, float], say: Callable[[str], None]) -> None:
@@ -142,7 +146,17 @@ def _wait_for_workers(connected: Any, wait: tuple[int, float], say: Callable[[st
 
 
 def _count(connected: Any) -> int:
-    return len(connected.scheduler_info(n_workers=-1)["workers"])
+    return len(_workers(connected))
+
+
+def _workers(connected: Any) -> list[dict[str, Any]]:
+    return list(connected.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _is_stuck(worker: dict[str, Any]) -> bool:
+    """Whether a worker takes no tasks since its memory is nearly full, and has none to end."""
+    executing = worker.get("metrics", {}).get("task_counts", {}).get("executing", 0)
+    return worker.get("status") == "paused" and not executing
 
 
 def _lacking(connected: Any, found: int, wanted: int, seconds: float) -> str:
@@ -157,24 +171,39 @@ def _lacking(connected: Any, found: int, wanted: int, seconds: float) -> str:
 def _watch(
     connected: Any, wait: tuple[int, float], say: Callable[[str], None], ended: threading.Event
 ) -> None:
-    """Say that all workers are gone, and give up once that has lasted too long."""
+    """Say that all workers are gone or stuck, and give up once that has lasted too long."""
     seen = told = time.monotonic()
     while not ended.wait(_LOOK):
         try:
-            found = _count(connected)
+            workers = _workers(connected)
         except (OSError, RuntimeError, CancelledError):
             # The scheduler is gone, which the computation itself reports.
             return
         now = time.monotonic()
-        if found:
+        if not all(map(_is_stuck, workers)):
             seen = now
         elif now - seen >= max(wait[1], _PATIENCE):
-            connected.given_up = _lacking(connected, 0, 1, now - seen)
+            connected.given_up = (
+                _full(workers, now - seen) if workers else _lacking(connected, 0, 1, now - seen)
+            )
             connected.close(timeout=1)
             return
         elif now - max(seen, told) >= _PATIENCE:
             told = now
-            say(f"all workers are gone; waiting for one, {now - seen:.0f} s")
+            say(
+                _full(workers, now - seen)
+                if workers
+                else f"all workers are gone; waiting for one, {now - seen:.0f} s"
+            )
+
+
+def _full(workers: list[dict[str, Any]], seconds: float) -> str:
+    smallest = format_memory(min(worker["memory_limit"] for worker in workers))
+    return (
+        f"no worker has gone on for {seconds:.0f} s since their memory is full ({len(workers)} of "
+        f"{smallest} or more); give workers more memory or fewer threads, or make blocks smaller "
+        "with --memory-limit"
+    )
 
 
 def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
@@ -183,11 +212,14 @@ def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, A
     Raises
     ------
     ClusterError
-        If a worker stops meanwhile.
+        If the scheduler or a worker stops meanwhile.
     """
     from distributed.comm import CommClosedError
 
-    answers: dict[str, Any] = connected.run(function, *args, on_error="return")
+    try:
+        answers: dict[str, Any] = connected.run(function, *args, on_error="return")
+    except (OSError, CancelledError, TimeoutError) as error:
+        raise ClusterError(_gone(connected.scheduler.address)) from error
     for worker, answer in answers.items():
         if isinstance(answer, (CommClosedError, TimeoutError)):
             raise ClusterError(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
+import tempfile
 import threading
-import uuid
 from functools import lru_cache
 from pathlib import Path
 
@@ -162,22 +163,23 @@ def check_folder(folder: Path) -> None:
     connected = client()
     if connected is None:
         return
-    folder = folder.absolute()
-    stem = f".edxdenoise-{uuid.uuid4().hex}"
+    # A worker that is late finds no folder, and leaves nothing.
+    proofs = Path(tempfile.mkdtemp(prefix=".edxdenoise-", dir=folder.absolute()))
+    # Workers may be other users.
+    proofs.chmod(0o777)
     try:
-        found = ask(connected, _leave_proof, folder, stem)
+        found = ask(connected, _leave_proof, proofs)
         for worker, name in found.items():
-            if isinstance(name, Exception) or not (folder / name).is_file():
+            if isinstance(name, Exception) or not (proofs / name).is_file():
                 raise ClusterError(
                     f"worker {worker} does not write into the folder {folder} that is seen here; "
                     "choose an output folder that every worker sees at the same path"
                 )
     finally:
-        for proof in folder.glob(f"{stem}*"):
-            proof.unlink(missing_ok=True)
+        shutil.rmtree(proofs, ignore_errors=True)
 
 
-def _leave_proof(folder: Path, stem: str) -> str:
-    name = f"{stem}-{platform.node()}-{os.getpid()}-{threading.get_ident()}"
-    (folder / name).touch(exist_ok=False)
+def _leave_proof(proofs: Path) -> str:
+    name = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
+    (proofs / name).touch(exist_ok=False)
     return name

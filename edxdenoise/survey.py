@@ -15,7 +15,7 @@ import xarray as xr
 
 from edxdenoise.compute import compute
 from edxdenoise.cube import smallest_count_dtype
-from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
+from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io import check_totals
 from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 
@@ -131,6 +131,9 @@ def naming(files: Sequence[Path]) -> Iterator[None]:
     """Put the name of the file before an error that does not say which file it is about."""
     try:
         yield
+    except ClusterError:
+        # That of the scheduler or of a worker, not of a file.
+        raise
     except EdxdenoiseError as error:
         if any(path.name in str(error) for path in files):
             raise

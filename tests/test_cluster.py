@@ -14,6 +14,7 @@ from edxdenoise.errors import ClusterError, FormatError, ParameterError
 from edxdenoise.io import check_save, open_dataset, save_dataset
 from edxdenoise.io.store import whole_store
 from edxdenoise.shared_files import check_input, check_total
+from edxdenoise.survey import naming
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from cluster_faults import can_hide, cluster, kill  # noqa: E402
@@ -90,3 +91,10 @@ def test_missing_chunk_is_an_error_whenever_it_goes(tmp_path, counts):
         ds["counts"].sum().compute()
     with pytest.raises(OSError, match="chunks of 'counts' are missing"):
         whole_store(tmp_path / "data" / "map.zarr")
+
+
+def test_failures_of_a_cluster_are_not_blamed_on_the_file():
+    with pytest.raises(ClusterError, match="^the scheduler"), naming([Path("map.zarr")]):
+        raise ClusterError("the scheduler is gone; start it")
+    with pytest.raises(FormatError, match="^map.zarr: no energy"), naming([Path("map.zarr")]):
+        raise FormatError("no energy")
