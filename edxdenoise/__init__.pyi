@@ -14,7 +14,7 @@ from .preprocess import crop, rebin, stack, thin, unstack, weight
 from .quantification import LineSpec, cliff_lorimer, line_intensity
 from .recipe import Recipe
 from .reconstruction import reconstruct
-from .report import write_quantification, write_report
+from .report import write_report
 from .selection import select
 from .simulation import simulate
 from .xray import find_elements
@@ -62,6 +62,5 @@ __all__ = [
     "unstack",
     "unstack_pixels",
     "weight",
-    "write_quantification",
     "write_report",
 ]

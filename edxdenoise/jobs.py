@@ -38,11 +38,16 @@ from edxdenoise.pipeline import (
     silent,
 )
 from edxdenoise.quantification import LineSpec
-from edxdenoise.quantification.resolve import quantified_lines
 from edxdenoise.recipe import Recipe
-from edxdenoise.report import write_quantification, write_report
+from edxdenoise.report import write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
-from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER, HELD_OUT_ERROR
+from edxdenoise.schema import (
+    COUNTS,
+    COUNTS_DENOISED,
+    DIM_LINE_OTHER,
+    HELD_OUT_ERROR,
+    LINE_ESTIMATOR,
+)
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import true_k_factors
 from edxdenoise.simulation.truth import PHASE_MAP
@@ -126,9 +131,7 @@ def run_recipe(
         save_dataset(written, output, overwrite=overwrite, total=found.total)
     if report is not None:
         with progress("report"):
-            write_report(ds, report, overwrite=overwrite)
-            if recipe.quantifies:
-                _write_quantification(ds, recipe, report / "quantification", overwrite, page=False)
+            _write_report(ds, recipe, report, overwrite)
     return ds
 
 
@@ -170,8 +173,26 @@ def quantify_file(
         save_dataset(maps, output, overwrite=overwrite)
     if report is not None:
         with progress("report"):
-            _write_quantification(ds, recipe, report, overwrite)
+            _write_report(ds, recipe, report, overwrite)
     return maps
+
+
+def report_file(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write the report of a denoised file, with the windows that its recipe names.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As a file holds it.
+    folder : path
+        Folder to make.
+    overwrite : bool
+        Whether a report that stands there may be replaced.
+    """
+    recipe = Recipe()
+    if LINE_ESTIMATOR.name in ds and ds.attrs.get("recipe"):
+        recipe = Recipe.from_toml(str(ds.attrs["recipe"]), name="the recipe in the file")
+    _write_report(ds, recipe, Path(folder), overwrite)
 
 
 def convert_file(
@@ -294,20 +315,10 @@ def _written(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
 
 
-def _write_quantification(
-    ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool, *, page: bool = True
-) -> None:
-    write_quantification(
-        ds,
-        folder,
-        quantified_lines(ds, recipe.lines),
-        intensities=recipe.quantify.intensities,
-        k_factor_unit=recipe.quantify.k_factor_unit,
-        ratios=recipe.quantify.ratios,
-        elements=recipe.quantify.elements,
-        page=page,
-        overwrite=overwrite,
-    )
+def _write_report(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:
+    lines = {name: spec for name, spec in recipe.lines.items() if spec.window or spec.background}
+    elements = recipe.quantify.elements
+    write_report(ds, folder, lines=lines, elements=elements, overwrite=overwrite)
 
 
 def _block(

@@ -114,7 +114,7 @@ def test_command(files, tmp_path):
     command += ["--report", str(tmp_path / "report")]
     run = CliRunner().invoke(main, command)
     assert run.exit_code == 0, run.output
-    assert {"scree.png", "components_01.png", "maps.png"} <= {
+    assert {"index.html", "scree.png", "components_01.png"} <= {
         path.name for path in (tmp_path / "report").iterdir()
     }
     shown = CliRunner().invoke(main, ["components", str(out), "--json"])

@@ -11,11 +11,12 @@ import xarray as xr
 from helpers import cube
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from rsciio.msa import file_reader as read_msa
 from rsciio.tiff import file_reader as read_tiff
 
-import edxdenoise.report.quantified as quantified_module
+import edxdenoise.report.write as write_module
 from edxdenoise.decompose import pca
 from edxdenoise.errors import FormatError, ParameterError, SchemaError
 from edxdenoise.io import (
@@ -28,7 +29,8 @@ from edxdenoise.io import (
 )
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
-from edxdenoise.report import write_quantification
+from edxdenoise.quantification.resolve import with_k_factors
+from edxdenoise.report import write_report
 from edxdenoise.selection import select
 from edxdenoise.xray import channel_response, line_energy
 
@@ -64,13 +66,17 @@ def denoised() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def quantified(denoised: xr.Dataset) -> xr.Dataset:
-    return cliff_lorimer(line_intensity(denoised, LINES), LINES, ratios=["Pt/Fe"])
+    return composed(line_intensity(denoised, LINES), ratios=["Pt/Fe"])
+
+
+def composed(ds: xr.Dataset, **kwargs: list[str]) -> xr.Dataset:
+    return cliff_lorimer(with_k_factors(ds, LINES), LINES, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def written(quantified: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantified") / "out"
-    write_quantification(quantified, folder, LINES)
+    write_report(quantified, folder)
     return folder
 
 
@@ -187,6 +193,14 @@ def test_file_names_hold_no_separators(text: str) -> None:
 def test_everything_is_written(written: Path) -> None:
     assert {path.name for path in written.iterdir()} - {".edxdenoise"} == {
         "index.html",
+        "elements_01.png",
+        "elements.csv",
+        "scree.png",
+        "components_01.png",
+        "components_02.png",
+        "spectra.png",
+        "audit.png",
+        "audit.csv",
         "windows.png",
         "at_percent.png",
         "ratios.png",
@@ -205,6 +219,34 @@ def test_everything_is_written(written: Path) -> None:
     for path in written.rglob("*.png"):
         with Image.open(path) as image:
             assert np.asarray(image).std() > 5
+
+
+def test_no_text_lies_outside_a_picture_or_is_told_twice_by_a_colour_bar(
+    tmp_path: Path, quantified: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of areas and titles are long, and a warning is."""
+    names = ["a control with a long name 1", "treated at 85 degrees for a thousand hours 1"]
+    area = quantified.area.assign_attrs(area_label=names)
+    ds = quantified.assign_coords(area=area)
+    ds = ds.assign_attrs(title=60 * "long ", warnings=[40 * "a long warning "])
+    cut = []
+
+    def check(figure: Figure, path: Path) -> None:
+        figure.canvas.draw()
+        width, height = figure.get_size_inches()
+        box = figure.get_tightbbox()
+        if min(box.x0, box.y0, width - box.x1, height - box.y1) < -0.02:
+            cut.append((path.name, (box.x0, box.y0, width - box.x1, height - box.y1)))
+        for axes in figure.axes:
+            ticks = [text.get_text() for text in axes.get_yticklabels()]
+            if len(ticks) in (2, 3) and len(set(ticks)) < len(ticks):
+                cut.append((path.name, "colour bar", ticks))
+        path.touch()
+
+    monkeypatch.setattr(write_module, "_save", check)
+    monkeypatch.setattr(write_module, "write_page", lambda found, path: path.touch())
+    write_report(ds, tmp_path / "out")
+    assert not cut
 
 
 def test_maps_are_those_of_the_dataset(written: Path, quantified: xr.Dataset) -> None:
@@ -255,14 +297,15 @@ def test_tables_name_units(written: Path) -> None:
 def test_lazy_counts_without_components_or_ratios(tmp_path: Path, intensities: str) -> None:
     ds = counts_of().drop_vars("area").chunk({"y": 5})
     found = line_intensity(ds, LINES, source="counts", intensities=intensities)
-    found = cliff_lorimer(found, LINES)
+    found = composed(found)
     before = found.copy(deep=True)
-    write_quantification(found, tmp_path / "out", LINES, intensities=intensities)
+    write_report(found, tmp_path / "out")
     assert found.atomic_percent.chunks is not None
     xr.testing.assert_identical(found, before)
     names = {path.name for path in (tmp_path / "out").iterdir()} - {".edxdenoise"}
-    pictures = {"windows.png", "at_percent.png"}
-    assert names == pictures | {"index.html", "regions.csv", "maps", "spectra"}
+    pictures = {"windows.png", "at_percent.png", "elements_01.png"}
+    tables = {"regions.csv", "elements.csv"}
+    assert names == pictures | tables | {"index.html", "maps", "spectra"}
     image = tifffile.imread(tmp_path / "out" / "maps" / "Fe_atomic_percent.tif")
     np.testing.assert_array_equal(image, found.atomic_percent.sel(element="Fe").values)
 
@@ -271,8 +314,7 @@ def test_lazy_counts_without_components_or_ratios(tmp_path: Path, intensities: s
 def test_small_maps(tmp_path: Path, shape: tuple[int, int]) -> None:
     ds = counts_of().isel(y=slice(3, 3 + shape[0]), x=slice(5, 5 + shape[1])).drop_vars("area")
     found = line_intensity(ds, LINES, source="counts")
-    found = cliff_lorimer(found, LINES, ratios=["Pt/Fe"])
-    write_quantification(found, tmp_path / "out", LINES)
+    write_report(composed(found, ratios=["Pt/Fe"]), tmp_path / "out")
     image = tifffile.imread(tmp_path / "out" / "maps" / "Fe_Ka_intensity.tif")
     assert image.size == shape[0] * shape[1]
 
@@ -281,7 +323,7 @@ def test_map_without_any_composition(tmp_path: Path, quantified: xr.Dataset) -> 
     names = [name for name in quantified if "percent" in str(name) or "ratio_map" in str(name)]
     ds = quantified.assign({name: quantified[name] * np.nan for name in names})
     ds["line_detected"] = ds.line_detected * 0
-    write_quantification(ds, tmp_path / "out", LINES)
+    write_report(ds, tmp_path / "out")
     assert np.isnan(tifffile.imread(tmp_path / "out" / "maps" / "Pt_atomic_percent.tif")).all()
 
 
@@ -291,9 +333,9 @@ def test_nothing_is_left_after_a_failure(
     def fail(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quantified_module, "write_msa", fail)
+    monkeypatch.setattr(write_module, "write_msa", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_quantification(quantified, tmp_path / "out", LINES)
+        write_report(quantified, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -305,24 +347,16 @@ def test_nothing_is_replaced_unasked(tmp_path: Path, quantified: xr.Dataset) -> 
         (True, "did not write .*out, which holds thesis.txt"),
     ):
         with pytest.raises(FormatError, match=reason):
-            write_quantification(quantified, tmp_path / "out", LINES, overwrite=overwrite)
+            write_report(quantified, tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 
-def test_wrong_lines_ratios_and_datasets_are_named(tmp_path: Path, quantified: xr.Dataset) -> None:
-    other = {"Pt_La": LINES["Pt_La"], "Fe_Ka": LINES["Fe_Ka"]}
-    with pytest.raises(ParameterError, match="quantified by Fe_Ka, Pt_La, not by Pt_La, Fe_Ka"):
-        write_quantification(quantified, tmp_path / "out", other)
-    with pytest.raises(ParameterError, match="no ratio 'Fe/Pt', only Pt/Fe"):
-        write_quantification(quantified, tmp_path / "out", LINES, ratios=["Fe/Pt"])
+def test_wrong_lines_and_datasets_are_named(tmp_path: Path, quantified: xr.Dataset) -> None:
+    other = {"Pt_Ma": LINES["Pt_La"], "Fe_Ka": LINES["Fe_Ka"]}
+    with pytest.raises(ParameterError, match="quantified by Fe_Ka, Pt_La, not by Pt_Ma"):
+        write_report(quantified, tmp_path / "out", lines=other)
     with pytest.raises(SchemaError, match="weight_percent"):
-        write_quantification(quantified.drop_vars("weight_percent"), tmp_path / "out", LINES)
-    with pytest.raises(ParameterError, match="intensities 'windows' is not how.*'fit'"):
-        write_quantification(quantified, tmp_path / "out", LINES, intensities="windows")
-    with pytest.raises(ParameterError, match="k_factor_unit 'atomic' is not how.*'weight'"):
-        write_quantification(quantified, tmp_path / "out", LINES, k_factor_unit="atomic")
-    by_windows = line_intensity(quantified, LINES, intensities="windows-linear")
-    again = cliff_lorimer(by_windows, LINES)
-    with pytest.raises(ParameterError, match="give 'windows-linear'"):
-        write_quantification(again, tmp_path / "out", LINES)
+        write_report(quantified.drop_vars("weight_percent"), tmp_path / "out")
+    with pytest.raises(SchemaError, match="neither components nor quantified lines"):
+        write_report(counts_of(), tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -20,18 +20,20 @@ from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
 from edxdenoise.quantification.regions import sum_regions
 from edxdenoise.recipe import Recipe
-from edxdenoise.report.bias import bias_figure
-from edxdenoise.report.distributions import distribution, group_values
+from edxdenoise.report.checks import bias_figure
+from edxdenoise.report.frame import end_labels
 from edxdenoise.report.integration import background_level, background_line, integration_figure
 from edxdenoise.report.quantities import (
     binned_ratio,
     binned_regions,
+    distribution,
+    group_values,
     percent_figure,
     ratios_figure,
 )
 from edxdenoise.report.style import BLUE, ORANGE, style
 from edxdenoise.report.text import with_error
-from edxdenoise.report.value_maps import map_figure, well_known
+from edxdenoise.report.value_maps import map_figure, value_range, well_known
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_pixels_without_a_value_are_grey(quantified: xr.Dataset) -> None:
     image = quantified.atomic_percent.values[0].copy()
     image[3:6, 4:9] = np.nan
     with style():
-        figure = map_figure(quantified, image, "Fe", "at%", np.isfinite(image))
+        figure = map_figure(quantified, image, 0 * image, "Fe", "at%", np.isfinite(image))
         figure.canvas.draw()
     axes = figure.axes[0]
     pixels = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
@@ -165,14 +167,22 @@ def test_pixels_without_a_value_are_grey(quantified: xr.Dataset) -> None:
     np.testing.assert_allclose(pixels[pixels.shape[0] - int(y), int(x), :3], 191, atol=1)
 
 
-def test_even_maps_use_their_whole_range_of_colours(quantified: xr.Dataset) -> None:
+def test_even_maps_use_their_whole_range_of_colours() -> None:
     image = 3.5 + 0.1 * np.random.default_rng(0).standard_normal((12, 16))
     known = np.ones(image.shape, bool)
-    with style():
-        low, high = map_figure(quantified, image, "", "I/Pb", known).axes[0].images[0].get_clim()
-        start, _ = map_figure(quantified, image, "", "counts", known).axes[0].images[0].get_clim()
+    _, low, high = value_range(image, known, "I/Pb", stddev=np.full(image.shape, 0.1))
     assert 3.1 < low < 3.4 and 3.6 < high < 3.9
-    assert start == 0
+    assert value_range(image, known, "counts")[1] == 0
+
+
+@pytest.mark.parametrize("level, error", [(48.0, 0.0), (48.0, 3.0), (0.0, 0.5), (100.0, 0.0)])
+def test_colours_are_never_narrower_than_the_error(level: float, error: float) -> None:
+    image = np.full((5, 6), level)
+    known = np.ones(image.shape, bool)
+    _, low, high = value_range(image, known, "at%", stddev=np.full(image.shape, error))
+    assert high > low and high - low >= 2 * error
+    assert low <= level <= high
+    assert len(set(end_labels(low, high))) == 2
 
 
 def test_binned_ratio_is_a_ratio_of_sums(quantified: xr.Dataset) -> None:

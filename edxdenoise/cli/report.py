@@ -1,4 +1,4 @@
-"""``edxdenoise report``: the pictures of a denoised file."""
+"""``edxdenoise report``: the page and pictures of a denoised file."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def report(
     workers: int | None,
     memory_limit: int | None,
 ) -> None:
-    """Write pictures of a denoised FILE: scree plot, components, raw against denoised.
+    """Write a page, pictures and tables that show what was found in a denoised FILE.
+
+    Open DIR/index.html in a browser.
 
     \b
     edxdenoise report map.zarr -o report
     """
     from edxdenoise.io import check_apart
-    from edxdenoise.report import write_report
+    from edxdenoise.jobs import report_file
     from edxdenoise.xray.identification import GIVEN
 
     check_apart([file], [None, output])
@@ -48,5 +50,5 @@ def report(
     with computing(scheduler, workers, memory_limit) as progress, progress("report"):
         if elements:
             ds = ds.assign_attrs({GIVEN: list(elements)})
-        write_report(ds, output, overwrite=overwrite)
-    say(f"wrote {output}")
+        report_file(ds, output, overwrite=overwrite)
+    say(f"wrote {output}; open {output / 'index.html'}")

@@ -1,7 +1,6 @@
-"""Pictures and pages that show why."""
+"""The report of a result: one page, pictures and tables."""
 
 from edxdenoise.report.comparison import write_comparison
-from edxdenoise.report.quantified import write_quantification
 from edxdenoise.report.write import write_report
 
-__all__ = ["write_comparison", "write_quantification", "write_report"]
+__all__ = ["write_comparison", "write_report"]

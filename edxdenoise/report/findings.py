@@ -2,51 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.compute import load
-from edxdenoise.cube import DETECTOR_RESPONSE, detector_resolution, kept_maps, sum_spectrum
-from edxdenoise.errors import recorded, warning_attrs
+from edxdenoise.audit import BLOCK, Audit, audit
+from edxdenoise.compute import as_blocks, load
+from edxdenoise.cube import (
+    DETECTOR_RESPONSE,
+    detector_resolution,
+    is_lazy,
+    pixel_counts,
+    sum_spectrum,
+)
+from edxdenoise.errors import (
+    DataError,
+    ParameterError,
+    Rank,
+    recorded,
+    warn,
+    warning_attrs,
+)
 from edxdenoise.quantification import (
     LineSpec,
     area_regions,
     bias_table,
     can_split,
+    check_calibration,
     compare_groups,
     find_phases,
     measure_response,
     region_table,
     sum_regions,
 )
-from edxdenoise.quantification.estimators import line_weights, sums_denoised
+from edxdenoise.quantification.estimators import Weights, line_weights, sums_denoised
 from edxdenoise.quantification.resolve import quantified_lines
+from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.sums import Cells, line_sums
+from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
 from edxdenoise.schema import (
     COMPONENT_KEEP,
-    COMPONENT_SPECTRUM,
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_MAP_SHRUNK_STDDEV,
     COORD_K_FACTOR,
     COUNTS,
+    COUNTS_DENOISED,
+    DIM_COMPONENT,
     DIM_ENERGY,
+    DIM_LINE,
     DIM_RATIO,
     DIM_X,
     DIM_Y,
     LINE_ESTIMATOR,
     LINE_SYSTEMATIC,
-    MEAN_SPECTRUM,
     RATIO,
     REGION_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
 )
 from edxdenoise.xray import Peak, find_elements, find_peaks, identified, name_peaks
 
 # Values of the spectra of cells that are held at most.
 _MOST_VALUES = 6_000_000
+# Dropped components that are shown, those that are borderline besides.
+_DROPPED_SHOWN = 12
+# Share of the counts that may be missed without any effect on at%.
+_MUCH_MISSED = 1e-3
+# One for each component, which may be a hundred; and cubes.
+_LARGE = (
+    COUNTS.name,
+    COUNTS_DENOISED.name,
+    COMPONENT_MAP.name,
+    COMPONENT_MAP_SHRUNK.name,
+    COMPONENT_MAP_SHRUNK_STDDEV.name,
+)
+
+
+@dataclass(frozen=True)
+class Quantified:
+    """What a report shows of a quantification.
+
+    Parameters
+    ----------
+    lines : mapping of str to LineSpec
+        Those that the result was quantified by.
+    intensities, k_factor_unit : str
+        How.
+    elements : tuple of str
+        Other elements that were reckoned with.
+    regions, groups : pandas.DataFrame
+        From `region_table` and `compare_groups`.
+    """
+
+    lines: dict[str, LineSpec]
+    intensities: str
+    k_factor_unit: str
+    elements: tuple[str, ...]
+    regions: pd.DataFrame
+    groups: pd.DataFrame
+
+    @property
+    def composed(self) -> dict[str, LineSpec]:
+        """Lines with a k-factor."""
+        return {n: spec for n, spec in self.lines.items() if spec.k_factor is not None}
 
 
 @dataclass(frozen=True)
@@ -56,145 +118,266 @@ class Findings:
     Parameters
     ----------
     ds : Dataset
-        The result; all but its counts is computed.
+        The result, computed but for its counts and the maps of its components.
+    components : Dataset, optional
+        The same with the maps of components that are shown; None without components.
     elements : pandas.DataFrame
         From `find_elements`.
-    peaks : sequence of Peak
+    peaks : list of Peak
         Of the sum spectrum, named, largest first.
-    raw, denoised : array, shape (element, y, x)
-        Net counts of the main line of each element, by a fit of all of them at once; None without
-        counts, or without components.
+    raw, denoised : array, shape (element, y, x), optional
+        Net counts of the main line of each element, by a fit of all of them at once.
     noise : array, shape (element,)
         Standard deviation of the raw net counts of a pixel by counting, root mean square.
     cells : Cells, optional
         Spectra of small parts of the map; None without counts.
-    lines : mapping of str to LineSpec
-        Those that the result was quantified by; empty if it was not.
-    regions, groups : pandas.DataFrame
-        From `region_table` and `compare_groups`; empty without a quantification.
+    line_weights : mapping of str to (array, array)
+        Of the lines whose net counts are told of any box: weights of the channels, shape (energy,),
+        and in what is uncertain of the detector's response, shape (direction, energy).
+    quantified : Quantified, optional
     bias : pandas.DataFrame
         From `bias_table`, of areas and phases; empty where there is nothing to test.
-    k_factor_unit : {"weight", "atomic"}
-        What the k-factors of `lines` count.
-    box_lines : sequence of str
-        Lines whose net counts are told of any box: those quantified, or else those of `elements`.
-    estimators : array, shape (line, energy)
-        Weights of the channels in the net counts of these lines.
-    systematic : array, shape (direction, line, energy)
-        And in what is uncertain of the detector's response.
+    audit : Audit, optional
+        Of the residuals; None where there are none to scan.
     """
 
     ds: xr.Dataset
+    components: xr.Dataset | None
     elements: pd.DataFrame
-    peaks: Sequence[Peak]
+    peaks: list[Peak]
     raw: np.ndarray | None
     denoised: np.ndarray | None
     noise: np.ndarray
     cells: Cells | None
-    lines: dict[str, LineSpec]
-    regions: pd.DataFrame
-    groups: pd.DataFrame
+    line_weights: dict[str, tuple[np.ndarray, np.ndarray]]
+    quantified: Quantified | None
     bias: pd.DataFrame
-    k_factor_unit: str
-    box_lines: Sequence[str]
-    estimators: np.ndarray
-    systematic: np.ndarray
+    audit: Audit | None
+
+    @property
+    def kept(self) -> xr.Dataset | None:
+        """Components that rebuild the counts, with their maps."""
+        return None if self.components is None else _kept(self.components)
 
 
-def gather(ds: xr.Dataset, *, intensities: str = "fit", k_factor_unit: str = "weight") -> Findings:
-    """Compute what a report shows, in a few passes over the counts."""
-    ds = ds.assign(load(ds.drop_vars(COUNTS.name, errors="ignore")).data_vars)
-    energy, resolution = ds[DIM_ENERGY].values, detector_resolution(ds)
-    elements = find_elements(ds)
-    peaks = name_peaks(find_peaks(energy, sum_spectrum(ds), resolution), identified(ds))
-    raw = denoised = cells = None
-    noise = np.zeros(0)
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    estimators, systematic = np.zeros((0, energy.size)), np.zeros((0, 0, energy.size))
-    if len(elements):
-        fitted = {str(line): LineSpec() for line in elements["line"]}
-        measured = ds
-        if DETECTOR_RESPONSE not in ds.attrs:
-            with recorded(show=False) as issued:
-                measured = measure_response(ds, elements["element"])
-            ds = ds.assign_attrs(warning_attrs(issued, ds.attrs))
-        weights = line_weights(measured, fitted)
-        estimators, systematic = weights.estimators, weights.systematic
-        noise = np.sqrt(estimators**2 @ sum_spectrum(ds) / pixels)
-    if COUNTS.name in ds:
-        raw, cells = line_sums(ds, estimators, _cell_side(ds))
+def shown_components(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Numbers of all kept components, of borderline ones that were dropped, of others dropped."""
+    kept, borderline = kept_numbers(ds), uncertain_numbers(ds)
+    borderline = borderline[~np.isin(borderline, kept)]
+    numbers = ds[DIM_COMPONENT].values
+    rest = numbers[~np.isin(numbers, np.concatenate([kept, borderline]))]
+    return {"kept": kept, "borderline": borderline, "dropped": rest[:_DROPPED_SHOWN]}
+
+
+def gather(
+    ds: xr.Dataset,
+    *,
+    lines: Mapping[str, LineSpec] | None = None,
+    elements: Iterable[str] = (),
+) -> Findings:
+    """Compute what a report shows, in a few passes over the counts.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Denoised, quantified, or both.
+    lines : mapping of str to LineSpec, optional
+        With the windows that it was quantified by, where any were given.
+    elements : iterable of str
+        Other elements that the quantification reckoned with.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If the residual audit finds structure that the kept components miss, or cannot be made.
+    """
+    small = ds.assign(load(ds.drop_vars(_LARGE, errors="ignore")).data_vars)
+    components = kept = None
     if COMPONENT_KEEP.name in ds:
-        sums = sums_denoised(ds, estimators).transpose("row", DIM_Y, DIM_X)
-        denoised = sums.values.astype(np.float32)
-    lines: dict[str, LineSpec] = {}
-    regions = groups = bias = pd.DataFrame()
-    if LINE_ESTIMATOR.name in ds and COORD_K_FACTOR in ds.coords:
-        lines = quantified_lines(ds)
-        if REGION_SPECTRUM.name not in ds:
-            ds = ds.assign(load(sum_regions(ds)).data_vars)
-        ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
-        regions = region_table(ds, lines, k_factor_unit=k_factor_unit, ratios=ratios)
-        groups = compare_groups(regions)
-    if COUNTS.name in ds and COMPONENT_KEEP.name in ds and (lines or len(elements)):
-        bias = _bias(ds, lines or {str(n): LineSpec() for n in elements["line"]}, intensities)
-    box_lines = list(lines) or [str(line) for line in elements["line"]]
-    if lines:
+        components = _components(ds, small)
+        kept = _kept(components)
+    table = find_elements(small)
+    energy = small[DIM_ENERGY].values
+    peaks = find_peaks(energy, sum_spectrum(small), detector_resolution(small))
+    with recorded() as issued:
+        weights = _element_weights(small, table)
+        raw = cells = denoised = found = None
+        if COUNTS.name in ds:
+            raw, cells = line_sums(small, weights.estimators, cell_side(small))
+        if kept is not None:
+            sums = sums_denoised(kept, weights.estimators).transpose("row", DIM_Y, DIM_X)
+            denoised = sums.values.astype(np.float32)
+        if kept is not None and COUNTS.name in ds:
+            found = _audited(kept)
+        quantified, small = _quantified(small, kept, lines, tuple(elements))
+        bias = _bias(kept, quantified, table)
+    pixels = small.sizes[DIM_Y] * small.sizes[DIM_X]
+    return Findings(
+        ds=small.assign_attrs(warning_attrs(issued, ds.attrs)),
+        components=components,
+        elements=table,
+        peaks=name_peaks(peaks, identified(small)),
+        raw=raw,
+        denoised=denoised,
+        noise=np.sqrt(weights.estimators**2 @ sum_spectrum(small) / pixels),
+        cells=cells,
+        line_weights=_line_weights(small, table, weights),
+        quantified=quantified,
+        bias=bias,
+        audit=found,
+    )
+
+
+def _components(ds: xr.Dataset, small: xr.Dataset) -> xr.Dataset:
+    """Components that are shown; the other maps, most of a hundred, are left where they are."""
+    shown = np.concatenate(list(shown_components(small).values()))
+    names = [name for name in (COMPONENT_MAP.name, COMPONENT_MAP_SHRUNK.name) if name in ds]
+    return small.sel({DIM_COMPONENT: shown}).assign(
+        load(ds[names].sel({DIM_COMPONENT: shown})).data_vars
+    )
+
+
+def _kept(components: xr.Dataset) -> xr.Dataset:
+    kept = components[COMPONENT_KEEP.name].values == 1
+    return components.isel({DIM_COMPONENT: kept}).sortby(DIM_COMPONENT)
+
+
+def _element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
+    """Weights of the channels in the net counts of the main lines of all elements found."""
+    if table.empty:
+        nothing = np.zeros((0, ds.sizes[DIM_ENERGY]))
+        return Weights(nothing, nothing, nothing[np.newaxis])
+    fitted = {str(line): LineSpec() for line in table["line"]}
+    if DETECTOR_RESPONSE not in ds.attrs:
+        # What is measured here is for these maps alone, and no finding on the result.
+        with recorded(show=False):
+            ds = check_calibration(ds, table["element"], correct=True)
+            ds = measure_response(ds, table["element"])
+    return line_weights(ds, fitted)
+
+
+def _line_weights(
+    ds: xr.Dataset, table: pd.DataFrame, weights: Weights
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    estimators, systematic = weights.estimators, weights.systematic
+    names = [str(line) for line in table["line"]]
+    if LINE_ESTIMATOR.name in ds:
+        names = [str(name) for name in ds[DIM_LINE].values]
         estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
         systematic = np.zeros((0, *estimators.shape))
         if LINE_SYSTEMATIC.name in ds:
             systematic = ds[LINE_SYSTEMATIC.name].values.astype(float)
-    return Findings(
-        ds,
-        elements,
-        peaks,
-        raw,
-        denoised,
-        noise,
-        cells,
-        lines,
-        regions,
-        groups,
-        bias,
-        k_factor_unit,
-        box_lines,
-        estimators,
-        systematic,
-    )
+    return {name: (estimators[i], systematic[:, i]) for i, name in enumerate(names)}
 
 
-def _bias(ds: xr.Dataset, lines: dict[str, LineSpec], intensities: str) -> pd.DataFrame:
-    """Raw minus denoised of areas and, where counts are whole, of phases."""
-    parts = [bias_table(ds, lines, area_regions(ds), intensities=intensities)]
-    if can_split(ds):
-        phases = find_phases(ds)
-        parts.append(
-            bias_table(ds, lines, phases.masks, intensities=intensities, held_out=phases.held_out)
+def _quantified(
+    ds: xr.Dataset,
+    kept: xr.Dataset | None,
+    given: Mapping[str, LineSpec] | None,
+    elements: tuple[str, ...],
+) -> tuple[Quantified | None, xr.Dataset]:
+    """Tables of a quantification, and the Dataset with the regions that they are of."""
+    if LINE_ESTIMATOR.name not in ds or COORD_K_FACTOR not in ds.coords:
+        return None, ds
+    lines = quantified_lines(ds, dict(given or {}))
+    others = [name for name in given or {} if name not in lines]
+    if others:
+        raise ParameterError(
+            f"the Dataset was quantified by {', '.join(lines)}, not by {', '.join(others)}; "
+            "give lines that it holds"
         )
+    if REGION_SPECTRUM.name not in ds:
+        regions = load(sum_regions(ds if COUNTS.name in ds or kept is None else kept))
+        ds = ds.assign_coords(regions.coords).assign(
+            {name: regions[name] for name in regions.data_vars if name not in ds}
+        )
+    unit = told(ds, "k_factor_unit", "weight")
+    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+    table = region_table(ds, lines, k_factor_unit=unit, ratios=ratios)
+    intensities = told(ds, "intensities", "fit")
+    return Quantified(lines, intensities, unit, elements, table, compare_groups(table)), ds
+
+
+def told(ds: xr.Dataset, key: str, default: str) -> str:
+    """What the history of a Dataset says of the last step that has a key.
+
+    Examples
+    --------
+    >>> told(xr.Dataset(attrs={"history": "line_intensity intensities=windows"}), "intensities", "")
+    'windows'
+    """
+    found = re.findall(rf"\b{key}=(\S+)", str(ds.attrs.get("history", "")))
+    return str(found[-1]) if found else default
+
+
+def _bias(
+    kept: xr.Dataset | None, quantified: Quantified | None, table: pd.DataFrame
+) -> pd.DataFrame:
+    """Raw minus denoised of areas and, where counts are whole, of phases."""
+    if kept is None or COUNTS.name not in kept:
+        return pd.DataFrame()
+    lines, intensities = {str(name): LineSpec() for name in table["line"]}, "fit"
+    elements: tuple[str, ...] = ()
+    if quantified is not None:
+        lines, intensities = quantified.lines, quantified.intensities
+        elements = quantified.elements
+    if not lines:
+        return pd.DataFrame()
+    test = partial(bias_table, kept, lines, intensities=intensities, elements=elements)
+    parts = [test(area_regions(kept))]
+    if can_split(kept):
+        phases = find_phases(kept)
+        parts.append(test(phases.masks, held_out=phases.held_out))
     return pd.concat(parts, ignore_index=True)
 
 
-def _cell_side(ds: xr.Dataset) -> int:
-    """Smallest side of cells whose spectra are few enough to hold."""
+def _audited(kept: xr.Dataset) -> Audit | None:
+    """Audit what the kept components describe, rebuilt by blocks; warn of what they do not."""
+    counts = kept[COUNTS.name]
+    # In the blocks of the audit, so that each is rebuilt where it is scanned.
+    if is_lazy(kept):
+        blocks = counts.data.rechunk((BLOCK, BLOCK, -1))
+    else:
+        blocks = as_blocks(counts.values, (BLOCK, BLOCK, -1))
+    try:
+        found = audit(reconstruct(kept.assign({COUNTS.name: counts.copy(data=blocks)})))
+    except DataError as error:
+        warn(
+            f"No residual audit: {error}",
+            "signal that the model lost is not reported",
+            rank=Rank.NOTE,
+        )
+        return None
+    if not found.table.empty:
+        share = missed_share(found, kept)
+        warn(
+            found.summary(),
+            f"together they miss {number_words(100 * share)} % of the counts",
+            "try more components or --no-shrink; audit.csv lists all",
+            rank=Rank.WORSE if share > _MUCH_MISSED else Rank.NOTE,
+        )
+    return found
+
+
+def missed_share(found: Audit, ds: xr.Dataset) -> float:
+    """Share of the counts that the finds of an audit differ by from what is expected."""
+    missed = float((found.table["counts"] - found.table["expected"]).abs().sum())
+    return missed / float(sum_spectrum(ds).sum())
+
+
+def typical_pixel(ds: xr.Dataset) -> tuple[int, int]:
+    """The pixel such that half of all counts lie in brighter ones: never one of the vacuum."""
+    totals = pixel_counts(ds)
+    order = np.argsort(totals, axis=None, kind="stable")
+    share = np.cumsum(totals.ravel()[order])
+    y, x = np.unravel_index(order[np.searchsorted(share, share[-1] / 2)], totals.shape)
+    return int(y), int(x)
+
+
+def cell_side(ds: xr.Dataset) -> int:
+    """Smallest side, in pixels, of cells whose spectra are few enough to hold."""
     rows, columns, channels = (ds.sizes[dim] for dim in (DIM_Y, DIM_X, DIM_ENERGY))
     side = 1
     while -(-rows // side) * -(-columns // side) * channels > _MOST_VALUES:
         side += 1
     return side
-
-
-def box_amounts(ds: xr.Dataset, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Amounts and spectra whose products are the denoised spectra of cells.
-
-    Returns
-    -------
-    amounts : array, shape (part, cell y, cell x)
-    spectra : array, shape (part, energy)
-        Of the kept components, and the mean last.
-    """
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values
-    maps = np.concatenate([kept_maps(ds).values * g, g[np.newaxis]]).astype(float)
-    for axis in (1, 2):
-        maps = np.add.reduceat(maps, np.arange(0, maps.shape[axis], side), axis=axis)
-    spectra = np.vstack([ds[COMPONENT_SPECTRUM.name].values[kept], ds[MEAN_SPECTRUM.name].values])
-    return maps, spectra * h

@@ -118,11 +118,12 @@ def _step(positions: np.ndarray) -> float:
 
 def label_width(frame: Frame) -> float:
     """Inches that the names of the areas take left of a map."""
-    longest = max((len(_shortened(name)) for _, name in frame.areas), default=0)
+    longest = max((len(shortened(name)) for _, name in frame.areas), default=0)
     return 0.058 * longest + 0.05 if longest else 0.0
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name as long as there is room for beside a map."""
     return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
 
 
@@ -196,7 +197,7 @@ def draw_map(
     if area_labels:
         for middle, name in frame.areas:
             axes.annotate(
-                _shortened(name),
+                shortened(name),
                 (0, middle),
                 (-3, 0),
                 xycoords=axes.get_yaxis_transform(),
@@ -212,25 +213,30 @@ def draw_map(
         bar = figure.colorbar(drawn, cax=add_axes(figure, left + width + 0.05, top, 0.06, height))
         bar.outline.set_linewidth(0.4)
         middle = (low + high) / 2
-        bar.set_ticks([low, middle, high] if height > 0.5 else [low, high])
-        bar.ax.yaxis.set_major_formatter(lambda value, _: _short(value))
+        ticks = [low, middle, high] if height > 0.5 else [low, high]
+        bar.set_ticks(ticks, labels=end_labels(*ticks))
         bar.ax.tick_params(size=1.5, pad=1.5, labelsize=5.5)
         _write_below(bar.ax, 0, bar_label, (0, _LABEL_DROP))
     return axes
 
 
-def _short(value: float) -> str:
-    """A number with two digits, as a colour bar has room for.
+def end_labels(*values: float) -> list[str]:
+    """Numbers with two digits, as a colour bar has room for, or as many as tell them apart.
 
     Examples
     --------
-    >>> _short(1534.0), _short(-0.00312)
-    ('1,500', '−0.0031')
+    >>> end_labels(0.0, 1534.0), end_labels(-0.00312, 0.0031), end_labels(48.1, 48.4)
+    (['0', '1,500'], ['−0.0031', '0.0031'], ['48.1', '48.4'])
     """
-    if abs(value) >= 10:
-        value = float(f"{value:.2g}")
-    text = f"{value:,.0f}" if 10 <= abs(value) < 1e6 else f"{value:.2g}"
-    return text.replace("-", "−")
+    for digits in range(2, 8):
+        rounded = [float(f"{value:.{digits}g}") for value in values]
+        if len(set(rounded)) == len(set(values)):
+            break
+    whole = [10 <= abs(value) < 1e6 and value == int(value) for value in rounded]
+    texts = [
+        f"{value:,.0f}" if plain else f"{value:.{digits}g}" for value, plain in zip(rounded, whole)
+    ]
+    return [text.replace("-", "−") for text in texts]
 
 
 def _draw_scale_bar(axes: Axes, frame: Frame) -> None:

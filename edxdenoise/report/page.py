@@ -30,26 +30,27 @@ from edxdenoise.audit import Audit
 from edxdenoise.cube import detector_resolution, measured_pixels, pixel_counts, sum_spectrum
 from edxdenoise.errors import texts_of
 from edxdenoise.quantification.composition import factor_arrays
-from edxdenoise.report.findings import Findings, box_amounts
+from edxdenoise.report.findings import Findings, missed_share, shown_components
 from edxdenoise.report.frame import (
     Frame,
     colour_range,
     count_range,
+    end_labels,
     frame_of,
     grey_range,
 )
-from edxdenoise.report.sums import denoised_sums, unweighted_spectra
+from edxdenoise.report.maps import last_energy
+from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
 from edxdenoise.report.text import (
     component_list,
     decision,
     kept_numbers,
     number_words,
     region_words,
-    uncertain_numbers,
     verdict,
     with_error,
 )
-from edxdenoise.report.value_maps import value_range, well_known
+from edxdenoise.report.value_maps import net_range, value_range, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -84,12 +85,11 @@ _MAP_BYTES, _PICTURE_BYTES = 3_500_000, 2_000_000
 _STEPS = 255
 # Units of length that Bokeh's scale bars know.
 _LENGTHS = ("nm", "µm", "mm", "m")
-_DROPPED_SHOWN = 24
 _SHOWN_PEAKS = 24
 _SURE = 3.0
 
 
-def write_page(found: Findings, path: Path, *, audit: Audit | None = None) -> None:
+def write_page(found: Findings, path: Path) -> None:
     """Write the page of a report.
 
     Parameters
@@ -97,13 +97,11 @@ def write_page(found: Findings, path: Path, *, audit: Audit | None = None) -> No
     found : Findings
     path : Path
         Of the file.
-    audit : Audit, optional
-        Of the residuals.
     """
-    path.write_text(page_text(found, audit=audit), encoding="utf-8")
+    path.write_text(page_text(found), encoding="utf-8")
 
 
-def page_text(found: Findings, *, audit: Audit | None = None) -> str:
+def page_text(found: Findings) -> str:
     """Return the page of a report as HTML."""
     from bokeh.document import Document
     from bokeh.embed import components
@@ -127,7 +125,7 @@ def page_text(found: Findings, *, audit: Audit | None = None) -> str:
         "quantities": _quantities(found, maps),
         "tables": _region_tables(found),
         "components": _components(found),
-        "checks": _checks(found, audit, maps),
+        "checks": _checks(found, maps),
         "binning": maps.words(),
         "box": _box(found, maps),
         "recipe": str(ds.attrs.get("recipe", "")),
@@ -199,8 +197,9 @@ def _paragraph(found: Findings) -> list[str]:
         sentences.append("No element was found beyond doubt.")
     if COMPONENT_KEEP.name in ds:
         sentences.append(decision(ds) + ".")
-    if len(found.regions):
-        whole = found.regions[found.regions["kind"] == "map"]
+    if found.quantified is not None:
+        regions = found.quantified.regions
+        whole = regions[regions["kind"] == "map"]
         at = [row for _, row in whole.iterrows() if row["quantity"].endswith("at%")]
         if at:
             parts = [f"{row['quantity'].split()[0]} {region_words(row)}" for row in at]
@@ -479,12 +478,8 @@ def colour_legend(colours: tuple[str, float, float], unit: str) -> dict[str, str
     """Ends, unit and CSS gradient of a colour bar."""
     cmap, low, high = colours
     stops = ", ".join(_palette(cmap)[:: _STEPS // 8])
-    return {"low": _short(low), "high": _short(high), "unit": unit, "gradient": stops}
-
-
-def _short(value: float) -> str:
-    text = f"{value:,.0f}" if 10 <= abs(value) < 1e6 else f"{value:.2g}"
-    return text.replace("-", "−")
+    ends = end_labels(low, high)
+    return {"low": ends[0], "high": ends[1], "unit": unit, "gradient": stops}
 
 
 # Sections
@@ -557,9 +552,8 @@ def _sum_figure(found: Findings) -> Figure:
         line_width=2,
         legend_label="raw",
     )
-    if COMPONENT_KEEP.name in ds:
-        kept = ds.isel({DIM_COMPONENT: np.flatnonzero(ds[COMPONENT_KEEP.name].values)})
-        denoised = denoised_sums(kept, []).spectrum
+    if found.kept is not None:
+        denoised = denoised_spectrum(found.kept)
         plot.line(
             energy,
             np.where(denoised > 0, denoised, np.nan),
@@ -601,9 +595,7 @@ def _sum_figure(found: Findings) -> Figure:
 
 
 def _last_energy(found: Findings) -> float:
-    energy = found.ds[DIM_ENERGY].values
-    last = max((energy[peak.channel] for peak in found.peaks), default=energy[-1])
-    return float(min(1.1 * last + 0.2, energy[-1]))
+    return last_energy(found.ds[DIM_ENERGY].values, found.peaks)
 
 
 def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
@@ -615,7 +607,7 @@ def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
         shown = own if smooth is None else smooth
         if shown is None:
             continue
-        colours = _net_range(shown, float(found.noise[number]))
+        colours = net_range(shown, float(found.noise[number]))
         unit = "net counts / pixel"
         pictures = []
         if own is not None:
@@ -645,15 +637,10 @@ def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
     return cards
 
 
-def _net_range(image: np.ndarray, noise: float) -> tuple[str, float, float]:
-    cmap, low, high = count_range(image[np.isfinite(image)])
-    return cmap, low, max(high, noise, 1e-3)
-
-
 def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
     ds = found.ds
     cards = []
-    if ATOMIC_PERCENT.name in ds and found.lines:
+    if ATOMIC_PERCENT.name in ds:
         detected = ds[LINE_DETECTED.name].values == 1
         specimen = detected.any(axis=0)
         for number, element in enumerate(map(str, ds[DIM_ELEMENT].values)):
@@ -663,7 +650,7 @@ def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
             cards.append(
                 _quantity_card(maps, f"at-{number}", f"{element} at%", "at%", value, stddev, known)
             )
-    if RATIO.name in ds and found.lines:
+    if RATIO.name in ds:
         for number, text in enumerate(map(str, ds[DIM_RATIO].values)):
             value = ds[RATIO.name].values[number]
             stddev = ds[f"{RATIO.name}_stddev"].values[number]
@@ -704,9 +691,9 @@ def _quantity_card(
 
 
 def _region_tables(found: Findings) -> list[dict[str, Any]]:
-    table = found.regions
-    if table.empty:
+    if found.quantified is None:
         return []
+    table, groups = found.quantified.regions, found.quantified.groups
     captions = {
         "map": "Whole map",
         "area": "Areas",
@@ -729,7 +716,7 @@ def _region_tables(found: Findings) -> list[dict[str, Any]]:
             true = [f"{value:.3g}" for value in own["true"]]
             rows.append(("true, of the phantom", ["", "", *true]))
         shown.append({"caption": caption, "heads": heads, "rows": rows})
-    if len(found.groups):
+    if len(groups):
         heads = ["quantity", "difference", "z", "p, counting", "p, between areas"]
         rows = [
             (
@@ -742,7 +729,7 @@ def _region_tables(found: Findings) -> list[dict[str, Any]]:
                     f"{row['p_areas']:.2g}" if np.isfinite(row["p_areas"]) else "–",
                 ],
             )
-            for _, row in found.groups.iterrows()
+            for _, row in groups.iterrows()
         ]
         shown.append(
             {"caption": "Differences between groups of areas", "heads": heads, "rows": rows}
@@ -753,31 +740,26 @@ def _region_tables(found: Findings) -> list[dict[str, Any]]:
 def _components(found: Findings) -> dict[str, Any]:
     """Kept components, all of them; borderline ones; and the first of those dropped."""
     ds = found.ds
-    if COMPONENT_KEEP.name not in ds:
+    if found.components is None:
         return {}
-    kept, borderline = kept_numbers(ds), uncertain_numbers(ds)
-    numbers = ds[DIM_COMPONENT].values
-    rest = numbers[~np.isin(numbers, np.union1d(kept, borderline))]
-    dropped = rest[:_DROPPED_SHOWN]
-    doubtful = borderline[~np.isin(borderline, kept)]
-    shown = len(kept) + len(doubtful) + len(dropped)
+    shown = shown_components(ds)
     pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    factor = int(np.ceil(np.sqrt(max(2 * shown * pixels / _PICTURE_BYTES, 1))))
-    cards = {
-        key: [_component_card(found, int(n), factor) for n in own]
-        for key, own in (("kept", kept), ("borderline", doubtful), ("dropped", dropped))
-    }
+    pictures = 2 * sum(map(len, shown.values()))
+    factor = int(np.ceil(np.sqrt(max(pictures * pixels / _PICTURE_BYTES, 1))))
+    total = ds.sizes[DIM_COMPONENT]
     return {
-        **cards,
+        **{
+            key: [_component_card(found, int(n), factor) for n in own] for key, own in shown.items()
+        },
         "decision": decision(ds),
-        "more": len(rest) - len(dropped),
+        "more": total - pictures // 2,
         "factor": factor,
-        "total": len(numbers),
     }
 
 
 def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]:
-    ds = found.ds
+    ds = found.components
+    assert ds is not None
     component = ds.sel({DIM_COMPONENT: [number]})
     image = component[COMPONENT_MAP.name].values[0]
     pictures = [_picture(image, factor, f"score map of component {number}", "score map")]
@@ -789,7 +771,7 @@ def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]
             pictures.append(_picture(smooth, factor, alt, "after smoothing"))
     return {
         "number": number,
-        "verdict": verdict(ds, number),
+        "verdict": verdict(found.ds, number),
         "pictures": pictures,
         "spectrum": _component_spectrum(found, component, image),
     }
@@ -856,7 +838,7 @@ def _tick_spacing(span: float) -> float:
     return next(step for step in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if span / step <= 8 or step == 50)
 
 
-def _checks(found: Findings, audit: Audit | None, maps: _Maps) -> dict[str, Any]:
+def _checks(found: Findings, maps: _Maps) -> dict[str, Any]:
     ds = found.ds
     checks: dict[str, Any] = {}
     if COMPONENT_KEEP.name in ds:
@@ -901,8 +883,8 @@ def _checks(found: Findings, audit: Audit | None, maps: _Maps) -> dict[str, Any]
                 "counts are beyond 3 σ."
             )
         checks["bias"] = {"verdict": words, "good": not rows, "heads": heads, "rows": rows}
-    if audit is not None:
-        checks["residual"] = _residual(found, audit, maps)
+    if found.audit is not None:
+        checks["residual"] = _residual(found, found.audit, maps)
     return checks
 
 
@@ -914,10 +896,9 @@ def _residual(found: Findings, audit: Audit, maps: _Maps) -> dict[str, Any]:
     if audit.table.empty:
         words = f"Nothing left in the residuals beyond counting noise ({audit.tests:,} tests)."
         return {"verdict": words, "good": True}
-    missed = float((audit.table["counts"] - audit.table["expected"]).abs().sum())
     words = (
         f"The residuals show {_many(len(audit.table), 'feature')} that the model does not "
-        f"describe, {number_words(100 * missed / _total(found.ds))} % of the counts together."
+        f"describe, {number_words(100 * missed_share(audit, found.ds))} % of the counts together."
     )
     rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
     peaks = audit.peaks.repeat(4, axis=0)[:rows].repeat(4, axis=1)[:, :columns]
@@ -1002,19 +983,22 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     energy = ds[DIM_ENERGY].values
     data: dict[str, np.ndarray] = {"cells": smallest(cells.counts)}
     parts = 0
-    if COMPONENT_KEEP.name in ds:
-        amounts, spectra = box_amounts(ds, cells.side)
+    if found.kept is not None:
+        amounts, spectra = denoised_amounts(found.kept, cells.side)
         data["amounts"], data["spectra"] = amounts.astype("f4"), spectra.astype("f4")
         parts = len(amounts)
-    lines = list(found.box_lines)
+    lines = list(found.line_weights)
     factors = np.full((len(lines), 2), np.nan)
-    for number, name in enumerate(lines):
-        spec = found.lines.get(name)
-        if spec is not None and spec.k_factor is not None:
-            atoms = factor_arrays({name: spec}, found.k_factor_unit)[1]
-            factors[number] = atoms[0][0], atoms[1][0]
-    data["estimators"] = found.estimators.astype("f8")
-    data["systematic"] = found.systematic.astype("f8")
+    if found.quantified is not None:
+        for name, spec in found.quantified.composed.items():
+            atoms = factor_arrays({name: spec}, found.quantified.k_factor_unit)[1]
+            factors[lines.index(name)] = atoms[0][0], atoms[1][0]
+    weights = list(found.line_weights.values())
+    data["estimators"] = np.array([row for row, _ in weights]).astype("f8")
+    # Direction by direction, all lines of each.
+    shifts = [shift for _, shift in weights]
+    data["systematic"] = (np.stack(shifts, axis=1) if shifts else np.zeros(0)).astype("f8")
+    directions = len(shifts[0]) if shifts else 0
     ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
     plot = _spectrum_figure(found, "box-spectrum", log=False)
     from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Range1d
@@ -1053,7 +1037,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
         "elements": [element_of(name) for name in lines],
         "factors": [[None if np.isnan(v) else v for v in pair] for pair in factors],
         "ratios": ratios,
-        "directions": len(found.systematic),
+        "directions": directions,
         "arrays": {name: array.dtype.str[1:] for name, array in data.items()},
     }
     return {

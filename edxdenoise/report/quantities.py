@@ -12,14 +12,14 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise.quantification import LineSpec
-from edxdenoise.quantification.region_table import bin_ratio
+from edxdenoise.quantification.region_table import bin_ratio, group_of
 from edxdenoise.quantification.regions import area_regions
-from edxdenoise.report.distributions import comparison, draw_distributions, group_values
 from edxdenoise.report.frame import (
     Frame,
     fit_map,
     frame_of,
     label_width,
+    shortened,
 )
 from edxdenoise.report.style import (
     DARK,
@@ -29,8 +29,9 @@ from edxdenoise.report.style import (
     add_text,
     add_title,
     new_figure,
+    series_line,
 )
-from edxdenoise.report.text import region_words
+from edxdenoise.report.text import region_words, with_error
 from edxdenoise.report.value_maps import FAR_ABOVE, draw_value_map, hatch_undetected, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
@@ -41,11 +42,17 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
     LINE_DETECTED,
+    LINE_INTENSITY_COVARIANCE,
     RATIO,
+    RATIO_STDDEV,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# Distributions are drawn between these percentiles.
+_TAILS = (0.1, 99.9)
 
 # Widths of the bins of distributions, as the perovskite article has them: at% and ratio.
 ELEMENT_BIN, RATIO_BIN = 1.0, 0.05
@@ -56,6 +63,7 @@ _FOOTER, _NOTE_LINE = 0.6, 0.105
 _PAGE_HEIGHT, _HIGHEST, _LOWEST = 9.6, 3.0, 1.0
 _CAPTION = 1.3
 _PLOT_LEFT, _LEAST_PLOT = 0.36, 1.9
+_SHORT = 20  # characters of names that leave room for numbers on the same line
 _NOTE = (
     "Colours and distributions leave out pixels whose standard deviation is more than "
     f"{FAR_ABOVE:.0f} times the usual one and a fifth of the value; colours end at the 99.5th "
@@ -142,10 +150,16 @@ def ratios_figure(
         From `region_table` and `compare_groups`.
     k_factor_unit : {"weight", "atomic"}
     """
-    factor = RATIO_FACTOR if min(ds.sizes[DIM_Y], ds.sizes[DIM_X]) >= 4 * RATIO_FACTOR else 1
+    # Files hold no covariances of pixels, and so none of bins.
+    whole = LINE_INTENSITY_COVARIANCE.name in ds
+    large = min(ds.sizes[DIM_Y], ds.sizes[DIM_X]) >= 4 * RATIO_FACTOR
+    factor = RATIO_FACTOR if whole and large else 1
     rows = []
-    for text in ds[DIM_RATIO].values:
-        value, stddev = binned_ratio(ds, lines, str(text), factor, k_factor_unit)
+    for number, text in enumerate(ds[DIM_RATIO].values):
+        if factor > 1:
+            value, stddev = binned_ratio(ds, lines, str(text), factor, k_factor_unit)
+        else:
+            value, stddev = (ds[spec.name].values[number] for spec in (RATIO, RATIO_STDDEV))
         known = well_known(value, stddev, np.isfinite(value))
         rows.append(_Row(str(text), str(text), str(text), value, stddev, known))
     binned = f", of the summed counts of {factor} × {factor} pixels" if factor > 1 else ""
@@ -185,11 +199,13 @@ def _rows_figure(
     width: float,
 ) -> Figure:
     left = _MARGIN + label_width(frame)
-    tallest = (_PAGE_HEIGHT - _HEADER - _FOOTER) / len(rows) - _TITLE - _BELOW
+    texts = [comparison(tables[1], row.quantity) for row in rows]
+    title_height = _TITLE + _NOTE_LINE * max(text.count("\n") for text in texts)
+    tallest = (_PAGE_HEIGHT - _HEADER - _FOOTER) / len(rows) - title_height - _BELOW
     room = PAGE_WIDTH - left - 2 * _BAR - _PLOT_LEFT - _LEAST_PLOT - _MARGIN
     map_width, map_height = fit_map(frame, room / 2, float(np.clip(tallest, _LOWEST, _HIGHEST)))
     across, height = max(map_width + _BAR, _CAPTION), max(map_height, _LOWEST)
-    down = _TITLE + height + _BELOW
+    down = title_height + height + _BELOW
     plot_left = left + 2 * across + _PLOT_LEFT
     note = _wrapped([*notes, _GROUPS_NOTE] if len(tables[1]) else notes, 150)
     foot = 0.1 + _NOTE_LINE * (note.count("\n") + 1)
@@ -205,21 +221,23 @@ def _rows_figure(
                 figure,
                 image,
                 frame,
-                (x, y + _TITLE, map_width, map_height),
+                (x, y + title_height, map_width, map_height),
                 row.known,
                 row.unit,
+                stddev=None if step else row.stddev,
                 error=bool(step),
                 labels=not step,
             )
             if row.detected is not None and not step:
                 hatch_undetected(axes, row.detected)
-        axes = add_axes(figure, plot_left, y + _TITLE, PAGE_WIDTH - _MARGIN - plot_left, height)
+        axes = add_axes(
+            figure, plot_left, y + title_height, PAGE_WIDTH - _MARGIN - plot_left, height
+        )
         image = np.where(row.known, row.value, np.nan)
         draw_distributions(axes, image, regions, width, group_values(tables[0], row.quantity))
         axes.set_xlabel(row.quantity, labelpad=1)
         axes.set_ylabel("share of pixels (%)", labelpad=2)
-        text = comparison(tables[1], row.quantity)
-        add_text(figure, plot_left - _PLOT_LEFT, y, text, color=DARK, fontsize=SMALL)
+        add_text(figure, plot_left - _PLOT_LEFT, y, texts[number], color=DARK, fontsize=SMALL)
     bottom = _HEADER + len(rows) * down + 0.04
     add_text(figure, _MARGIN, bottom, note, fontsize=SMALL, color=DARK)
     return figure
@@ -285,3 +303,92 @@ def _binned_frame(frame: Frame, factor: int, columns: int) -> Frame:
         borders=tuple((border + 0.5) / factor - 0.5 for border in frame.borders),
         areas=tuple(((middle + 0.5) / factor - 0.5, name) for middle, name in frame.areas),
     )
+
+
+def distribution(values: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Share in % of the finite values in each bin of `width`, bins starting at multiples of it.
+
+    Returns
+    -------
+    edges : array, shape (bin + 1,)
+    share : array, shape (bin,)
+
+    Examples
+    --------
+    >>> distribution(np.array([0.01, 0.02, 0.07, np.nan]), 0.05)[1].round(1)
+    array([66.7, 33.3])
+    """
+    finite = values[np.isfinite(values)].astype(float)
+    if not finite.size:
+        return np.array([0.0, width]), np.zeros(1)
+    # In bins, with a little room for what rounding does to a value on an edge.
+    place = np.floor(finite / width + 1e-6).astype(int)
+    first = place.min()
+    share = 100 * np.bincount(place - first) / finite.size
+    return width * (first + np.arange(len(share) + 1)), share
+
+
+def draw_distributions(
+    axes: Axes,
+    image: np.ndarray,
+    regions: Mapping[str, np.ndarray],
+    width: float,
+    values: Mapping[str, str],
+) -> None:
+    """Distributions of a map, bold for each group of areas and thin for each area.
+
+    Parameters
+    ----------
+    axes : Axes
+    image : array, shape (y, x)
+        NaN where a pixel does not count.
+    regions : mapping of str to array of bool, shape (y, x)
+        The whole as ``all``, and areas where there are any.
+    width : float
+        Of a bin.
+    values : mapping of str to str
+        What to say of each group.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in [name for name in regions if name != "all"] or ["all"]:
+        groups.setdefault(group_of(name), []).append(name)
+    for number, (group, names) in enumerate(groups.items()):
+        line = series_line(number)
+        together = image[np.any([regions[name] for name in names], axis=0)]
+        label = f"{shortened(group)}: {values[group]}"
+        edges, share = distribution(together, width)
+        axes.stairs(share, edges, linewidth=1.0, label=label, **line)
+        for name in names if len(names) > 1 else []:
+            edges, share = distribution(image[regions[name]], width)
+            axes.stairs(share, edges, linewidth=0.4, alpha=0.7, **line)
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, _TAILS) if finite.size else (0.0, 1.0)
+    axes.set_xlim(low - width, max(high, low) + width)
+    axes.set_ylim(0, 1.35 * max(axes.get_ylim()[1], 1e-9) / 1.05)
+    axes.legend(loc="upper right", fontsize=SMALL, handlelength=1.2, borderaxespad=0.1)
+
+
+def group_values(table: pd.DataFrame, quantity: str) -> dict[str, str]:
+    """Mean over the areas of each group, with its counting error."""
+    rows = table[(table["quantity"] == quantity) & table["kind"].isin(["map", "area"])].copy()
+    rows["group"] = [group_of(name) for name in rows["region"]]
+    words = {}
+    for group, part in rows.groupby("group", sort=False):
+        stddev = np.sqrt((part["stddev_counting"] ** 2).sum()) / len(part)
+        value = part["value"].mean(skipna=False)
+        words[str(group)] = region_words(
+            {"value": value, "stddev": stddev, "limit": part["limit"].max()}
+        )
+    return words
+
+
+def comparison(groups: pd.DataFrame, quantity: str) -> str:
+    if groups.empty:
+        return ""
+    row = groups[groups["quantity"] == quantity].iloc[0]
+    names = " − ".join(shortened(name) for name in row["groups"].split(" - "))
+    text = f"{names}:\n" if len(names) > _SHORT else f"{names}: "
+    text += f"{with_error(row['difference'], row['stddev'])}, z {row['z']:.3g}"
+    if np.isfinite(row["p_areas"]):
+        text += f", p {row['p_areas']:.2g}"
+    return text.replace("-", "−")

@@ -20,7 +20,6 @@ from edxdenoise.report.style import (
     label_powers,
     new_plot,
 )
-from edxdenoise.report.sums import Sums
 from edxdenoise.report.text import keeps_totals, kept_numbers, number_words, warning_lines
 from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 
@@ -39,8 +38,8 @@ _LEAST_RESIDUAL = 3.0
 
 def spectra_figure(
     ds: xr.Dataset,
-    raw: Sums,
-    denoised: Sums,
+    raw: np.ndarray,
+    denoised: np.ndarray,
     peaks: Sequence[Peak],
     pixel: tuple[int, int],
     pixel_spectra: tuple[np.ndarray, np.ndarray],
@@ -50,8 +49,8 @@ def spectra_figure(
     Parameters
     ----------
     ds : Dataset
-    raw, denoised : Sums
-        Of the counts and of the kept components.
+    raw, denoised : array, shape (energy,)
+        Sum spectra of the counts and of the kept components.
     peaks : sequence of Peak
         Of the sum spectrum, largest first.
     pixel : tuple of int
@@ -61,7 +60,7 @@ def spectra_figure(
     """
     energy = ds[DIM_ENERGY].values
     pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    total = raw.spectrum.sum()
+    total = raw.sum()
     figure = new_plot(
         5.1,
         f"{len(kept_numbers(ds))} of {ds.sizes[DIM_COMPONENT]} components describe "
@@ -72,11 +71,11 @@ def spectra_figure(
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 2])
     unit = counts_unit(energy)
 
-    _draw_sums(top, energy, raw.spectrum, denoised.spectrum, peaks)
+    _draw_sums(top, energy, raw, denoised, peaks)
     top.set_ylabel(unit)
     top.set_title("sum of all pixels", loc="left", color=DARK)
 
-    _draw_residual(middle, energy, raw.spectrum, denoised.spectrum)
+    _draw_residual(middle, energy, raw, denoised)
     title = "(raw − denoised) / √raw"
     # Shrinkage keeps the totals of pixels, not those of channels.
     if keeps_totals(ds) and COMPONENT_MAP_SHRUNK.name not in ds:

@@ -22,6 +22,16 @@ TITLE_SIZE, SMALL = 8.5, 6.0
 # Okabe & Ito (2008): told apart whatever one's colour vision.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 GREY, DARK = "#8A8A8A", "#333333"
+# Of groups and of models, in this order; more than there are differ in their lines as well.
+SERIES = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":")
+
+
+def series_line(number: int) -> dict[str, Any]:
+    """Colour and dashes of one of several curves, no two of which are alike."""
+    turn, place = divmod(number, len(SERIES))
+    return {"color": SERIES[place], "linestyle": DASHES[turn % len(DASHES)]}
+
 
 _RC: Any = {
     "font.family": "sans-serif",

@@ -1,11 +1,7 @@
-"""Spectra and maps of the counts and of the kept components, without a second cube in memory.
-
-Both come as the same `Sums`, so that every picture can set one beside the other.
-"""
+"""Sums of the counts and of the kept components, without a second cube in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dask
@@ -13,71 +9,15 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import chunk, compute
-from edxdenoise.cube import is_lazy
+from edxdenoise.cube import is_lazy, kept_maps
 from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
     COMPONENT_SPECTRUM,
     COUNTS,
     MEAN_SPECTRUM,
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums of a cube.
-
-    Parameters
-    ----------
-    maps : array, shape (window, y, x)
-        Counts within each window of channels.
-    spectrum : array, shape (energy,)
-        Counts of all pixels.
-    """
-
-    maps: np.ndarray
-    spectrum: np.ndarray
-
-
-def raw_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
-    """Sum the counts over pixels and within windows of channels, in one pass over their blocks.
-
-    Parameters
-    ----------
-    ds : Dataset
-        With ``counts``.
-    windows : sequence of slice
-        Channels of each window.
-    """
-    counts = (ds if is_lazy(ds) else chunk(ds[[COUNTS.name]]))[COUNTS.name].data
-    starts = [np.cumsum([0, *sizes[:-1]]) for sizes in counts.chunks]
-    corners = [(y, x, e) for y in starts[0] for x in starts[1] for e in starts[2]]
-    (parts,) = compute(
-        [
-            dask.delayed(_block_sums)(block, e, windows)
-            for block, (_, _, e) in zip(delayed_blocks(counts), corners)
-        ]
-    )
-    rows, columns, channels = counts.shape
-    maps, spectrum = np.zeros((len(windows), rows, columns)), np.zeros(channels)
-    for (part, sums), (y, x, e) in zip(parts, corners):
-        maps[:, y : y + part.shape[1], x : x + part.shape[2]] += part
-        spectrum[e : e + len(sums)] += sums
-    return Sums(maps, spectrum)
-
-
-def _block_sums(
-    counts: np.ndarray, first_channel: int, windows: Sequence[slice]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the windows and spectrum of one block whose channels start at `first_channel`."""
-    maps = np.zeros((len(windows), *counts.shape[:2]))
-    for number, window in enumerate(windows):
-        start, stop = (max(edge - first_channel, 0) for edge in (window.start, window.stop))
-        maps[number] = counts[:, :, start:stop].sum(axis=2, dtype=np.float64)
-    return maps, counts.sum(axis=(0, 1), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -153,36 +93,33 @@ def _block_lines(
     return np.moveaxis(maps, -1, 0).astype(np.float32), sums
 
 
-def denoised_sums(ds: xr.Dataset, windows: Sequence[slice]) -> Sums:
-    """Return the sums of the cube that all components of `ds` rebuild: it is linear in them.
+def denoised_amounts(ds: xr.Dataset, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Amounts and spectra whose products are the denoised spectra of cells.
 
     Parameters
     ----------
     ds : Dataset
-        With computed maps and ``component_spectrum`` of the components wanted, the weights and
-        ``mean_spectrum``.
-    windows : sequence of slice
-        Channels of each window.
+        With the kept components alone, and the weights.
+    side : int
+        Of a cell, in pixels.
+
+    Returns
+    -------
+    amounts : array, shape (part, cell y, cell x)
+    spectra : array, shape (part, energy)
+        Of the components, and the mean spectrum last.
     """
     g = ds[WEIGHT_PIXEL.name].values
-    maps = _rebuilding_maps(ds)
-    spectra, mean = unweighted_spectra(ds)
-    amounts = np.array([np.sum(g * score, dtype=np.float64) for score in maps])
-    spectrum = amounts @ spectra + g.sum() * mean
-    windowed = np.zeros((len(windows), *g.shape))
-    for number, window in enumerate(windows):
-        weights = spectra[:, window].sum(axis=1)
-        windowed[number] = g * (np.tensordot(weights, maps, 1) + mean[window].sum())
-    return Sums(windowed, spectrum)
+    maps = np.concatenate([kept_maps(ds).values * g, g[np.newaxis]]).astype(np.float64)
+    for axis in (1, 2):
+        maps = np.add.reduceat(maps, np.arange(0, maps.shape[axis], side), axis=axis)
+    return maps, np.vstack([*unweighted_spectra(ds)])
 
 
-def _rebuilding_maps(ds: xr.Dataset) -> np.ndarray:
-    """Maps of all components of `ds`, shrunk ones where there are."""
-    maps = ds[COMPONENT_MAP.name].values
-    if COMPONENT_MAP_SHRUNK.name not in ds:
-        return maps
-    shrunk = ds[COMPONENT_MAP_SHRUNK.name].values
-    return np.where(np.isnan(shrunk), maps, shrunk)
+def denoised_spectrum(ds: xr.Dataset) -> np.ndarray:
+    """Sum spectrum of the cube that the components of `ds`, all of them kept, rebuild."""
+    amounts, spectra = denoised_amounts(ds, max(ds[WEIGHT_PIXEL.name].shape))
+    return amounts[:, 0, 0] @ spectra
 
 
 def unweighted_spectra(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -197,5 +134,5 @@ def pixel_spectra(
     """Spectrum of one pixel, as counted and as `components` rebuild it, each (energy,)."""
     raw = compute(ds[COUNTS.name].data[y, x])[0].astype(np.float64)
     spectra, mean = unweighted_spectra(components)
-    scores = _rebuilding_maps(components)[:, y, x].astype(np.float64)
+    scores = kept_maps(components).values[:, y, x].astype(np.float64)
     return raw, float(components[WEIGHT_PIXEL.name].values[y, x]) * (scores @ spectra + mean)

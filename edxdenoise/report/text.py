@@ -119,10 +119,9 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         words.append("found by neighbours")
     if COMPONENT_SIGNAL_KEPT.name in ds and kept and number > 1:
         share = float(component[COMPONENT_SIGNAL_KEPT.name])
-        smoothed = TOTAL_STDDEV.name in ds
-        words.append(
-            f"{share:.0%} of its signal left by " + ("smoothing" if smoothed else "its weight")
-        )
+        if np.isfinite(share):
+            by = "smoothing" if TOTAL_STDDEV.name in ds else "its weight"
+            words.append(f"{share:.0%} of its signal left by {by}")
     words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
     return ", ".join(words)
 

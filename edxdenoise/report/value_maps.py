@@ -72,10 +72,8 @@ def value_range(
 
     Parameters
     ----------
-    image, known, unit, error
+    image, known, unit, stddev, error
         As `draw_value_map` takes them.
-    stddev : array, shape (y, x), optional
-        Of the image.
     """
     inside = known & np.isfinite(image)
     shown = image[inside]
@@ -84,15 +82,21 @@ def value_range(
         lowest = float(np.percentile(shown, _LOWEST))
         # From 0, what little a nearly even map varies by would not be seen.
         low = lowest if lowest > _EVEN * high else 0.0
-    usual = 0.0
-    if stddev is not None and shown.size:
-        usual = float(np.nanmedian(stddev[inside]))
-    if high - low < 2 * usual:
+    usual = float(np.nanmedian(stddev[inside])) if stddev is not None and shown.size else 0.0
+    # Narrower colours would show the noise as structure, and an even map as nothing.
+    if not high - low > max(2 * usual, 1e-6 * abs(high)):
         middle = (low + high) / 2
-        low, high = max(middle - usual, 0.0), max(middle + usual, 2 * usual)
-    if unit in ("at%", "wt%"):
+        low = max(middle - usual, 0.0) if usual else 0.0
+        high = low + 2 * usual if usual else max(high, 1.0)
+    if unit in ("at%", "wt%") and low < 100:
         high = min(high, 100.0)
     return (_STDDEV_COLOURS if error else cmap), low, high
+
+
+def net_range(image: np.ndarray, noise: float) -> tuple[str, float, float]:
+    """Colour map and its ends for net counts: from 0, never narrower than the noise of a pixel."""
+    cmap, low, high = count_range(image[np.isfinite(image)])
+    return cmap, low, max(high, noise)
 
 
 def draw_value_map(
@@ -103,6 +107,7 @@ def draw_value_map(
     known: np.ndarray,
     unit: str,
     *,
+    stddev: np.ndarray | None = None,
     error: bool = False,
     labels: bool = True,
 ) -> Axes:
@@ -119,12 +124,14 @@ def draw_value_map(
         Pixels that the ends of the colours are taken from.
     unit : str
         Of the colour bar.
+    stddev : array, shape (y, x), optional
+        Of the image; colours are never narrower.
     error : bool
         Whether it is a map of standard deviations, which have colours of their own.
     labels : bool
         Whether to name stacked areas.
     """
-    colours = value_range(image, known, unit, error=error)
+    colours = value_range(image, known, unit, stddev=stddev, error=error)
     axes = draw_map(figure, image, frame, box, colours, bar_label=unit, area_labels=labels)
     axes.set_facecolor(_NO_VALUE)
     return axes
@@ -144,7 +151,12 @@ def hatch_undetected(axes: Axes, detected: np.ndarray) -> None:
 
 
 def map_figure(
-    ds: xr.Dataset, image: np.ndarray, caption: str, unit: str, known: np.ndarray
+    ds: xr.Dataset,
+    image: np.ndarray,
+    stddev: np.ndarray,
+    caption: str,
+    unit: str,
+    known: np.ndarray,
 ) -> Figure:
     """One map as wide as a column, with scale bar and colour bar.
 
@@ -152,7 +164,7 @@ def map_figure(
     ----------
     ds : Dataset
         For the geometry.
-    image : array, shape (y, x)
+    image, stddev : array, shape (y, x)
     caption : str
     unit : str
         Of the colour bar.
@@ -160,7 +172,7 @@ def map_figure(
         Pixels that the ends of the colours are taken from.
     """
     figure, frame, box = _single_map(ds, caption)
-    draw_value_map(figure, image, frame, box, known, unit)
+    draw_value_map(figure, image, frame, box, known, unit, stddev=stddev)
     return figure
 
 

@@ -1,56 +1,74 @@
-"""All pictures of a Dataset, in a folder that appears whole or not at all."""
+"""All files of a report, in a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from edxdenoise.audit import BLOCK, Audit, audit
-from edxdenoise.compute import as_blocks, load
-from edxdenoise.cube import detector_resolution, is_lazy
-from edxdenoise.errors import DataError, Rank, recorded, warn, warning_attrs
-from edxdenoise.io import atomic_output, write_table
-from edxdenoise.reconstruction import reconstruct
-from edxdenoise.report.audit import audit_figure
-from edxdenoise.report.findings import gather
-from edxdenoise.report.maps import component_figures, maps_figure
+from edxdenoise._version import __version__
+from edxdenoise.cube import sum_spectrum
+from edxdenoise.errors import SchemaError
+from edxdenoise.io import (
+    atomic_output,
+    file_name,
+    pixel_size,
+    write_msa,
+    write_table,
+    write_tiff,
+)
+from edxdenoise.quantification import LineSpec
+from edxdenoise.quantification.composition import select_lines
+from edxdenoise.report.checks import audit_figure, bias_figure
+from edxdenoise.report.findings import Findings, Quantified, gather, typical_pixel
+from edxdenoise.report.integration import integration_figure
+from edxdenoise.report.maps import component_figures, element_figures
 from edxdenoise.report.page import write_page
+from edxdenoise.report.quantities import percent_figure, ratios_figure
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
-from edxdenoise.report.sums import denoised_sums, pixel_spectra, raw_sums
-from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
-from edxdenoise.report.windows import Window, choose_windows
+from edxdenoise.report.sums import denoised_spectrum, pixel_spectra
+from edxdenoise.report.value_maps import image_figure, map_figure, well_known
 from edxdenoise.schema import (
-    COMPONENT_EFFECT_SIZE,
+    ATOMIC_PERCENT,
+    ATOMIC_PERCENT_STDDEV,
     COMPONENT_KEEP,
     COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_NEIGHBOUR,
-    COMPONENT_SIGNAL_KEPT,
     COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPATIAL_STATISTIC,
     COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE,
     COMPONENT_VARIANCE_RATIO,
+    COORD_K_FACTOR,
     COUNTS,
-    DIM_COMPONENT,
+    DIM_DETECTOR,
+    DIM_ELEMENT,
     DIM_ENERGY,
+    DIM_LINE,
+    DIM_RATIO,
+    IMAGE,
+    LINE_DETECTED,
+    LINE_ESTIMATOR,
+    LINE_INTENSITY,
+    LINE_INTENSITY_STDDEV,
     MEAN_SPECTRUM,
+    RATIO,
+    RATIO_STDDEV,
     WEIGHT_ENERGY,
+    WEIGHT_PERCENT,
+    WEIGHT_PERCENT_STDDEV,
     WEIGHT_PIXEL,
     validate,
 )
-from edxdenoise.xray import find_peaks, identified, name_peaks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NEEDED = (
-    COUNTS,
+_DENOISED = (
     WEIGHT_PIXEL,
     WEIGHT_ENERGY,
     MEAN_SPECTRUM,
@@ -61,44 +79,67 @@ _NEEDED = (
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_KEEP,
 )
-# Files of earlier versions and lazy components have none.
-_EVIDENCE = (
-    COMPONENT_SPATIAL_STATISTIC,
-    COMPONENT_EFFECT_SIZE,
-    COMPONENT_NEIGHBOUR,
-    COMPONENT_SIGNAL_KEPT,
-    COMPONENT_MAP_SHRUNK,
+_QUANTIFIED = (LINE_INTENSITY, LINE_INTENSITY_STDDEV, LINE_DETECTED, LINE_ESTIMATOR)
+_COMPOSITION = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
+# Values and their standard deviations, what a file name of a map ends in, and the unit its picture
+# shows; a ratio's is its name.
+_MAPS = (
+    (LINE_INTENSITY, LINE_INTENSITY_STDDEV, DIM_LINE, "intensity", "counts"),
+    (WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, DIM_ELEMENT, "weight_percent", "wt%"),
+    (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, DIM_ELEMENT, "atomic_percent", "at%"),
+    (RATIO, RATIO_STDDEV, DIM_RATIO, "ratio", ""),
 )
-_COMPONENT_MAPS = (COMPONENT_MAP.name, COMPONENT_MAP_SHRUNK.name)
-_LEAST_SHOWN, _MOST_SHOWN = 12, 24
-_LINE_MAPS = 3
-# Share of the counts that may be missed without any effect on at%.
-_MUCH_MISSED = 1e-3
+# Sum spectra hold many counts.
+_DIGITS = 12
 
 
-def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write a page and pictures that show what was kept and what it did.
+def write_report(
+    ds: xr.Dataset,
+    folder: str | Path,
+    *,
+    lines: Mapping[str, LineSpec] | None = None,
+    elements: Iterable[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write what was found: a page that opens from disk, pictures, tables, maps and spectra.
 
-    ``index.html``: what was found, in one file that opens from disk (see `page`).
-    ``scree.png``: variances, elbows and noise edge. ``components_01.png`` ...: map, spectrum and
-    verdict of each of the first components, up to the last one kept, 12 at least and 24 at most.
-    ``spectra.png`` and ``maps.png``: raw against denoised. ``audit.png`` and ``audit.csv``: what
-    `edxdenoise.residual_audit` finds, in one more pass over the counts.
+    ``index.html`` shows all of it, in one file. The rest is for papers and for other programs.
+
+    Of every result: ``elements_01.png`` ..., maps of the main line of every element, raw and
+    denoised; ``elements.csv``; ``spectra/``, sum spectra as EMSA/MAS files and as a table;
+    ``maps/``, images recorded with the counts.
+
+    Of components: ``components_01.png`` ..., map, spectrum and verdict of all kept components, then
+    of borderline ones, then of the first of the others; ``scree.png``, variances, elbows and noise
+    edge; ``spectra.png``, raw against denoised; ``audit.png`` and ``audit.csv``, what
+    `edxdenoise.residual_audit` finds; ``bias.png`` and ``bias.csv``, raw minus denoised net counts.
+
+    Of a quantification: ``windows.png``, what was integrated, or fitted; ``at_percent.png`` and
+    ``ratios.png``, where there are k-factors, maps with standard deviations and distributions;
+    ``regions.csv``, compositions, ratios and net counts of the whole map, areas, phases, regions
+    and profiles; ``groups.csv``, differences between groups of areas, if any; in ``maps/`` each map
+    as PNG and, as its standard deviation, as 32-bit float TIFF.
 
     Parameters
     ----------
     ds : Dataset
-        As `edxdenoise.select` or `edxdenoise.reconstruct` gives it. Lazy counts are summed and
-        audited in one pass each, block by block; ``counts_denoised`` is not looked at.
+        Denoised, quantified, or both, computed or lazy. Counts are read block by block;
+        ``counts_denoised`` is not looked at.
     folder : str or Path
         Folder to make.
+    lines : mapping of str to LineSpec, optional
+        With the windows that `ds` was quantified by, where any were given.
+    elements : iterable of str
+        Other elements that the quantification reckoned with.
     overwrite : bool
         Whether a report that stands there may be replaced.
 
     Raises
     ------
     SchemaError
-        If the Dataset holds no components and no decision on them.
+        If the Dataset holds neither components nor quantified lines.
+    ParameterError
+        If it was quantified by other lines than told.
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
 
@@ -107,93 +148,120 @@ def write_report(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False)
     EdxdenoiseWarning
         If the audit finds structure that the kept components miss, or cannot be made.
     """
-    validate(ds, *_NEEDED)
-    with atomic_output(folder, overwrite, folder=True) as partial, style():
-        _draw_all(ds, partial)
+    if LINE_ESTIMATOR.name not in ds and COMPONENT_KEEP.name not in ds:
+        raise SchemaError(
+            "the Dataset holds neither components nor quantified lines; denoise or quantify it"
+        )
+    if COMPONENT_KEEP.name in ds:
+        validate(ds, *_DENOISED)
+    if LINE_ESTIMATOR.name in ds:
+        composed = COORD_K_FACTOR in ds.coords and ds[COORD_K_FACTOR].notnull().any()
+        validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
+    with atomic_output(folder, overwrite, folder=True) as made, style():
+        _write_all(gather(ds, lines=lines, elements=elements), made)
 
 
-def _draw_all(ds: xr.Dataset, folder: Path) -> None:
-    names = [spec.name for spec in _NEEDED if spec is not COUNTS]
-    names += [spec.name for spec in _EVIDENCE if spec.name in ds]
-    ds = ds.assign(load(ds[names].drop_vars(_COMPONENT_MAPS, errors="ignore")))
-    kept_list = kept_numbers(ds)
-    last = min(max(_LEAST_SHOWN, *kept_list), _MOST_SHOWN, ds.sizes[DIM_COMPONENT])
-    doubtful = uncertain_numbers(ds)[:_MOST_SHOWN]
-    # What needs a person's eye comes first.
-    rest = ds[DIM_COMPONENT].values[:last]
-    shown_list = np.concatenate([doubtful, rest[~np.isin(rest, doubtful)]])
-    # The other maps, most of a hundred, are left where they are.
-    pictured = load(ds[names].sel({DIM_COMPONENT: np.union1d(shown_list, kept_list)}))
-    kept = pictured.sel({DIM_COMPONENT: kept_list})
-    elements, resolution = identified(ds), detector_resolution(ds)
-    energy = ds[DIM_ENERGY].values
-    # With dropped components as well: a hand-picked model may lack the first, and so all peaks.
-    spectrum = denoised_sums(pictured, []).spectrum
-    peaks = name_peaks(find_peaks(energy, spectrum, resolution), elements)
-    windows = [
-        Window("all X-rays", slice(0, len(energy))),
-        *choose_windows(ds, kept, peaks, _LINE_MAPS),
-    ]
-    channels = [window.channels for window in windows]
-    raw, denoised = raw_sums(ds, channels), denoised_sums(kept, channels)
-    pixel = _typical_pixel(raw.maps[0])
-    with recorded() as issued:
-        found = _audited(ds, kept, float(raw.spectrum.sum()))
-    ds = ds.assign_attrs(warning_attrs(issued, ds.attrs))
+def _write_all(found: Findings, folder: Path) -> None:
+    write_table(folder / "elements.csv", found.elements)
+    for page, figure in enumerate(element_figures(found), start=1):
+        _save(figure, folder / f"elements_{page:02}.png")
+    if found.components is not None:
+        _write_components(found, folder)
+    if found.quantified is not None:
+        _write_quantified(found, found.quantified, folder)
+    _write_maps(found.ds, folder / "maps")
+    _write_spectra(found, folder / "spectra")
+    write_page(found, folder / "index.html")
 
+
+def _write_components(found: Findings, folder: Path) -> None:
+    ds, kept = found.ds, found.kept
+    assert kept is not None
     _save(scree_figure(ds), folder / "scree.png")
-    for page, figure in enumerate(
-        component_figures(pictured.sel({DIM_COMPONENT: shown_list}), elements, peaks), start=1
-    ):
+    for page, figure in enumerate(component_figures(found), start=1):
         _save(figure, folder / f"components_{page:02}.png")
-    spectra = pixel_spectra(ds, kept, *pixel)
-    _save(spectra_figure(ds, raw, denoised, peaks, pixel, spectra), folder / "spectra.png")
-    _save(maps_figure(ds, windows, raw, denoised), folder / "maps.png")
-    if found is not None:
-        _save(audit_figure(ds, found), folder / "audit.png")
-        write_table(folder / "audit.csv", found.table)
-    _write_index(ds, folder, found)
-
-
-def _write_index(ds: xr.Dataset, folder: Path, found: Audit | None) -> None:
-    write_page(gather(ds), folder / "index.html", audit=found)
-
-
-def _audited(ds: xr.Dataset, kept: xr.Dataset, total: float) -> Audit | None:
-    """Audit what the kept components describe, rebuilt by blocks; warn of what they do not."""
-    if not is_lazy(ds):
-        blocks = as_blocks(ds[COUNTS.name].values, (BLOCK, BLOCK, -1))
-    else:
-        blocks = ds[COUNTS.name].data.rechunk((BLOCK, BLOCK, -1))
-    # In the blocks of the audit, so that each is rebuilt where it is scanned.
-    ds = kept.assign({COUNTS.name: ds[COUNTS.name].copy(data=blocks)})
-    try:
-        found = audit(reconstruct(ds))
-    except DataError as error:
-        warn(
-            f"No residual audit: {error}",
-            "signal that the model lost is not reported",
-            rank=Rank.NOTE,
+    if COUNTS.name in ds:
+        pixel = typical_pixel(ds)
+        spectra = pixel_spectra(ds, kept, *pixel)
+        figure = spectra_figure(
+            ds, sum_spectrum(ds), denoised_spectrum(kept), found.peaks, pixel, spectra
         )
-        return None
-    if not found.table.empty:
-        missed = float((found.table.counts - found.table.expected).abs().sum())
-        share = missed / total
-        warn(
-            found.summary(),
-            f"together they miss {number_words(100 * share)} % of the counts",
-            "try more components or --no-shrink; audit.csv lists all",
-            rank=Rank.WORSE if share > _MUCH_MISSED else Rank.NOTE,
+        _save(figure, folder / "spectra.png")
+    if found.audit is not None:
+        _save(audit_figure(ds, found.audit), folder / "audit.png")
+        write_table(folder / "audit.csv", found.audit.table)
+    if len(found.bias):
+        _save(bias_figure(found.bias), folder / "bias.png")
+        counts = {name: f"{name} (counts)" for name in found.bias.columns[2:6]}
+        write_table(folder / "bias.csv", found.bias.rename(columns=counts))
+
+
+def _write_quantified(found: Findings, made: Quantified, folder: Path) -> None:
+    ds = found.ds
+    for name, content in (("regions.csv", made.regions), ("groups.csv", made.groups)):
+        if content.empty:
+            continue
+        units = ["at%" if text.endswith("at%") else "1" for text in content["quantity"]]
+        content = content.copy()
+        content.insert(list(content.columns).index("quantity") + 1, "unit", units)
+        write_table(folder / name, content)
+    of_lines = select_lines(ds, made.composed)
+    if made.composed:
+        figure = percent_figure(of_lines, made.regions, made.groups)
+        _save(figure, folder / "at_percent.png")
+    if RATIO.name in ds:
+        figure = ratios_figure(
+            of_lines, made.composed, made.regions, made.groups, k_factor_unit=made.k_factor_unit
         )
-    return found
+        _save(figure, folder / "ratios.png")
+    figure = integration_figure(
+        ds, made.lines, intensities=made.intensities, elements=made.elements
+    )
+    _save(figure, folder / "windows.png")
 
 
-def _typical_pixel(totals: np.ndarray) -> tuple[int, int]:
-    """The pixel such that half of all counts lie in brighter ones: never one of the vacuum."""
-    order = np.argsort(totals, axis=None, kind="stable")
-    share = np.cumsum(totals.ravel()[order])
-    y, x = np.unravel_index(order[np.searchsorted(share, share[-1] / 2)], totals.shape)
-    return int(y), int(x)
+def _write_maps(ds: xr.Dataset, folder: Path) -> None:
+    folder.mkdir()
+    size = pixel_size(ds)
+    for spec, spec_stddev, dim, ending, unit in _MAPS:
+        if spec.name not in ds:
+            continue
+        specimen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
+        for label, image, stddev in zip(
+            map(str, ds[dim].values), ds[spec.name].values, ds[spec_stddev.name].values
+        ):
+            name = f"{file_name(label)}_{ending}"
+            for path, part, meaning in (
+                (f"{name}.tif", image, spec),
+                (f"{name}_stddev.tif", stddev, spec_stddev),
+            ):
+                info = f"{label}: {meaning.long_name} ({unit or 1}); edxdenoise {__version__}"
+                write_tiff(folder / path, part, size, info=info)
+            known = well_known(image, stddev, specimen)
+            caption = f"{label.replace('_', ' ')}: {ending.replace('_', ' ')}"
+            figure = map_figure(ds, image, stddev, caption, unit or label, known)
+            _save(figure, folder / f"{name}.png")
+    if IMAGE.name in ds:
+        for label, image in zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values):
+            name = f"{file_name(label)}_image"
+            info = f"{label}: image recorded with the counts; edxdenoise {__version__}"
+            write_tiff(folder / f"{name}.tif", image, size, info=info)
+            _save(image_figure(ds, image, f"{label}: image"), folder / f"{name}.png")
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _write_spectra(found: Findings, folder: Path) -> None:
+    ds, kept = found.ds, found.kept
+    folder.mkdir()
+    spectra = {"raw": sum_spectrum(ds)}
+    if kept is not None:
+        spectra["denoised"] = denoised_spectrum(kept)
+    table = pd.DataFrame({"energy (keV)": ds[DIM_ENERGY].values})
+    for name, spectrum in spectra.items():
+        write_msa(folder / f"sum_{name}.msa", ds, spectrum, title=f"sum of all pixels, {name}")
+        table[f"{name} (counts)"] = np.asarray(spectrum)
+    write_table(folder / "sums.csv", table, digits=_DIGITS)
 
 
 def _save(figure: Figure, path: Path) -> None:
