@@ -66,7 +66,7 @@ _PATIENCE = 30.0
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["edxdenoise.jobs", "edxdenoise.cli", "edxdenoise.summary"]
-    + ["distributed", "h5py", "netCDF4", "xraydb", "xarray.backends.zarr", "rsciio"]
+    + ["distributed", "h5py", "pint", "netCDF4", "xraydb", "xarray.backends.zarr", "rsciio"]
 )
 
 # How a case ended (done, message, stopped, unexpected, crash or endless), its result or what was
@@ -227,7 +227,7 @@ def attack_vendors(data: Path, folder: Path, seeds: int, seed: int) -> Iterator[
         assert truth[0] == "done", truth
         for case, answer in enumerate(answers, 1):
             outcome = judge(answer, truth)
-            if outcome not in ("right", "message"):
+            if outcome not in ("right", "message", "warned"):
                 print(path.name, case, outcome, answer, truth, file=sys.stderr)
             yield f"{'flipped' if case % 2 else 'cut'} {path.suffix}", outcome
 
@@ -431,6 +431,105 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+# Examples that one process reads.
+_BATCH = 50
+
+
+def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Read files that Hypothesis has changed at one to four places, most of them in their headers.
+
+    "right" is a file that was read, whatever its counts.
+    """
+    import tifffile
+
+    from edxdenoise.io import write_msa
+    from edxdenoise.io.regions import read_regions
+    from edxdenoise.io.spectra import read_spectra
+    from edxdenoise.jobs import demo_recipe
+    from edxdenoise.quantification.k_factor_table import read_k_factors
+    from edxdenoise.recipe import Recipe
+
+    small = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16)[["counts"]]
+    readers: dict[Path, Callable[[Path], Any]] = {}
+    for suffix in (".nc", ".hspy"):
+        save_dataset(small, folder / f"map{suffix}")
+        readers[folder / f"map{suffix}"] = lambda path: counts_of(path, None)
+    for path, chosen in vendor_files(data, folder):
+        if path.suffix in (".bcf", ".pts", ".hspy", ".elid"):
+            readers[path] = functools.partial(counts_of, chosen=chosen)
+    polygon = {"type": "Polygon", "coordinates": [[[1, 1], [9, 1], [9, 9], [1, 1]]]}
+    region = {"type": "Feature", "properties": {"name": "a"}, "geometry": polygon}
+    energy = small["energy"].values
+    texts = {
+        "a.rpl": (data / "small" / "ripple_uncalibrated.rpl").read_text(),
+        "a.toml": demo_recipe().to_toml(),
+        "a.csv": "line,k_factor,stddev\nPb_La,4.374,0.2\nI_La,1.9,0.1\n",
+        "a.json": json.dumps({"type": "FeatureCollection", "features": [region]}),
+    }
+    shutil.copyfile(data / "small" / "ripple_uncalibrated.raw", folder / "a.raw")
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    write_msa(folder / "a.msa", small, np.arange(1.0, 81.0), title="a")
+    tifffile.imwrite(folder / "a.tif", np.eye(33, 50, dtype=np.uint8))
+    readers |= {
+        folder / "a.rpl": lambda path: counts_of(path, None),
+        folder / "a.toml": Recipe.from_file,
+        folder / "a.csv": read_k_factors,
+        folder / "a.json": lambda path: read_regions([str(path)], small),
+        folder / "a.tif": lambda path: read_regions([str(path)], small),
+        folder / "a.msa": lambda path: read_spectra(path, energy),
+    }
+    for path, read in readers.items():
+        content = path.read_bytes()
+
+        def work(case: int) -> list[Answer]:
+            read(path)
+            return _fuzzed(path, content, read, seed + case)
+
+        for answer in forked_each(work, -(-seeds // _BATCH)):
+            for each in answer[1] if answer[0] == "done" else [answer]:
+                outcome = judge(each, each)
+                if outcome not in ("right", "message"):
+                    print(path.name, each, file=sys.stderr)
+                yield f"fuzzed {path.suffix}", outcome
+
+
+def _fuzzed(path: Path, content: bytes, read: Callable[[Path], Any], seed: int) -> list[Answer]:
+    import hypothesis
+    from hypothesis import strategies as st
+
+    places = st.one_of(st.integers(0, min(2000, len(content))), st.integers(0, len(content)))
+    pieces = st.one_of(
+        st.binary(max_size=8),
+        st.sampled_from(
+            [b"\0" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f" * 8, b"-1", b"1e999"]
+        ),
+    )
+    # Where, how many bytes are taken away, and what is put there.
+    changes = st.lists(st.tuples(places, st.integers(0, 8), pieces), min_size=1, max_size=4)
+    answers = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=_BATCH,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(changes)
+    def attempt(changes: list[tuple[int, int, bytes]]) -> None:
+        changed = content
+        for place, taken, piece in changes:
+            changed = changed[:place] + piece + changed[place + taken :]
+        path.write_bytes(changed)
+        kind, value, issued = _answer(lambda: read(path))
+        answers.append((kind, value if kind != "done" else None, issued))
+
+    attempt()
+    return answers
+
+
 def attack_disks(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Write to disks that are too small or read-only."""
     disk = folder / "disk"
@@ -534,6 +633,7 @@ def main() -> None:
         "models": lambda folder: attack_by_models(folder, n, seed),
     }
     if arguments.data:
+        attacks["fuzzing"] = lambda folder: attack_by_fuzzing(arguments.data, folder, 5 * n, seed)
         attacks["vendors"] = lambda folder: attack_vendors(arguments.data, folder, 4 * n // 3, seed)
     table: dict[str, collections.Counter[str]] = {}
     for name, attack in attacks.items():

@@ -23,6 +23,7 @@ from edxdenoise.errors import (
     EdxdenoiseError,
     EdxdenoiseWarning,
     FormatError,
+    MemoryLimitError,
     Rank,
     warn,
 )
@@ -306,7 +307,7 @@ def test_lock_that_another_thread_holds_does_not_stop_the_child(tmp_path):
     ("shape", "chunks", "words"),
     [
         ((10**4, 10**4, 10**5), (10, 10, 100), "declares 10 TB of counts, which its .* hold"),
-        ((16, 16, 2**20), (16, 16, 2**20), "each takes 268 MB, the limit is 100 MB; raise --mem"),
+        ((16, 16, 2**13), (16, 16, 2**13), "each takes 2.1 MB, the limit is 1 MB; raise --mem"),
     ],
 )
 def test_declared_sizes_are_refused_before_anything_is_read(tmp_path, shape, chunks, words):
@@ -321,9 +322,18 @@ def test_declared_sizes_are_refused_before_anything_is_read(tmp_path, shape, chu
         for number, size in enumerate(shape):
             group[f"axis-{number}"].attrs["size"] = size
     with pytest.raises(EdxdenoiseError) as caught:
-        read_cube(path, memory_limit=10**8)
+        read_cube(path, memory_limit=10**6)
     assert_one_line(caught.value, "a.hspy")
     assert re.search(words, str(caught.value))
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_blocks_of_our_own_files_that_do_not_fit_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    save_dataset(cube(np.ones((8, 10, 100), np.uint8), lazy=False), path)
+    assert read_cube(path, memory_limit=8000).counts.shape == (8, 10, 100)
+    with pytest.raises(MemoryLimitError, match="each takes 8 kB, the limit is 7.99 kB; raise"):
+        read_cube(path, memory_limit=7990)
 
 
 def cube(counts, lazy):

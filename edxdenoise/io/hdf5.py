@@ -58,7 +58,11 @@ def named(path: Path, data: Any) -> Any:
 
     if not isinstance(data, da.Array):
         return data
-    sources = [value for value in dict(data.dask).values() if isinstance(value, h5py.Dataset)]
+    # So Dask calls what `from_array` was given. The other layers may have millions of entries.
+    layers = [layer for name, layer in data.dask.layers.items() if name.startswith("original-")]
+    sources = [
+        value for layer in layers for value in layer.values() if isinstance(value, h5py.Dataset)
+    ]
     if len(sources) != 1 or sources[0].shape != data.shape:
         return data
     # Without a name of its own, another file of the same path would be taken for this one.

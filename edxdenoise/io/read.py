@@ -33,7 +33,7 @@ from edxdenoise.io.signals import (
 )
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
-from edxdenoise.schema import DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
+from edxdenoise.schema import COUNTS, DIM_DETECTOR, DIM_ENERGY, IMAGE, MEASURED
 from edxdenoise.shared_files import check_input
 
 # Blocks of these are read from the file where they are computed; all else is read here.
@@ -57,7 +57,7 @@ def read_cube(
         in the file.
     memory_limit : int, optional
         Bytes that the counts may take where the format can only be parsed as a whole (.bcf,
-        .pts); by default half of what is free.
+        .pts), and each block of them elsewhere; by default half of what is free.
 
     Returns
     -------
@@ -86,7 +86,9 @@ def read_cube(
 
         if signal is not None:
             pick_signal(path, list_signals(path), signal)
-        return mark_missing(open_counts(path))
+        ds = open_counts(path)
+        _check_blocks(path, ds[COUNTS.name].data, memory_limit)
+        return mark_missing(ds)
     signals = open_file(path)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
     chosen = signals.pop(pick_signal(path, infos, signal).index - 1)
@@ -108,19 +110,31 @@ def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) ->
     """Refuse what a file declares before anything is allocated for it."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
     declared, stored = describe(1, signal).nbytes, path.stat().st_size
-    lazy = signal.load is None and isinstance(signal.data, da.Array)
-    if lazy and path.is_file() and declared > _MOST_COMPRESSED * stored and declared > limit:
-        raise FormatError(
-            f"cannot read '{path}': it declares {format_memory(declared)} of counts, which its "
-            f"{format_memory(stored)} cannot hold; it is damaged, copy or export it again"
-        )
-    needed = math.prod(signal.data.chunksize) * signal.data.dtype.itemsize if lazy else declared
+    if signal.load is None and isinstance(signal.data, da.Array):
+        if path.is_file() and declared > _MOST_COMPRESSED * stored and declared > limit:
+            raise FormatError(
+                f"cannot read '{path}': it declares {format_memory(declared)} of counts, which its "
+                f"{format_memory(stored)} cannot hold; it is damaged, copy or export it again"
+            )
+        _check_blocks(path, signal.data, memory_limit)
+    elif declared > limit:
+        raise _too_large(path, "can only be read as a whole and takes", declared, limit)
+
+
+def _check_blocks(path: Path, data: da.Array, memory_limit: int | None) -> None:
+    """Refuse blocks that do not fit; a smaller part of one cannot be read."""
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    needed = math.prod(data.chunksize) * data.dtype.itemsize
     if needed > limit:
-        what = "has blocks that can only be read as a whole, each" if lazy else ""
-        raise MemoryLimitError(
-            f"'{path}' {what or 'can only be read as a whole and'} takes {format_memory(needed)}, "
-            f"the limit is {format_memory(limit)}; raise --memory-limit"
-        )
+        what = "has blocks that can only be read as a whole, each takes"
+        raise _too_large(path, what, needed, limit)
+
+
+def _too_large(path: Path, what: str, needed: int, limit: int) -> MemoryLimitError:
+    return MemoryLimitError(
+        f"'{path}' {what} {format_memory(needed)}, the limit is {format_memory(limit)}; raise "
+        "--memory-limit"
+    )
 
 
 def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
