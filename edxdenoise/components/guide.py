@@ -27,7 +27,7 @@ from edxdenoise.components.smoothing import local_mean, smooth
 # Noise added, over that of the data, and how often.
 _RATIO, _DRAWS = 0.7, 3
 # Pixels by which an image may be shifted, and standard deviations that a shift must gain over none.
-_FARTHEST, _SHIFT_SURE = 3, 2.0
+_FARTHEST, _SHIFT_SURE = 3, 1.0
 # Standard deviations that an image must gain, and the least part of the squared error.
 _SURE, _LEAST_GAIN = 3.0, 0.01
 # Pixels of the squares, and around each pixel where shifts are looked for.
