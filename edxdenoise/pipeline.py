@@ -193,6 +193,13 @@ def fitted(
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
         ds = _selected(ds, recipe)
+    return rebuilt(ds, recipe, errors=errors, progress=progress)
+
+
+def rebuilt(
+    ds: xr.Dataset, recipe: Denoise, *, errors: bool = True, progress: Progress = silent
+) -> xr.Dataset:
+    """Average or weight the components that are kept, as the recipe says, and rebuild counts."""
     # Without the total there are no profiles to average.
     if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
         with progress("shrinkage"):

@@ -31,6 +31,8 @@ DIM_LINE_OTHER = "line_other"
 
 COORD_AREA = "area"
 COORD_COMPONENT_NAME = "component_name"
+# Along components: what a person wrote on the decision about each; empty where nothing.
+COORD_COMPONENT_NOTE = "component_note"
 # Along lines: the k-factor by which each was quantified, its standard deviation, and whether it was
 # given or estimated; NaN and "none" for lines of which only net counts are known.
 COORD_K_FACTOR = "k_factor"

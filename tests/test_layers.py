@@ -33,6 +33,7 @@ LAYERS = [
     {"pipeline"},
     {"heldout"},
     {"jobs"},
+    {"review"},
     {"comparison"},
     {"cli"},
     {"__main__"},

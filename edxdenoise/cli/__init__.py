@@ -23,6 +23,7 @@ _COMMANDS = (
     "run",
     "lines",
     "report",
+    "review",
     "simulate",
     "train",
     "evaluate",

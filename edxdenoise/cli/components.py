@@ -26,6 +26,7 @@ _COLUMNS = (
     ("effect_size", "effect", "{:.2f}", "share of the map that is signal"),
     ("signal_kept", "left", "{:.0%}", "share of the signal that smoothing left"),
     ("outcome", "outcome", "{}", "signal, noise, or uncertain: inspect its map"),
+    ("note", "note", "{}", ""),
 )
 
 
@@ -59,6 +60,7 @@ def open_denoised(file: Path) -> xr.Dataset:
 
 def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
     """One record per component; a number that there is not is None."""
+    from edxdenoise.schema import COORD_COMPONENT_NOTE
     from edxdenoise.selection import component_outcomes
 
     count = ds.sizes["component"]
@@ -78,6 +80,11 @@ def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
         "effect_size": column("component_effect_size"),
         "signal_kept": column("component_signal_kept"),
         "outcome": component_outcomes(ds),
+        **(
+            {"note": ds[COORD_COMPONENT_NOTE].values.tolist()}
+            if COORD_COMPONENT_NOTE in ds.coords
+            else {}
+        ),
         "keep": [bool(keep) for keep in ds["component_keep"].values],
     }
     return [dict(zip(columns, values)) for values in zip(*columns.values())]

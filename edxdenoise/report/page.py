@@ -779,18 +779,23 @@ def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]
 
 def _picture(image: np.ndarray, factor: int, alt: str, title: str) -> dict[str, str]:
     """A small map as a PNG inside the page, in the colours of its scores."""
+    small = binned(image, factor)
+    data = base64.b64encode(png_bytes(small, colour_range(small[np.isfinite(small)]))).decode()
+    return {"alt": alt, "title": title, "data": f"data:image/png;base64,{data}"}
+
+
+def png_bytes(image: np.ndarray, colours: tuple[str, float, float]) -> bytes:
+    """A map as a PNG: colour map and its ends as `colour_range` gives them, grey where NaN."""
     import matplotlib
     from PIL import Image
 
-    small = binned(image, factor)
-    cmap, low, high = colour_range(small[np.isfinite(small)])
-    indexed = Image.fromarray(steps(small, low, high) - 1, "P")
-    colours = matplotlib.colormaps[cmap](np.linspace(0, 1, _STEPS), bytes=True)[:, :3]
-    indexed.putpalette(colours.tobytes() + bytes((189, 189, 189)))
+    cmap, low, high = colours
+    indexed = Image.fromarray(steps(image, low, high) - 1, "P")
+    palette = matplotlib.colormaps[cmap](np.linspace(0, 1, _STEPS), bytes=True)[:, :3]
+    indexed.putpalette(palette.tobytes() + bytes((189, 189, 189)))
     buffer = io.BytesIO()
     indexed.save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"alt": alt, "title": title, "data": f"data:image/png;base64,{data}"}
+    return buffer.getvalue()
 
 
 def _component_spectrum(

@@ -15,11 +15,14 @@ label from counts that were held out.
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edxdenoise.errors import FormatError
+from edxdenoise.io import atomic_output
 
 # Below, a map shows nothing; above, its signal can be seen.
 NOISE_BELOW, SIGNAL_ABOVE = 0.05, 0.15
@@ -159,3 +162,35 @@ def _parse(row: dict[str, str | None], where: str) -> tuple[str, int, float]:
     if label.lower() not in _NAMES:
         raise FormatError(f"{where}: label '{label}' must be signal or noise (or 1 or 0)")
     return file, int(component), _NAMES[label.lower()]
+
+
+def add_labels(path: str | Path, file: str | Path, labels: Mapping[int, float]) -> None:
+    """Write labels of one file into a CSV that `read_labels` reads.
+
+    Parameters
+    ----------
+    path : str or Path
+        The CSV. Lines of other files, and of other components, that are in it stay.
+    file : str or Path
+        The denoised file.
+    labels : mapping of int to float
+        1 for signal, 0 for noise, by the component's number.
+
+    Raises
+    ------
+    FormatError
+        If there is a CSV that `read_labels` does not take, or it cannot be written.
+    """
+    path, file = Path(path), Path(file)
+    known = read_labels(path) if path.exists() else {}
+    # The same file may have been called otherwise, such as ./map.zarr.
+    known = {Path(os.path.relpath(name, path.parent)): given for name, given in known.items()}
+    own = Path(os.path.relpath(file, path.parent))
+    known[own] = {**known.get(own, {}), **labels}
+    with atomic_output(path, overwrite=True) as partial:
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(_COLUMNS)
+            for name, given in known.items():
+                for number, label in sorted(given.items()):
+                    rows.writerow((name.as_posix(), number, "signal" if label else "noise"))

@@ -1,0 +1,354 @@
+"""The local page of a review: served to this machine alone, to whoever knows its token.
+
+Requests are refused unless they name this server as their host (a name that an attacker points to
+127.0.0.1 does not), come from the page itself where they say where they come from, and hold the
+random token in their path.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import secrets
+import threading
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+from edxdenoise.errors import EdxdenoiseError, ParameterError
+from edxdenoise.io import pixel_size
+from edxdenoise.report.frame import colour_range, count_range, frame_of
+from edxdenoise.report.page import colour_legend, png_bytes
+from edxdenoise.report.text import component_name
+from edxdenoise.review.state import Review
+from edxdenoise.review.views import TOTAL, Box, title
+from edxdenoise.schema import (
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_VARIANCE_RATIO,
+    DIM_ENERGY,
+    DIM_X,
+    DIM_Y,
+)
+from edxdenoise.selection import component_outcomes
+
+HOST = "127.0.0.1"
+_NAMES = (HOST, "localhost")
+_LONGEST_BODY = 1 << 16
+_CURVE_POINTS = 300
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_ASSETS = {"review.js": "text/javascript", "review.css": "text/css"}
+
+
+class ReviewServer(ThreadingHTTPServer):
+    """Serves one review.
+
+    Parameters
+    ----------
+    review : Review
+    port : int
+        0 for a free one.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, review: Review, port: int = 0) -> None:
+        self.review = review
+        self.token = secrets.token_urlsafe(24)
+        super().__init__((HOST, port), _Handler)
+        # Net counts per pixel as measured, shape (name, cell y, cell x), once they are read.
+        self.raw: np.ndarray | None = None
+        threading.Thread(target=self._read_raw, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        """Where the page is, token included."""
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def _read_raw(self) -> None:
+        """Pass once over the counts, behind the page."""
+        try:
+            self.raw = self.review.views.raw_maps()
+        except EdxdenoiseError as error:
+            self.review.say(f"raw counts cannot be shown: {error}")
+
+    def wait(self) -> None:
+        """Wait until nothing is being saved."""
+        while self.review.saving:
+            threading.Event().wait(0.05)
+
+    # What the page asks for
+
+    def page(self) -> str:
+        """The page as HTML."""
+        from jinja2 import Environment
+
+        ds, views = self.review.views.ds, self.review.views
+        frame, pixel = frame_of(ds), pixel_size(ds)
+        outcomes = component_outcomes(ds)
+        probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
+        variance = ds[COMPONENT_VARIANCE_RATIO.name].values
+        rows, columns = ds.sizes[DIM_Y], ds.sizes[DIM_X]
+        energy = ds[DIM_ENERGY].values
+        cards = [
+            {
+                "number": number + 1,
+                "name": component_name(ds, number + 1),
+                "outcome": outcomes[number] or "not judged",
+                "probability": (
+                    f"{probability[number]:.2f}" if np.isfinite(probability[number]) else "–"
+                ),
+                "variance": f"{100 * variance[number]:.2g}",
+                "peaks": ", ".join(views.peaks[number]) or "none",
+                "curve": curve(views.spectra[number]),
+            }
+            for number in range(self.review.count)
+        ]
+        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        template = (files("edxdenoise.review") / "review.html").read_text(encoding="utf-8")
+        return environment.from_string(template).render(
+            file=self.review.path.name,
+            title=str(ds.attrs.get("title") or self.review.path.name),
+            cards=cards,
+            maps=[(name, title(name)) for name in views.names],
+            first=views.names[min(1, len(views.names) - 1)],
+            total=TOTAL,
+            rows=rows,
+            columns=columns,
+            side=views.side,
+            ratio=frame.ratio,
+            extent=f"{columns * pixel.x:.4g} × {rows * pixel.y:.4g} {pixel.units}",
+            low=f"{energy[0]:.2f}",
+            high=f"{energy[-1]:.2f}",
+        )
+
+    @lru_cache(maxsize=256)
+    def thumbnail(self, number: int) -> bytes:
+        """Score map of a component as PNG."""
+        scores = self.review.views.scores
+        if not 1 <= number <= len(scores):
+            raise ParameterError(f"component {number} must be from 1 to {len(scores)}")
+        return png_bytes(scores[number - 1], colour_range(scores[number - 1]))
+
+    def map(self, name: str, over: str) -> dict[str, Any]:
+        """A map of net counts, or a ratio, raw beside what is chosen now, in the same colours."""
+        views, keep = self.review.views, self.review.choice.keep
+        wanted = (name, over) if over else (name,)
+        for each in wanted:
+            if each not in views.names:
+                raise ParameterError(f"map '{each}' must be one of {', '.join(views.names)}")
+        rebuilt = [views.rebuilt_map(each, keep) for each in wanted]
+        raw = None
+        if self.raw is not None:
+            raw = [self.raw[views.names.index(each)] for each in wanted]
+        unit, words = "net counts per pixel", title(name)
+        if name == TOTAL:
+            unit = "counts per pixel"
+        if over:
+            rebuilt = [views.ratio(rebuilt[0], rebuilt[1], (name, over))]
+            raw = [views.ratio(raw[0], raw[1], (name, over))] if raw else None
+            unit = "net counts" if math.isnan(views.atoms_ratio(name, over)) else "atoms"
+            unit = f"ratio of {unit}"
+            words = f"{title(name)} / {title(over)}"
+        shown = rebuilt[0]
+        finite = shown[np.isfinite(shown)]
+        colours = count_range(finite if finite.size else np.zeros(1))
+        return {
+            "words": words,
+            "legend": colour_legend(colours, unit),
+            "rebuilt": _data(png_bytes(shown, colours)),
+            "raw": _data(png_bytes(raw[0], colours)) if raw else None,
+        }
+
+    @lru_cache(maxsize=64)
+    def raw_spectrum(self, box: Box) -> np.ndarray:
+        """Counts of a box as measured."""
+        return self.review.views.raw_spectrum(box)
+
+    def spectrum(self, box: Box | None) -> dict[str, Any]:
+        """Spectrum and net counts of a box, raw beside what is chosen now."""
+        views = self.review.views
+        used = views.snapped(box)
+        raw, rebuilt = self.raw_spectrum(used), views.rebuilt_spectrum(
+            used, self.review.choice.keep
+        )
+        nets = [
+            {
+                "name": title(name),
+                "raw": float(row @ raw),
+                "stddev": math.sqrt(max(float(row**2 @ raw), 0.0)),
+                "rebuilt": float(row @ rebuilt),
+            }
+            for name, row in zip(views.names, views.rows)
+        ]
+        return {
+            "box": [used.y0, used.y1, used.x0, used.x1],
+            "energy": views.ds[DIM_ENERGY].values.tolist(),
+            "raw": raw.tolist(),
+            "rebuilt": rebuilt.tolist(),
+            "lines": nets,
+        }
+
+    def change(self, asked: dict[str, Any]) -> None:
+        """Do what the page asks for.
+
+        Raises
+        ------
+        EdxdenoiseError
+            If it cannot be done.
+        """
+        review = self.review
+        actions: dict[str, Callable[..., None]] = {
+            "keep": review.set_keep,
+            "note": review.set_note,
+            "add region": review.add_region,
+            "remove region": review.remove_region,
+            "save": review.save_in_words,
+        }
+        kinds = {"keep": (int, bool), "note": (int, str), "save": ()}
+        name, values = asked.get("do"), asked.get("with", [])
+        wanted = kinds.get(str(name), (str,))
+        if name not in actions or [type(value) for value in values] != list(wanted):
+            raise ParameterError(f"request {json.dumps(asked)[:200]} is not known")
+        actions[str(name)](*values)
+
+
+def curve(spectrum: np.ndarray) -> str:
+    """Points of a component's spectrum in counts, in a box of 300 x 60, extremes kept."""
+    step = -(-spectrum.size // (_CURVE_POINTS // 2))
+    starts = np.arange(0, spectrum.size, step)
+    low, high = (ends.reduceat(spectrum, starts) for ends in (np.minimum, np.maximum))
+    values = np.column_stack([low, high]).ravel()
+    bottom, top = min(values.min(), 0.0), max(values.max(), 0.0)
+    span = top - bottom or 1.0
+    x = np.linspace(0, 300, values.size)
+    return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, 58 - 56 * (values - bottom) / span))
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReviewServer
+    protocol_version = "HTTP/1.1"
+    # A browser that keeps a connection open holds a thread.
+    timeout = 60
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal is for results."""
+
+    def do_GET(self) -> None:
+        """Answer with a page, a picture or numbers."""
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        """Do what the page asks for, and answer with the state that follows."""
+        self._answer(self._post)
+
+    def _answer(self, work: Callable[[str], None]) -> None:
+        path = self._allowed()
+        if path is None:
+            # What was sent is not read, so the connection cannot go on.
+            self.close_connection = True
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"refused: open the printed address\n")
+            return
+        try:
+            work(path)
+        except EdxdenoiseError as error:
+            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception:
+            # One request that fails must not end the review; the reason is for whoever runs it.
+            traceback.print_exc()
+            self._send_json({"error": "unexpected; see the terminal"}, HTTPStatus(500))
+
+    def _allowed(self) -> str | None:
+        """Path below the token, None for a request that is refused."""
+        names = [f"{name}:{self.server.server_port}" for name in _NAMES]
+        if self.headers.get("Host") not in names:
+            return None
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in [f"http://{name}" for name in names]:
+            return None
+        token, _, path = urlsplit(self.path).path.lstrip("/").partition("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            return None
+        return path
+
+    def _get(self, path: str) -> None:
+        server = self.server
+        asked = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        if path == "":
+            self._send(HTTPStatus.OK, "text/html; charset=utf-8", server.page().encode())
+        elif path in _ASSETS:
+            content = (files("edxdenoise.review") / path).read_bytes()
+            self._send(HTTPStatus.OK, f"{_ASSETS[path]}; charset=utf-8", content)
+        elif path == "state":
+            self._send_state()
+        elif path == "map":
+            self._send_json(server.map(asked.get("name", TOTAL), asked.get("over", "")))
+        elif path == "spectrum":
+            self._send_json(server.spectrum(_box(asked["box"]) if "box" in asked else None))
+        elif path == "component":
+            self._send(HTTPStatus.OK, "image/png", server.thumbnail(_whole(asked.get("number"))))
+        else:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
+
+    def _post(self, path: str) -> None:
+        length = _whole(self.headers.get("Content-Length"))
+        if path != "change" or length > _LONGEST_BODY:
+            self.close_connection = True
+            raise ParameterError("request is not known")
+        try:
+            asked = json.loads(self.rfile.read(length))
+        except ValueError as error:
+            raise ParameterError("request is no JSON") from error
+        if not isinstance(asked, dict):
+            raise ParameterError("request is no JSON object")
+        self.server.change(asked)
+        self._send_state()
+
+    def _send_state(self) -> None:
+        self._send_json({**self.server.review.status(), "raw": self.server.raw is not None})
+
+    def _send_json(self, content: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(status, "application/json", json.dumps(content).encode())
+
+    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _whole(text: str | None) -> int:
+    if text is None or not (text.isascii() and text.isdigit()):
+        raise ParameterError(f"'{text}' must be a whole number")
+    return int(text)
+
+
+def _box(text: str) -> Box:
+    parts = [_whole(part) for part in text.split(",")]
+    if len(parts) != 4:
+        raise ParameterError(f"box '{text}' must be Y0,Y1,X0,X1 in pixels")
+    return Box(*parts)

@@ -1,0 +1,309 @@
+"""A review under way: choices, a journal of those that are not saved yet, and saving.
+
+Choices are kept beside the file, in ``FILE.review.json``, from the moment they are made: nothing is
+lost with a browser, a tab or the server. The journal is removed once all is saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edxdenoise.errors import EdxdenoiseError, FormatError, ParameterError
+from edxdenoise.io import atomic_output, check_save, open_dataset, save_dataset
+from edxdenoise.report.page import result_id
+from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
+from edxdenoise.review.views import Views
+from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_COMPONENT
+from edxdenoise.training.labels import add_labels
+
+LABELS = "labels.csv"
+_LONGEST_NOTE = 2000
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """What the journal holds beside the choice.
+
+    Parameters
+    ----------
+    choice : Choice
+    decided : frozenset of int
+        Components that a person kept or dropped, whatever they were before.
+    """
+
+    choice: Choice
+    decided: frozenset[int] = frozenset()
+
+
+class Review:
+    """The review of one denoised file. Methods may be called from several threads.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .zarr or .nc that ``edxdenoise denoise`` wrote.
+
+    Raises
+    ------
+    FormatError
+        If it holds no components or no counts, or its journal belongs to another result.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.journal = self.path.with_name(f"{self.path.name}.review.json")
+        self._lock = threading.RLock()
+        self._saving = threading.Lock()
+        ds = open_dataset(self.path)
+        for spec in (COMPONENT_KEEP, COUNTS):
+            if spec.name not in ds:
+                raise FormatError(
+                    f"{path} holds no {spec.name}; make a file with edxdenoise denoise"
+                )
+        check_save(self.path, overwrite=True)
+        self._result = result_id(ds)
+        self._written: str | None = None
+        self._saved = Unsaved(Choice.of(ds))
+        self._now = self._restored()
+        self.views = Views.of(ds)
+        # Named here, so that the page comes at once.
+        self.views.peaks
+        self.message = ""
+        # Grows with every change, so that tabs know when to look again.
+        self.version = 0
+
+    # What is there
+
+    @property
+    def count(self) -> int:
+        """How many components there are."""
+        return int(self.views.ds.sizes[DIM_COMPONENT])
+
+    @property
+    def choice(self) -> Choice:
+        """What is chosen now."""
+        return self._now.choice
+
+    @property
+    def saving(self) -> bool:
+        """Whether the file is being written."""
+        return self._saving.locked()
+
+    def status(self) -> dict[str, Any]:
+        """What a page shows of the choice."""
+        with self._lock:
+            now = self._now
+            return {
+                "version": self.version,
+                "keep": list(now.choice.keep),
+                "decided": sorted(now.decided),
+                "notes": {str(number): text for number, text in now.choice.notes.items()},
+                "regions": list(now.choice.regions),
+                "unsaved": now != self._saved,
+                "saving": self.saving,
+                "message": self.message,
+            }
+
+    # Choices
+
+    def set_keep(self, number: int, keep: bool) -> None:
+        """Keep or drop a component.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such component.
+        """
+        self._check_number(number)
+
+        def change(now: Unsaved) -> Unsaved:
+            others = {*now.choice.keep} - {number}
+            kept = tuple(sorted(others | {number} if keep else others))
+            choice = dataclasses.replace(now.choice, keep=kept)
+            return Unsaved(choice, now.decided | {number})
+
+        self._change(change)
+
+    def set_note(self, number: int, text: str) -> None:
+        """Write a note on a component; an empty one removes it."""
+        self._check_number(number)
+        text = text.strip()
+        if len(text) > _LONGEST_NOTE:
+            raise ParameterError(f"the note has {len(text)} letters; allowed are {_LONGEST_NOTE}")
+
+        def change(now: Unsaved) -> Unsaved:
+            notes = {key: value for key, value in now.choice.notes.items() if key != number}
+            if text:
+                notes[number] = text
+            choice = dataclasses.replace(now.choice, notes=dict(sorted(notes.items())))
+            return dataclasses.replace(now, choice=choice)
+
+        self._change(change)
+
+    def add_region(self, text: str) -> None:
+        """Add a region, such as ``"core=10:40,20:60"``.
+
+        Raises
+        ------
+        ParameterError
+            If it is impossible or has the name of another.
+        """
+
+        def change(now: Unsaved) -> Unsaved:
+            regions = (*now.choice.regions, text)
+            check_regions(self.views.ds, regions)
+            return dataclasses.replace(now, choice=dataclasses.replace(now.choice, regions=regions))
+
+        self._change(change)
+
+    def remove_region(self, text: str) -> None:
+        """Remove a region; nothing happens if there is none."""
+
+        def change(now: Unsaved) -> Unsaved:
+            regions = tuple(each for each in now.choice.regions if each != text)
+            return dataclasses.replace(now, choice=dataclasses.replace(now.choice, regions=regions))
+
+        self._change(change)
+
+    def _check_number(self, number: int) -> None:
+        if not 1 <= number <= self.count:
+            raise ParameterError(f"component {number} must be from 1 to {self.count}")
+
+    def _change(self, change: Callable[[Unsaved], Unsaved]) -> None:
+        with self._lock:
+            after = change(self._now)
+            if after == self._now:
+                return
+            self._write_journal(after)
+            self._now = after
+            self.version += 1
+
+    # Journal
+
+    def _write_journal(self, state: Unsaved, becomes: str | None = None) -> None:
+        """Write what is not saved; without that, remove the journal.
+
+        Raises
+        ------
+        FormatError
+            If another review of the same file wrote to the journal meanwhile.
+        """
+        there = self.journal.read_text(encoding="utf-8") if self.journal.exists() else None
+        if there != self._written:
+            raise FormatError(
+                f"{self.journal} was changed by another review of the same file; close one of them"
+            )
+        if state == self._saved:
+            self.journal.unlink(missing_ok=True)
+            self._written = None
+            return
+        text = json.dumps(
+            {
+                # Of the file that the choices are for, and of the file once they are saved.
+                "results": [self._result] + ([becomes] if becomes else []),
+                "keep": state.choice.keep,
+                "notes": {str(number): note for number, note in state.choice.notes.items()},
+                "regions": state.choice.regions,
+                "decided": sorted(state.decided),
+            },
+            indent=1,
+        )
+        with atomic_output(self.journal, overwrite=True) as partial:
+            partial.write_text(text, encoding="utf-8")
+        self._written = text
+
+    def _restored(self) -> Unsaved:
+        """Return what the journal holds, or what the file does."""
+        if not self.journal.exists():
+            return self._saved
+        try:
+            text = self.journal.read_text(encoding="utf-8")
+            found = json.loads(text)
+            results = found["results"]
+            choice = Choice(
+                tuple(map(int, found["keep"])),
+                {int(number): str(note) for number, note in found["notes"].items()},
+                tuple(map(str, found["regions"])),
+            )
+            restored = Unsaved(choice, frozenset(map(int, found["decided"])))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(
+                f"{self.journal} is no journal of a review; move it away or delete it"
+            ) from error
+        if self._result not in results:
+            raise FormatError(
+                f"{self.journal} holds choices that were not saved, for another result than that "
+                f"in {self.path.name}; move it away or delete it"
+            )
+        self._written = text
+        return restored
+
+    # Saving
+
+    def save(self) -> str:
+        """Write the choice to the file and labels of what was decided to ``labels.csv``.
+
+        Returns
+        -------
+        str
+            What was written, in words.
+
+        Raises
+        ------
+        EdxdenoiseError
+            If the file was changed by somebody else, the choice is impossible, or nothing can be
+            written. The file is then as it was, and the choice is still in the journal.
+        """
+        with self._saving:
+            with self._lock:
+                state = self._now
+                self.version += 1
+            ds = open_dataset(self.path)
+            if (result_id(ds), Choice.of(ds)) != (self._result, self._saved.choice):
+                raise FormatError(
+                    f"{self.path} was changed since it was opened; start the review again"
+                )
+            ds = applied(ds, state.choice)
+            becomes = result_id(ds)
+            with self._lock:
+                self._write_journal(self._now, becomes)
+            save_dataset(ds, self.path, overwrite=True)
+            words = f"saved {self.path.name}"
+            labels = labels_of(state.choice.keep, state.decided)
+            if labels:
+                add_labels(self.path.with_name(LABELS), self.path, labels)
+                words += f" and {len(labels)} labels in {LABELS}"
+            with self._lock:
+                self._result, self._saved = becomes, state
+                self._write_journal(self._now)
+                self.version += 1
+            self._reopen()
+            return words
+
+    def _reopen(self) -> None:
+        """Look at the file as it is now: maps of components that are kept may be smoothed."""
+        views = Views.of(open_dataset(self.path))
+        # Peaks of the same spectra.
+        vars(views)["peaks"] = self.views.peaks
+        self.views = views
+        with self._lock:
+            self.version += 1
+
+    def save_in_words(self) -> None:
+        """Save, and say in `message` what came of it."""
+        try:
+            self.say(self.save())
+        except EdxdenoiseError as error:
+            self.say(f"not saved: {error}")
+
+    def say(self, message: str) -> None:
+        """Tell all pages something."""
+        with self._lock:
+            self.message = message
+            self.version += 1

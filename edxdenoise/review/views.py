@@ -1,0 +1,253 @@
+"""Maps and spectra of any choice of components, fast enough to look at while choosing.
+
+The counts that components k rebuild are linear in them,
+
+    m_ij = g_i h_j (mean_j + sum over kept k of t_ki p_kj),
+
+so that sums over the pixels of a cell need the sums of g t_k over the cell alone. These are formed
+once; a map, a ratio or a spectrum of a choice is then a small product. Maps of more than 65536
+pixels are shown by cells of several.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from edxdenoise.compute import compute
+from edxdenoise.cube import DETECTOR_RESPONSE, detector_resolution, sum_spectrum
+from edxdenoise.errors import recorded
+from edxdenoise.quantification import LineSpec, measure_response
+from edxdenoise.quantification.composition import factor_arrays
+from edxdenoise.quantification.estimators import line_weights, sums_counts
+from edxdenoise.quantification.resolve import quantified_lines
+from edxdenoise.review.choice import keep_flags, recipe_of
+from edxdenoise.schema import (
+    COMPONENT_MAP,
+    COMPONENT_MAP_SHRUNK,
+    COMPONENT_SPECTRUM,
+    COORD_K_FACTOR,
+    COUNTS,
+    DIM_COMPONENT,
+    DIM_ENERGY,
+    DIM_X,
+    DIM_Y,
+    LINE_ESTIMATOR,
+    MEAN_SPECTRUM,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+)
+from edxdenoise.xray import component_peaks, find_elements, identified, line_label, name_peaks
+
+TOTAL = "total"
+# Cells that a map is shown by at most.
+_MOST_CELLS = 1 << 16
+_PEAKS = 5
+# Ratios are shown where what they are divided by exceeds this share of its brightest cells.
+_LEAST = 0.05
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixels, rows y0 to y1 and columns x0 to x1 without the last."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+
+@dataclass(frozen=True)
+class Views:
+    """What maps and spectra follow from.
+
+    Parameters
+    ----------
+    ds : Dataset
+        The denoised file; its counts and maps are lazy.
+    side : int
+        Of a cell, in pixels.
+    pixels : array, shape (cell y, cell x)
+        Pixels of each cell.
+    amounts : array of float32, shape (component + 1, cell y, cell x)
+        Sums of g t over each cell, t smoothed where it was; last those of g, for the mean.
+    scores : array of float32, shape (component, cell y, cell x)
+        Means of t, not smoothed.
+    spectra : array, shape (component + 1, energy)
+        h p, and h times the mean.
+    names : tuple of str
+        ``total`` and lines, such as ``Pb_La``.
+    rows : array, shape (name, energy)
+        What each channel counts for in them.
+    atoms : array, shape (name,)
+        What turns net counts into relative numbers of atoms; NaN where that is not known.
+    """
+
+    ds: xr.Dataset
+    side: int
+    pixels: np.ndarray
+    amounts: np.ndarray
+    scores: np.ndarray
+    spectra: np.ndarray
+    names: tuple[str, ...]
+    rows: np.ndarray
+    atoms: np.ndarray
+
+    @classmethod
+    def of(cls, ds: xr.Dataset) -> Views:
+        """Read what is needed of a denoised file, in one pass over its score maps."""
+        shape = ds.sizes[DIM_Y], ds.sizes[DIM_X]
+        side = max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_CELLS)))
+        g = np.asarray(ds[WEIGHT_PIXEL.name].values, np.float32)
+        maps = _lazy(ds, COMPONENT_MAP.name)
+        smoothed = maps
+        if COMPONENT_MAP_SHRUNK.name in ds:
+            shrunk = _lazy(ds, COMPONENT_MAP_SHRUNK.name).rechunk(maps.chunks)
+            smoothed = da.where(da.isnan(shrunk), maps, shrunk)
+        amounts, scores = compute(_cells(smoothed * g, side), _cells(maps, side))
+        pixels = cell_sums(np.ones((1, *shape), np.float32), side)[0]
+        h = ds[WEIGHT_ENERGY.name].values.astype(float)
+        spectra = np.vstack([ds[COMPONENT_SPECTRUM.name].values, ds[MEAN_SPECTRUM.name].values])
+        names, rows, atoms = _lines(ds)
+        return cls(
+            ds,
+            side,
+            pixels,
+            np.concatenate([amounts, cell_sums(g[np.newaxis], side)]),
+            scores / pixels,
+            spectra * h,
+            names,
+            rows,
+            atoms,
+        )
+
+    def _used(self, keep: tuple[int, ...]) -> np.ndarray:
+        return np.append(keep_flags(keep, len(self.scores)), True)
+
+    def rebuilt_map(self, name: str, keep: tuple[int, ...]) -> np.ndarray:
+        """Net counts per pixel that kept components rebuild, shape (cell y, cell x)."""
+        used = self._used(keep)
+        weights = self.spectra[used] @ self.rows[self.names.index(name)]
+        return np.tensordot(weights, self.amounts[used], axes=1) / self.pixels
+
+    def raw_maps(self) -> np.ndarray:
+        """Net counts per pixel as measured, shape (name, cell y, cell x): reads all counts."""
+        sums = sums_counts(self.ds, self.rows).transpose("row", DIM_Y, DIM_X).data
+        return cell_sums(compute(sums)[0], self.side) / self.pixels
+
+    def ratio(self, above: np.ndarray, below: np.ndarray, names: tuple[str, str]) -> np.ndarray:
+        """Ratio of two maps, of atoms where k-factors are known; NaN where the lower is weak."""
+        factor = self.atoms_ratio(*names)
+        least = _LEAST * np.percentile(below, 99.5)
+        seen = below > max(least, 0)
+        quotient = np.divide(above, below, out=np.full(below.shape, np.nan), where=seen)
+        return quotient * (1.0 if math.isnan(factor) else factor)
+
+    def atoms_ratio(self, above: str, below: str) -> float:
+        """What turns a ratio of net counts into one of atoms, or NaN."""
+        atoms = self.atoms[[self.names.index(above), self.names.index(below)]]
+        return float(atoms[0] / atoms[1])
+
+    def snapped(self, box: Box | None) -> Box:
+        """Return a box grown to whole cells, the whole map for None."""
+        ends = []
+        low_high = (None, None) if box is None else ((box.y0, box.y1), (box.x0, box.x1))
+        for given, size in zip(low_high, (self.ds.sizes[DIM_Y], self.ds.sizes[DIM_X])):
+            first, end = (0, size) if given is None else (min(given), max(given))
+            low = min(max(first, 0), size - 1) // self.side * self.side
+            high = -(-max(end, low + 1) // self.side) * self.side
+            ends += [low, min(high, size)]
+        return Box(*ends)
+
+    def rebuilt_spectrum(self, box: Box, keep: tuple[int, ...]) -> np.ndarray:
+        """Counts of a box of whole cells that kept components rebuild, shape (energy,)."""
+        used = self._used(keep)
+        rows = slice(box.y0 // self.side, -(-box.y1 // self.side))
+        columns = slice(box.x0 // self.side, -(-box.x1 // self.side))
+        amounts = self.amounts[used, rows, columns].sum(axis=(1, 2), dtype=float)
+        return amounts @ self.spectra[used]
+
+    def raw_spectrum(self, box: Box) -> np.ndarray:
+        """Counts of a box as measured, shape (energy,); those of the whole map are known."""
+        if box == self.snapped(None):
+            return sum_spectrum(self.ds)
+        counts = self.ds[COUNTS.name].data[box.y0 : box.y1, box.x0 : box.x1]
+        return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
+
+    @functools.cached_property
+    def peaks(self) -> list[list[str]]:
+        """Names of the largest peaks of each component's spectrum; dips have an arrow."""
+        found = identified(self.ds)
+        energy, h = self.ds[DIM_ENERGY].values, self.ds[WEIGHT_ENERGY.name].values
+        resolution = detector_resolution(self.ds)
+        named = []
+        for loading in self.ds[COMPONENT_SPECTRUM.name].values:
+            peaks = name_peaks(component_peaks(energy, loading, h, resolution), found)[:_PEAKS]
+            named.append(
+                [
+                    f"{peak.name or f'{peak.energy:.2f} keV'}{' ↓' if peak.net_counts < 0 else ''}"
+                    for peak in peaks
+                ]
+            )
+        return named
+
+
+def _lazy(ds: xr.Dataset, name: str) -> da.Array:
+    """Maps in blocks of whole components."""
+    return da.asarray(ds[name].transpose(DIM_COMPONENT, DIM_Y, DIM_X).data).rechunk({1: -1, 2: -1})
+
+
+def _cells(maps: da.Array, side: int) -> da.Array:
+    cells = tuple(-(-size // side) for size in maps.shape[1:])
+    chunks = (maps.chunks[0], *((size,) for size in cells))
+    return da.map_blocks(cell_sums, maps, side, chunks=chunks, dtype=np.float32)
+
+
+def cell_sums(maps: np.ndarray, side: int) -> np.ndarray:
+    """Sums over cells of `side` x `side` pixels, shape (k, cell y, cell x); smaller at the edges.
+
+    Examples
+    --------
+    >>> cell_sums(np.ones((1, 2, 3), np.float32), 2)
+    array([[[4., 2.]]], dtype=float32)
+    """
+    if side == 1:
+        return np.asarray(maps)
+    for axis in (1, 2):
+        maps = np.add.reduceat(maps, np.arange(0, maps.shape[axis], side), axis=axis)
+    return maps
+
+
+def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names, rows and atoms of `Views`: lines quantified, or else main lines of what is found."""
+    channels = ds.sizes[DIM_ENERGY]
+    lines: dict[str, LineSpec]
+    if LINE_ESTIMATOR.name in ds and COORD_K_FACTOR in ds.coords:
+        lines = quantified_lines(ds)
+        estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
+    else:
+        found = find_elements(ds)
+        lines = {str(name): LineSpec() for name in found["line"]}
+        estimators = np.zeros((0, channels))
+        if lines:
+            if DETECTOR_RESPONSE not in ds.attrs:
+                with recorded(show=False):
+                    ds = measure_response(ds, found["element"])
+            estimators = line_weights(ds, lines).estimators
+    unit = recipe_of(ds).quantify.k_factor_unit
+    atoms = [math.nan]
+    for name, spec in lines.items():
+        known = spec.k_factor is not None
+        atoms.append(float(factor_arrays({name: spec}, unit)[1][0][0]) if known else math.nan)
+    rows = np.vstack([np.ones(channels), estimators])
+    return (TOTAL, *lines), rows, np.array(atoms)
+
+
+def title(name: str) -> str:
+    """Return what a map is called."""
+    return "all X-rays" if name == TOTAL else line_label(name)

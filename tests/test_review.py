@@ -1,0 +1,510 @@
+"""The review: what it shows is what the library computes, and nothing that was chosen is lost."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from edxdenoise.cli import main
+from edxdenoise.cube import make_cube
+from edxdenoise.decompose import pca
+from edxdenoise.errors import FormatError, ParameterError, recorded
+from edxdenoise.io import open_dataset, rounded_for_storage, save_dataset
+from edxdenoise.pipeline import quantify, rebuilt
+from edxdenoise.preprocess import weight
+from edxdenoise.recipe import Recipe
+from edxdenoise.reconstruction import reconstruct
+from edxdenoise.review import Review
+from edxdenoise.review.choice import Choice, applied
+from edxdenoise.review.server import ReviewServer
+from edxdenoise.review.views import Box, Views
+from edxdenoise.selection import select
+from edxdenoise.training.labels import add_labels, read_labels
+from edxdenoise.xray import channel_response, line_energy
+
+ENERGY = 0.05 * (np.arange(120) + 0.5) + 2
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)> \"&'"
+# As files say how they were made: without and with averages over pixels, and quantified.
+PLAIN = "[denoise]\nshrink = false\nsubspace = 'pixel'\n"
+AVERAGED = "[denoise]\nsubspace = 'pixel'\n"
+QUANTIFIED = PLAIN + "[lines.Fe_Ka]\nk_factor = 1.0\n[lines.Ca_Ka]\nk_factor = 0.9\n"
+
+
+def counts(rows=12, columns=16, seed=1):
+    """Ca at the left, Fe at the right."""
+    lines = channel_response(np.array([line_energy("Ca_Ka"), line_energy("Fe_Ka")]), ENERGY)
+    left = np.linspace(1, 0, columns)[np.newaxis, :, np.newaxis] * np.ones((rows, 1, 1))
+    expected = 0.2 + 60 * left * lines[0] + 50 * (1 - left) * lines[1]
+    found = np.random.default_rng(seed).poisson(4 * expected)
+    attrs = {"beam_energy": 200.0, "detector_resolution": 130.0, "title": HOSTILE}
+    return make_cube(found, energy=ENERGY, spatial_units="nm", attrs=attrs)
+
+
+def denoised(recipe=PLAIN, **shape):
+    made = Recipe.from_toml(recipe)
+    ds = select(pca(weight(counts(**shape)), components=12), selector="spatial")
+    ds = rebuilt(select(ds, keep="1-2"), made.denoise).assign_attrs(recipe=recipe)
+    ds.component_signal_probability[:] = np.linspace(1, 0, 12)
+    ds = ds.assign_attrs(edxdenoise_version="0", source=f"{HOSTILE}.bcf sha256:1")
+    return quantified(ds) if made.quantifies else ds
+
+
+def quantified(ds):
+    """Without the notes, such as that some net counts are negative."""
+    with recorded(show=False):
+        return quantify(ds, Recipe.from_toml(QUANTIFIED).lines)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One denoised file of each kind."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, recipe in (("plain", PLAIN), ("quantified", QUANTIFIED)):
+        ds = rounded_for_storage(denoised(recipe).drop_dims("line_other", errors="ignore"))
+        save_dataset(ds, folder / f"{name}.nc")
+    return folder
+
+
+def copied(made, tmp_path, name="plain", suffix=".zarr"):
+    path = tmp_path / f"map{suffix}"
+    save_dataset(open_dataset(made / f"{name}.nc"), path)
+    return path
+
+
+@pytest.fixture
+def path(made, tmp_path):
+    return copied(made, tmp_path)
+
+
+# Views
+
+
+def rebuilt_by_library(ds, keep):
+    """The cube that the library rebuilds from some components."""
+    flags = np.isin(ds.component.values, keep).astype(np.int8)
+    return reconstruct(ds.assign(component_keep=ds.component_keep.copy(data=flags)))
+
+
+@pytest.mark.parametrize("keep", [(1, 2), (1, 2, 3, 9), (2,)])
+def test_maps_and_spectra_of_a_choice_are_those_of_the_library(keep):
+    ds = denoised()
+    views, box = Views.of(ds), Box(2, 9, 3, 15)
+    cube = rebuilt_by_library(ds, keep).counts_denoised.values
+    for name, row in zip(views.names, views.rows):
+        np.testing.assert_allclose(views.rebuilt_map(name, keep), cube @ row, rtol=1e-4, atol=1e-3)
+    inside = cube[2:9, 3:15].sum(axis=(0, 1), dtype=float)
+    np.testing.assert_allclose(views.rebuilt_spectrum(box, keep), inside, rtol=1e-4, atol=1e-3)
+    raw = ds.counts.values
+    np.testing.assert_array_equal(views.raw_spectrum(box), raw[2:9, 3:15].sum(axis=(0, 1)))
+    np.testing.assert_array_equal(views.raw_spectrum(views.snapped(None)), raw.sum(axis=(0, 1)))
+    np.testing.assert_allclose(views.raw_maps()[0], raw.sum(axis=2))
+
+
+def test_smoothed_components_are_shown_as_smoothed():
+    ds = denoised()
+    smooth = ds.component_map.where(ds.component <= 2) * 0.9
+    ds = reconstruct(ds.assign(component_map_shrunk=smooth.astype("f4")))
+    views = Views.of(ds)
+    expected = ds.counts_denoised.sum("energy").values
+    np.testing.assert_allclose(views.rebuilt_map("total", (1, 2)), expected, rtol=1e-4)
+    # Of the third there is no smoothed map.
+    added = views.rebuilt_map("Fe_Ka", (1, 2, 3)) - views.rebuilt_map("Fe_Ka", (1, 2))
+    plain = Views.of(ds.drop_vars("component_map_shrunk"))
+    expected = plain.rebuilt_map("Fe_Ka", (1, 3)) - plain.rebuilt_map("Fe_Ka", (1,))
+    np.testing.assert_allclose(added, expected, atol=1e-4)
+
+
+def test_large_maps_are_shown_by_cells(monkeypatch):
+    monkeypatch.setattr("edxdenoise.review.views._MOST_CELLS", 30)
+    ds = denoised(rows=13, columns=11)
+    views, keep = Views.of(ds), (1, 3)
+    assert views.side == 3 and views.pixels.tolist()[-1] == [3, 3, 3, 2]
+    box = views.snapped(Box(4, 5, 7, 11))
+    assert box == Box(3, 6, 6, 11)
+    cube = rebuilt_by_library(ds, keep).counts_denoised.values
+    inside = cube[3:6, 6:11]
+    np.testing.assert_allclose(
+        views.rebuilt_spectrum(box, keep), inside.sum(axis=(0, 1)), rtol=1e-3, atol=1e-3
+    )
+    mean = cube[12:, 9:].sum(axis=2).mean()
+    assert views.rebuilt_map("total", keep)[-1, -1] == pytest.approx(mean, rel=1e-4)
+    assert views.raw_maps()[0, -1, -1] == pytest.approx(ds.counts.values[12:, 9:].sum() / 2)
+
+
+def test_lines_are_those_that_the_file_was_quantified_by(made):
+    ds = open_dataset(made / "quantified.nc")
+    views = Views.of(ds)
+    assert views.names == ("total", "Fe_Ka", "Ca_Ka")
+    np.testing.assert_array_equal(views.rows[1:], ds.line_estimator)
+    # Of atoms: k / A, with masses of 55.845 and 40.078.
+    assert views.atoms_ratio("Fe_Ka", "Ca_Ka") == pytest.approx(40.078 / (0.9 * 55.845), rel=1e-3)
+    maps = [views.rebuilt_map(name, (1, 2)) for name in ("Fe_Ka", "Ca_Ka")]
+    ratio = views.ratio(*maps, ("Fe_Ka", "Ca_Ka"))
+    seen = np.isfinite(ratio)
+    np.testing.assert_array_equal(seen, maps[1] > 0.05 * np.percentile(maps[1], 99.5))
+    assert seen.any() and not seen.all()
+    factor = views.atoms_ratio("Fe_Ka", "Ca_Ka")
+    np.testing.assert_allclose(ratio[seen], (factor * maps[0] / maps[1])[seen])
+
+
+# Saving
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_what_is_saved_is_there_when_the_file_is_opened(made, tmp_path, suffix):
+    path = copied(made, tmp_path, suffix=suffix)
+    before = open_dataset(path).load()
+    review = Review(path)
+    review.set_keep(3, True)
+    review.set_keep(2, False)
+    review.set_note(3, f"  {HOSTILE} ")
+    review.add_region("core=2:9,3:15")
+    assert review.save() == f"saved {path.name} and 2 labels in labels.csv"
+    ds = open_dataset(path)
+    assert ds.component[ds.component_keep == 1].values.tolist() == [1, 3]
+    assert ds.component_note.values[2] == HOSTILE and set(ds.component_note.values[3:]) == {""}
+    np.testing.assert_array_equal(
+        ds.component_signal_probability, before.component_signal_probability
+    )
+    assert ds.region.values.tolist() == ["all", "core"]
+    np.testing.assert_array_equal(ds.region_spectrum[1], before.counts[2:9, 3:15].sum(axis=(0, 1)))
+    expected = rebuilt_by_library(before, (1, 3)).counts_denoised
+    np.testing.assert_allclose(ds.counts_denoised, expected, rtol=0.05, atol=0.05)
+    np.testing.assert_array_equal(ds.counts, before.counts)
+    recipe = Recipe.from_toml(ds.attrs["recipe"])
+    assert recipe.denoise.keep == "1,3" and recipe.quantify.regions == ("core=2:9,3:15",)
+    assert "select keep=1,3" in ds.attrs["history"].splitlines()
+    assert read_labels(tmp_path / "labels.csv") == {path: {2: 0.0, 3: 1.0}}
+    assert not review.journal.exists() and not review.status()["unsaved"]
+    assert Review(path).choice == review.choice == Choice.of(ds)
+
+
+def test_a_choice_gives_what_the_pipeline_gives_with_it(made):
+    ds = open_dataset(made / "quantified.nc").load()
+    found = applied(ds, Choice((1, 3))).load()
+    chosen = select(ds.drop_dims(["line", "element"]), keep="1,3")
+    recipe = Recipe.from_toml(QUANTIFIED)
+    expected = quantified(rebuilt(chosen, recipe.denoise))
+    for name in ("line_intensity", "atomic_percent", "atomic_percent_stddev"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+    assert not np.allclose(found.line_intensity, ds.line_intensity)
+
+
+def test_maps_are_averaged_for_a_new_choice(made):
+    ds = open_dataset(made / "plain.nc").load().assign_attrs(recipe=AVERAGED)
+    found = applied(ds, Choice((1, 2, 3)))
+    finite = np.isfinite(found.component_map_shrunk).all(["y", "x"])
+    assert found.component[finite].values.tolist() == [1, 2, 3]
+    assert "held_out_error" not in applied(
+        ds.assign(held_out_error=("estimate", np.ones(2))), Choice((1,))
+    )
+
+
+def test_notes_alone_leave_the_results_as_they_are(made):
+    ds = open_dataset(made / "quantified.nc").load()
+    found = applied(ds, Choice((1, 2), {2: "a"}))
+    xr.testing.assert_identical(found.drop_vars("component_note").drop_attrs(), ds.drop_attrs())
+    back = applied(found, Choice((1, 2)))
+    assert "component_note" not in back.coords
+
+
+def test_a_file_without_the_cube_stays_without(made, tmp_path):
+    path = tmp_path / "small.zarr"
+    ds = open_dataset(made / "plain.nc").drop_vars("counts_denoised")
+    save_dataset(ds.assign_attrs(recipe=PLAIN + "[output]\ncube = false\n"), path)
+    review = Review(path)
+    review.set_keep(4, True)
+    review.save()
+    with xr.open_zarr(path, consolidated=False) as stored:
+        assert "counts_denoised" not in stored
+    expected = rebuilt_by_library(ds.load(), (1, 2, 4)).counts_denoised
+    np.testing.assert_allclose(open_dataset(path).counts_denoised, expected, rtol=1e-5)
+
+
+def test_what_cannot_be_saved_leaves_the_file_and_the_choice(path):
+    review = Review(path)
+    for number in (1, 2):
+        review.set_keep(number, False)
+    review.save_in_words()
+    assert review.message == "not saved: no component is kept; keep at least one"
+    assert Choice.of(open_dataset(path)).keep == (1, 2)
+    assert Review(path).choice.keep == ()
+
+
+def test_a_file_that_somebody_else_changed_is_not_overwritten(path):
+    for change in (lambda one: one.set_note(1, "first"), lambda one: one.set_keep(3, True)):
+        review, other = Review(path), Review(path)
+        change(other)
+        other.save()
+        saved = Choice.of(open_dataset(path))
+        review.set_note(2, "second")
+        with pytest.raises(FormatError, match="was changed since it was opened"):
+            review.save()
+        assert Choice.of(open_dataset(path)) == saved
+        review.journal.unlink()
+
+
+# Journal
+
+
+def test_choices_that_were_not_saved_are_there_next_time(path):
+    review = Review(path)
+    review.set_keep(5, True)
+    review.set_note(5, "weak")
+    review.add_region("rim=0:2,0:16")
+    again = Review(path)
+    assert again.choice == Choice((1, 2, 5), {5: "weak"}, ("rim=0:2,0:16",))
+    assert again.status()["decided"] == [5] and again.status()["unsaved"]
+    assert Choice.of(open_dataset(path)).keep == (1, 2)
+    again.set_keep(5, False)
+    assert again.status()["unsaved"], "a decision for training, though the choice is as it was"
+
+
+def test_a_review_that_ends_between_file_and_journal_goes_on(path, monkeypatch):
+    review = Review(path)
+    review.set_keep(5, True)
+
+    def ended(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edxdenoise.review.state.add_labels", ended)
+    with pytest.raises(KeyboardInterrupt):
+        review.save()
+    monkeypatch.undo()
+    again = Review(path)
+    assert again.choice.keep == (1, 2, 5) and again.status()["unsaved"]
+    again.save()
+    assert read_labels(path.with_name("labels.csv")) == {path: {5: 1.0}}
+
+
+def test_a_journal_of_another_result_is_no_choice_for_this_one(path):
+    Review(path).set_keep(5, True)
+    ds = open_dataset(path).load()
+    save_dataset(ds.assign_attrs(source="another"), path, overwrite=True)
+    with pytest.raises(FormatError, match="for another result than that in map.zarr"):
+        Review(path)
+    journal = path.with_name("map.zarr.review.json")
+    journal.write_text('{"keep": [1]}')
+    with pytest.raises(FormatError, match="is no journal of a review"):
+        Review(path)
+
+
+def test_two_reviews_of_a_file_do_not_overwrite_each_others_choices(path):
+    one, other = Review(path), Review(path)
+    one.set_keep(5, True)
+    with pytest.raises(FormatError, match="another review of the same file"):
+        other.set_keep(6, True)
+    assert other.choice.keep == (1, 2) and Review(path).choice.keep == (1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    "region, says",
+    [
+        ("core=0:2", "must be written"),
+        ("core=20:30,0:2", "holds no pixel"),
+        ("all=0:2,0:2", "name of an area or a phase"),
+        ("phase 1=0:2,0:2", "name of an area or a phase"),
+    ],
+)
+def test_impossible_regions_are_refused(path, region, says):
+    review = Review(path)
+    with pytest.raises(ParameterError, match=says):
+        review.add_region(region)
+    assert review.choice.regions == () and not review.journal.exists()
+
+
+def test_files_without_components_are_refused(tmp_path):
+    save_dataset(counts(), tmp_path / "counts.zarr")
+    with pytest.raises(FormatError, match="holds no component_keep"):
+        Review(tmp_path / "counts.zarr")
+
+
+def test_labels_of_other_files_and_components_stay(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("component,label,file,by\n1,0,b.zarr,me\n1,1,./a.zarr,me\n7,noise,a.zarr,me\n")
+    add_labels(path, tmp_path / "a.zarr", {7: 1.0, 3: 0.0})
+    assert read_labels(path) == {
+        tmp_path / "b.zarr": {1: 0.0},
+        tmp_path / "a.zarr": {1: 1.0, 3: 0.0, 7: 1.0},
+    }
+
+
+# Server
+
+
+@pytest.fixture
+def server(path):
+    served = ReviewServer(Review(path))
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+def ask(server, path="", *, body=None, token=None, **headers):
+    """Status, headers and text of an answer."""
+    link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    target = f"/{server.token if token is None else token}/{path}"
+    link.putrequest("POST" if body else "GET", target, skip_host="Host" in headers)
+    content = json.dumps(body).encode() if body else b""
+    for name, value in {**headers, "Content-Length": len(content)}.items():
+        link.putheader(name, value)
+    link.endheaders(content)
+    answer = link.getresponse()
+    text = answer.read()
+    link.close()
+    return answer.status, answer.headers, text
+
+
+def do(server, what, *values):
+    status, _, text = ask(server, "change", body={"do": what, "with": values})
+    return status, json.loads(text)
+
+
+def test_only_the_page_itself_is_served(server):
+    port = server.server_port
+    assert server.server_address[0] == "127.0.0.1"
+    good = f"http://127.0.0.1:{port}"
+    assert ask(server, Origin=good)[0] == 200
+    assert ask(server, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+    keep = {"do": "keep", "with": [5, True]}
+    for refused in (
+        {"token": "wrong"},
+        {"token": ""},
+        {"token": quote(server.token[:-1] + "é")},
+        {"Host": f"evil.example:{port}"},
+        {"Host": "127.0.0.1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"https://127.0.0.1:{port}"},
+        {"Origin": f"http://127.0.0.1:{port + 1}"},
+    ):
+        for path, body in (("", None), ("state", None), ("change", keep)):
+            assert ask(server, path, body=body, **refused)[0] == 403, (refused, path)
+    assert server.review.choice.keep == (1, 2)
+
+
+def test_the_page_loads_nothing_from_elsewhere(server):
+    _, headers, text = ask(server)
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store" and headers["Referrer-Policy"] == "no-referrer"
+    links = re.findall(r'(?:src|href)="([^"]*)"', text.decode())
+    assert links and all(re.match(r"review\.|component\?|data:,", link) for link in links)
+    assert " style=" not in text.decode() and " on" + "click" not in text.decode()
+    for name in ("review.js", "review.css"):
+        assert ask(server, name)[0] == 200
+    assert ask(server, "../../pyproject.toml")[0] == 404
+
+
+def test_what_a_file_says_is_text_and_nothing_else(server):
+    text = ask(server)[2].decode()
+    assert "<script>alert" not in text and "<img src=x" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_every_component_is_on_the_page(server):
+    text = ask(server)[2].decode()
+    assert re.findall(r'data-number="(\d+)"', text) == [str(n) for n in range(1, 13)]
+    assert "Ca Kα" in text and "probability 1.00" in text
+    for number in (1, 12):
+        status, headers, png = ask(server, f"component?number={number}")
+        assert (status, headers["Content-Type"], png[:4]) == (200, "image/png", b"\x89PNG")
+
+
+def test_a_component_is_kept_and_all_is_saved(server, path):
+    status, state = do(server, "keep", 5, True)
+    assert status == 200 and state["keep"] == [1, 2, 5] and state["unsaved"]
+    before = json.loads(ask(server, "spectrum?box=2,9,3,15")[2])
+    assert do(server, "keep", 2, False)[1]["keep"] == [1, 5]
+    after = json.loads(ask(server, "spectrum?box=2,9,3,15")[2])
+    assert before["box"] == [2, 9, 3, 15] and before["raw"] == after["raw"]
+    cube = rebuilt_by_library(open_dataset(path).load(), (1, 5)).counts_denoised[2:9, 3:15]
+    np.testing.assert_allclose(after["rebuilt"], cube.sum(["y", "x"]), rtol=1e-4, atol=1e-2)
+    assert {line["name"] for line in after["lines"]} == {"all X-rays", "Ca Kα", "Fe Kα"}
+    do(server, "note", 5, HOSTILE)
+    do(server, "add region", "a=1:3,1:3")
+    state = do(server, "save")[1]
+    assert state["message"] == "saved map.zarr and 2 labels in labels.csv"
+    assert not state["unsaved"]
+    assert Choice.of(open_dataset(path)) == Choice((1, 5), {5: HOSTILE}, ("a=1:3,1:3",))
+    assert do(server, "remove region", "a=1:3,1:3")[1]["regions"] == []
+
+
+def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
+    while not json.loads(ask(server, "state")[2])["raw"]:
+        pass
+    one = json.loads(ask(server, "map?name=Fe_Ka")[2])
+    assert one["words"] == "Fe Kα" and one["legend"]["unit"] == "net counts per pixel"
+    ratio = json.loads(ask(server, "map?name=Fe_Ka&over=Ca_Ka")[2])
+    assert ratio["words"] == "Fe Kα / Ca Kα"
+    assert ratio["legend"]["unit"] == "ratio of net counts", "there are no k-factors"
+    for found in (one, ratio):
+        assert found["raw"] != found["rebuilt"]
+        assert all(found[n].startswith("data:image/png;base64,") for n in ("raw", "rebuilt"))
+
+
+@pytest.mark.parametrize(
+    "target, body",
+    [
+        ("map?name=Xx_Ka", None),
+        ("spectrum?box=1,2,3", None),
+        ("spectrum?box=1,2,3,-4", None),
+        ("component?number=13", None),
+        ("component", None),
+        ("change", ["keep"]),
+        ("change", {"do": "keep", "with": [1, "yes"]}),
+        ("change", {"do": "keep", "with": [99, True]}),
+        ("change", {"do": "keep", "with": [1]}),
+        ("change", {"do": "note", "with": [1, "a" * 3000]}),
+        ("change", {"do": "__init__", "with": []}),
+        ("change", {"do": "add region", "with": ["all=0:1,0:1"]}),
+        ("change", {"do": "keep", "with": ["a" * 70000]}),
+        ("else", {"do": "save"}),
+    ],
+)
+def test_requests_that_mean_nothing_change_nothing(server, target, body):
+    status, _, text = ask(server, target, body=body)
+    assert status == 400 and "\n" not in json.loads(text)["error"]
+    assert not server.review.status()["unsaved"] and not server.review.journal.exists()
+
+
+def test_a_server_that_is_killed_loses_nothing(path):
+    command = [sys.executable, "-m", "edxdenoise", "review", str(path), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = urlsplit(process.stdout.readline().strip())
+            link = http.client.HTTPConnection(address.netloc, timeout=30)
+            body = json.dumps({"do": "keep", "with": [7, True]})
+            link.request("POST", f"{address.path}change", body)
+            assert json.loads(link.getresponse().read())["keep"] == [1, 2, 7]
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+    assert Review(path).choice.keep == (1, 2, 7)
+
+
+def test_errors_of_the_command_are_one_line(made, tmp_path):
+    for file, says in ((tmp_path / "none.zarr", "does not exist"),):
+        result = CliRunner().invoke(main, ["review", str(file), "--no-browser"])
+        assert result.exit_code == 1 and says in result.output
+        assert result.stderr.count("Error") == 1
+
+
+def test_notes_are_shown_by_components(made, tmp_path):
+    path = tmp_path / "a.nc"
+    save_dataset(applied(open_dataset(made / "plain.nc"), Choice((1, 2), {2: "rim"})), path)
+    result = CliRunner().invoke(main, ["components", str(path), "--json"])
+    assert [row["note"] for row in json.loads(result.stdout)][:3] == ["", "rim", ""]
+    assert "rim" in CliRunner().invoke(main, ["components", str(path)]).stdout
