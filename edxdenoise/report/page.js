@@ -128,7 +128,9 @@ window.edxdenoise = (function () {
     if (one.limit !== undefined) return "< " + one.limit.toPrecision(2) + " (3 σ)";
     if (!(one.stddev > 0)) return String(Number(one.value.toPrecision(3)));
     const digits = clip(-Math.floor(Math.log10(one.stddev)), 0, 12);
-    return (one.value.toFixed(digits) + " ± " + one.stddev.toFixed(digits)).replaceAll("-", "−");
+    const write = (number) => number.toLocaleString("en",
+      {minimumFractionDigits: digits, maximumFractionDigits: digits});
+    return (write(one.value) + " ± " + write(one.stddev)).replaceAll("-", "−");
   }
 
   function fill(heads, rows) {
@@ -159,6 +161,9 @@ window.edxdenoise = (function () {
     const {raw, denoised} = spectra(box);
     const source = model("box-data");
     source.data = {...source.data, raw: raw, denoised: denoised};
+    const labels = model("box-labels");
+    const y = Array.from(labels.data.channel, (at) => Math.max(...raw.slice(Math.max(at - 2, 0), at + 3)));
+    labels.data = {...labels.data, y: y};
     const whole = box[0] === 0 && box[2] === 0 && box[1] === meta.rows && box[3] === meta.columns;
     const sx = meta.width / meta.columns, sy = meta.height / meta.rows;
     model("box").data = whole ? {left: [], right: [], top: [], bottom: []}

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
@@ -38,6 +37,8 @@ from edxdenoise.report.frame import (
     end_labels,
     frame_of,
     grey_range,
+    length_label,
+    shortened,
 )
 from edxdenoise.report.maps import last_energy
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
@@ -83,6 +84,8 @@ if TYPE_CHECKING:
 # Bytes of all maps together, and of pictures of components, before they are coded as text.
 _MAP_BYTES, _PICTURE_BYTES = 3_500_000, 2_000_000
 _STEPS = 255
+# Value of a step of the colours, as the pointer shows it.
+_VALUE = "return value < 1 ? 'no value' : (low + (value - 1) / 254 * (high - low)).toPrecision(3)"
 # Units of length that Bokeh's scale bars know.
 _LENGTHS = ("nm", "µm", "mm", "m")
 _SHOWN_PEAKS = 24
@@ -252,7 +255,7 @@ def _measurement(ds: xr.Dataset) -> list[tuple[str, str]]:
         dwell = 1000 * float(ds.attrs["live_time"]) / pixels
         rows.append(("live time per pixel", f"{dwell:.3g} ms"))
     frame = frame_of(ds)
-    rows.append(("pixel size", f"{frame.step:.4g} {frame.units}"))
+    rows.append(("pixel size", length_label(float(f"{frame.step:.4g}"), frame.units)))
     energy = ds[DIM_ENERGY].values
     rows.append(
         (
@@ -287,32 +290,19 @@ class _Maps:
     rows: int
     height: float
     factor: int
-    x_range: Any
-    y_range: Any
-    box: Any
+    shared: dict[str, Any]
     roots: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, found: Findings) -> _Maps:
-        from bokeh.models import ColumnDataSource, Range1d
-
         frame = frame_of(found.ds)
-        width = frame.columns * frame.step
-        height = width * frame.ratio
         ratios = found.ds.sizes[DIM_RATIO] if RATIO.name in found.ds else 0
         quantified = found.ds.sizes[DIM_ELEMENT] if ATOMIC_PERCENT.name in found.ds else 0
         count = 2 * (len(found.elements) + quantified + ratios) + 3
-        pixels = found.ds.sizes[DIM_Y] * found.ds.sizes[DIM_X]
-        factor = int(np.ceil(np.sqrt(max(count * pixels / _MAP_BYTES, 1))))
-        return cls(
-            frame,
-            found.ds.sizes[DIM_Y],
-            height,
-            factor,
-            Range1d(0, width, bounds="auto"),
-            Range1d(height, 0, bounds="auto"),
-            ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []}, name="box"),
-        )
+        rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
+        factor = int(np.ceil(np.sqrt(max(count * rows * columns / _MAP_BYTES, 1))))
+        height = columns * frame.step * frame.ratio
+        return cls(frame, rows, height, factor, _shared(frame, rows, height))
 
     def words(self) -> str:
         if self.factor == 1:
@@ -322,118 +312,145 @@ class _Maps:
     def add(
         self,
         name: str,
-        images: Sequence[np.ndarray],
+        image: np.ndarray,
         colours: tuple[str, float, float],
         unit: str,
         alt: str,
+        *,
+        over: str | None = None,
     ) -> dict[str, Any]:
-        """Draw a map; further images lie over the first, invisible until the slider shows them."""
+        """Draw a map; one drawn before may lie over it, invisible until the slider shows it."""
         from bokeh.models import (
             BoxSelectTool,
-            CustomJS,
+            ColumnDataSource,
             CustomJSHover,
             HoverTool,
-            LinearColorMapper,
             PanTool,
             ResetTool,
+            ScaleBar,
             WheelZoomTool,
         )
         from bokeh.plotting import figure
 
         cmap, low, high = colours
-        palette = _palette(cmap)
-        width = self.frame.columns * self.frame.step
         plot = figure(
+            name=name,
             width=400,
             height=max(round(400 * self.frame.ratio), 60),
-            x_range=self.x_range,
-            y_range=self.y_range,
+            x_range=self.shared["x_range"],
+            y_range=self.shared["y_range"],
+            x_axis_type=None,
+            y_axis_type=None,
             sizing_mode="scale_width",
             min_border=0,
             tools="",
             toolbar_location=None,
             outline_line_color=None,
-            name=name,
         )
-        plot.axis.visible = False
-        plot.grid.visible = False
-        mapper = LinearColorMapper(palette, low=1, high=_STEPS, low_color="#bdbdbd")
-        drawn = []
-        for number, image in enumerate(images):
-            drawn.append(
-                plot.image(
-                    [steps(binned(image, self.factor), low, high)],
-                    x=0,
-                    y=0,
-                    dw=width,
-                    dh=self.height,
-                    color_mapper=mapper,
-                    global_alpha=0.0 if number else 1.0,
-                    name="over" if number else "map",
-                )
-            )
-        for row in self.frame.borders:
-            y = (row + 0.5) * self.height / self.rows
-            plot.line([0, width], [y, y], color="white", line_width=1.5)
-        plot.quad(
-            "left",
-            "right",
-            "top",
-            "bottom",
-            source=self.box,
-            fill_color="white",
-            fill_alpha=0.15,
-            line_color="#56B4E9",
-            line_width=2,
-        )
-        code = (
-            "return value < 1 ? 'no value'"
-            " : (low + (value - 1) / 254 * (high - low)).toPrecision(3)"
-        )
-        value = CustomJSHover(args={"low": low, "high": high}, code=code)
+        source = ColumnDataSource({"image": [steps(binned(image, self.factor), low, high)]})
+        self.shared[f"map {name}"] = source
+        drawn = plot.add_glyph(source, self._image(cmap))
+        if over is not None:
+            glyph = self._image(cmap, global_alpha=0.0)
+            plot.add_glyph(self.shared[f"map {over}"], glyph, name="over")
+        plot.add_glyph(self.shared["borders"], self.shared["border"])
+        plot.add_glyph(self.shared["box"], self.shared["quad"])
         select = BoxSelectTool(renderers=[])
-        wheel = WheelZoomTool(zoom_on_axis=False)
+        value = CustomJSHover(args={"low": low, "high": high}, code=_VALUE)
         plot.add_tools(
             select,
             PanTool(),
-            wheel,
+            WheelZoomTool(),
             ResetTool(),
             HoverTool(
-                tooltips=[("value", "@image{custom} " + unit.replace("@", "")), ("at", "$x, $y")],
+                tooltips=[("value", "@image{custom} " + unit), ("at", "$x, $y")],
                 formatters={"@image": value},
-                renderers=drawn[:1],
+                renderers=[drawn],
             ),
         )
         plot.toolbar.active_drag = select
-        plot.js_on_event(
-            "selectiongeometry", CustomJS(code="window.edxdenoise.select(cb_obj.geometry)")
+        plot.js_on_event("selectiongeometry", self.shared["select"])
+        plot.js_on_event("reset", self.shared["reset"])
+        plot.add_layout(
+            ScaleBar(
+                range=self.shared["x_range"],
+                unit=self.shared["unit"],
+                dimensional=self.shared["lengths"],
+                location="bottom_left",
+                bar_length=0.2,
+                background_fill_alpha=0.7,
+                border_line_color=None,
+                padding=2,
+                margin=2,
+                label_standoff=1,
+                label_text_font_size="10px",
+            )
         )
-        plot.js_on_event("reset", CustomJS(code="window.edxdenoise.whole()"))
-        self._add_scale_bar(plot)
         self.roots[name] = plot
         return {"name": name, "alt": alt, **colour_legend(colours, unit)}
 
-    def _add_scale_bar(self, plot: Figure) -> None:
-        from bokeh.models import Metric, ScaleBar
+    def name_areas(self, name: str) -> None:
+        """Write the names of stacked areas into a map."""
+        from bokeh.models import Label
 
-        units = self.frame.units
-        metric = units in _LENGTHS
-        unit = units if metric else "px" if units == "pixel" else units
-        kind = Metric(base_unit="m") if metric else Metric(base_unit=unit, include=[unit])
-        plot.add_layout(
-            ScaleBar(
-                range=self.x_range,
-                unit=unit,
-                dimensional=kind,
-                location="bottom_left",
-                bar_length=0.25,
-                background_fill_alpha=0.75,
-                border_line_color=None,
-                padding=4,
-                margin=4,
-                label_text_font_size="11px",
+        for row, area in self.frame.areas:
+            self.roots[name].add_layout(
+                Label(
+                    x=self.frame.columns * self.frame.step,
+                    y=(row + 0.5) * self.height / self.rows,
+                    text=shortened(area),
+                    text_align="right",
+                    text_baseline="middle",
+                    text_font_size="11px",
+                    background_fill_color="white",
+                    background_fill_alpha=0.7,
+                    x_offset=-4,
+                )
             )
+
+    def _image(self, cmap: str, **kwargs: float) -> Any:
+        """An image whose values are steps of a colour map."""
+        from bokeh.models import Image, LinearColorMapper
+
+        if cmap not in self.shared:
+            self.shared[cmap] = LinearColorMapper(
+                _palette(cmap), low=1, high=_STEPS, low_color="#bdbdbd"
+            )
+        width = self.frame.columns * self.frame.step
+        mapper = self.shared[cmap]
+        return Image(
+            image="image", x=0, y=0, dw=width, dh=self.height, color_mapper=mapper, **kwargs
         )
+
+
+def _shared(frame: Frame, rows: int, height: float) -> dict[str, Any]:
+    """What all maps have in common: ranges, box, borders of areas, unit of length."""
+    from bokeh.models import ColumnDataSource, CustomJS, Metric, Quad, Range1d, Segment
+
+    width = frame.columns * frame.step
+    borders = [(row + 0.5) * height / rows for row in frame.borders]
+    metric = frame.units in _LENGTHS
+    unit = frame.units if metric else "px" if frame.units == "pixel" else frame.units
+    names = ["left", "right", "top", "bottom"]
+    edges = dict(zip(names, names))
+    return {
+        "x_range": Range1d(0, width, bounds="auto"),
+        "y_range": Range1d(height, 0, bounds="auto"),
+        "box": ColumnDataSource({name: [] for name in names}, name="box"),
+        "quad": Quad(
+            **edges, fill_color="white", fill_alpha=0.15, line_color="#56B4E9", line_width=2
+        ),
+        "borders": ColumnDataSource(
+            {"y": borders, "left": [0] * len(borders), "right": [width] * len(borders)}
+        ),
+        "border": Segment(
+            x0="left", x1="right", y0="y", y1="y", line_color="white", line_width=1.5
+        ),
+        "select": CustomJS(code="window.edxdenoise.select(cb_obj.geometry)"),
+        "reset": CustomJS(code="window.edxdenoise.whole()"),
+        "unit": unit,
+        "lengths": Metric(base_unit="m") if metric else Metric(base_unit=unit, include=[unit]),
+    }
 
 
 def steps(image: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -493,13 +510,14 @@ def _specimen(found: Findings, maps: _Maps) -> dict[str, Any]:
             zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values)
         ):
             alt = f"{label} image, recorded with the counts"
-            one = maps.add(f"image-{number}", [image], grey_range(image), "", alt)
+            one = maps.add(f"image-{number}", image, grey_range(image), "", alt)
             images.append({**one, "title": f"{label} image"})
     if WEIGHT_PIXEL.name in ds or found.cells is not None:
         totals = _pixel_totals(found)
         seen = np.where(measured_pixels(ds), totals, np.nan)
         alt = "map of the sum of all X-ray counts"
-        one = maps.add("total", [seen], count_range(seen[np.isfinite(seen)]), "counts", alt)
+        one = maps.add("total", seen, count_range(seen[np.isfinite(seen)]), "counts", alt)
+        maps.name_areas("total")
         images.append({**one, "title": "all X-rays"})
     maps.roots["sum-spectrum"] = _sum_figure(found)
     return {"images": images}
@@ -510,7 +528,13 @@ def _pixel_totals(found: Findings) -> np.ndarray:
 
 
 def _spectrum_figure(found: Findings, name: str, log: bool) -> Figure:
-    from bokeh.models import BoxZoomTool, PanTool, ResetTool, WheelZoomTool
+    from bokeh.models import (
+        BoxZoomTool,
+        NumeralTickFormatter,
+        PanTool,
+        ResetTool,
+        WheelZoomTool,
+    )
     from bokeh.plotting import figure
 
     energy = found.ds[DIM_ENERGY].values
@@ -529,11 +553,13 @@ def _spectrum_figure(found: Findings, name: str, log: bool) -> Figure:
     plot.add_tools(zoom, PanTool(), WheelZoomTool(dimensions="width"), ResetTool())
     plot.toolbar.active_drag = zoom
     plot.toolbar.logo = None
+    if not log:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
     return plot
 
 
 def _sum_figure(found: Findings) -> Figure:
-    from bokeh.models import ColumnDataSource, HoverTool, LabelSet, Range1d
+    from bokeh.models import HoverTool, Range1d
 
     ds = found.ds
     energy = ds[DIM_ENERGY].values
@@ -561,26 +587,7 @@ def _sum_figure(found: Findings) -> Figure:
             line_width=1.2,
             legend_label="denoised",
         )
-    peaks = list(found.peaks[:_SHOWN_PEAKS])
-    source = ColumnDataSource(
-        {
-            "x": [float(energy[peak.channel]) for peak in peaks],
-            "y": [float(raw[max(peak.channel - 2, 0) : peak.channel + 3].max()) for peak in peaks],
-            "text": [peak.name or f"{peak.energy:.2f} keV" for peak in peaks],
-        }
-    )
-    plot.add_layout(
-        LabelSet(
-            x="x",
-            y="y",
-            text="text",
-            source=source,
-            angle=np.pi / 2,
-            text_font_size="11px",
-            x_offset=5,
-            y_offset=4,
-        )
-    )
+    plot.add_layout(_peak_labels(found, "sum-labels"))
     plot.add_tools(
         HoverTool(
             tooltips=[("energy", "@x{0.000} keV"), ("counts", "@y{0,0}")],
@@ -592,6 +599,34 @@ def _sum_figure(found: Findings) -> Figure:
     plot.legend.orientation = "horizontal"
     plot.legend.padding = 2
     return plot
+
+
+def _peak_labels(found: Findings, name: str) -> Any:
+    """Names of the largest peaks over the sum spectrum; the page moves those of a box."""
+    from bokeh.models import ColumnDataSource, LabelSet
+
+    raw = sum_spectrum(found.ds)
+    peaks = found.peaks[:_SHOWN_PEAKS]
+    ends = [(max(peak.channel - 2, 0), peak.channel + 3) for peak in peaks]
+    source = ColumnDataSource(
+        {
+            "x": [float(found.ds[DIM_ENERGY].values[peak.channel]) for peak in peaks],
+            "y": [float(raw[start:stop].max()) for start, stop in ends],
+            "text": [peak.name or f"{peak.energy:.2f} keV" for peak in peaks],
+            "channel": [peak.channel for peak in peaks],
+        },
+        name=name,
+    )
+    return LabelSet(
+        x="x",
+        y="y",
+        text="text",
+        source=source,
+        angle=np.pi / 2,
+        text_font_size="11px",
+        x_offset=5,
+        y_offset=4,
+    )
 
 
 def _last_energy(found: Findings) -> float:
@@ -613,19 +648,19 @@ def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
         if own is not None:
             seen = np.where(measured_pixels(found.ds), own, np.nan)
             alt = f"map of {line}, raw net counts"
-            one = maps.add(f"raw-{number}", [seen], colours, unit, alt)
+            one = maps.add(f"raw-{number}", seen, colours, unit, alt)
             pictures.append({**one, "title": "raw"})
         if smooth is not None:
-            images = [smooth] if own is None else [smooth, own]
+            over = None if own is None else f"raw-{number}"
             alt = f"map of {line}, denoised net counts"
-            one = maps.add(f"denoised-{number}", images, colours, unit, alt)
+            one = maps.add(f"denoised-{number}", smooth, colours, unit, alt, over=over)
             pictures.append({**one, "title": "denoised"})
         cards.append(
             {
                 "element": str(row.element),
                 "line": line,
                 "energy": f"{row.energy:.3f}",
-                "counts": with_error(float(row.net_counts), float(row.net_stddev)),
+                "counts": _counts(shown if own is None else own, float(found.noise[number])),
                 "significance": f"{row.significance:.0f}",
                 "where": str(row.where),
                 "stray": str(row.stray),
@@ -635,6 +670,11 @@ def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
             }
         )
     return cards
+
+
+def _counts(image: np.ndarray, noise: float) -> str:
+    """Net counts of the whole map, with their counting error."""
+    return f"{image.sum(dtype=float):,.0f} ± {noise * np.sqrt(image.size):,.0f}"
 
 
 def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
@@ -679,11 +719,11 @@ def _quantity_card(
         "title": title,
         "pictures": [
             {
-                **maps.add(name, [value], colours, unit, f"map of {title}"),
+                **maps.add(name, value, colours, unit, f"map of {title}"),
                 "title": "value",
             },
             {
-                **maps.add(f"{name}-error", [stddev], spread, unit, f"error map of {title}"),
+                **maps.add(f"{name}-error", stddev, spread, unit, f"error map of {title}"),
                 "title": "standard deviation of a pixel",
             },
         ],
@@ -811,7 +851,7 @@ def _component_spectrum(
     shown = energy <= last
     low, high = min(float(spectrum[shown].min()), 0.0), max(float(spectrum[shown].max()), 0.0)
     high = high if high > low else low + 1.0
-    width, top, bottom = 600.0, 46.0, 150.0
+    width, top, bottom = 600.0, 92.0, 196.0
     across = (energy - energy[0]) / (last - energy[0]) * width
     down = bottom - (spectrum - low) / (high - low) * (bottom - top)
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across[shown], down[shown]))
@@ -825,14 +865,16 @@ def _component_spectrum(
     labels: list[dict[str, Any]] = []
     for peak in peaks:
         x = float(across[peak.channel])
-        if all(abs(x - other["x"]) > 14 for other in labels):
+        if all(abs(x - other["x"]) > 20 for other in labels):
             text = peak.name or f"{peak.energy:.2f}"
-            y = min(float(down[peak.channel]), float(bottom - (0 - low) / (high - low) * 104))
+            y = min(
+                float(down[peak.channel]), float(bottom - (0 - low) / (high - low) * (bottom - top))
+            )
             labels.append({"x": x, "y": y - 4, "text": text})
     spacing = _tick_spacing(last - energy[0])
     first = np.ceil(energy[0] / spacing) * spacing
     ticks = [
-        {"x": (value - energy[0]) / (last - energy[0]) * width, "text": f"{value:g}"}
+        {"x": (value - energy[0]) / (last - energy[0]) * width, "text": f"{value + 0.0:g}"}
         for value in np.arange(first, last, spacing)
     ]
     zero = bottom - (0 - low) / (high - low) * (bottom - top)
@@ -883,14 +925,24 @@ def _checks(found: Findings, maps: _Maps) -> dict[str, Any]:
             "net counts is beyond 3 σ."
         )
         if rows:
+            worst = beyond.iloc[0]
             words = (
                 f"Possible bias: {_beyond(found.bias)} differences between raw and denoised net "
-                "counts are beyond 3 σ."
+                f"counts are beyond 3 σ; the clearest is {line_label(str(worst['line']))} of "
+                f"{worst['region']}, {_moved(worst)}."
             )
         checks["bias"] = {"verdict": words, "good": not rows, "heads": heads, "rows": rows}
     if found.audit is not None:
         checks["residual"] = _residual(found, found.audit, maps)
     return checks
+
+
+def _moved(row: pd.Series) -> str:
+    """How much larger or smaller denoised net counts are than raw ones, in words."""
+    more = "more" if row["difference"] < 0 else "fewer"
+    if row["raw"] > _SURE * row["stddev"]:
+        return f"with {abs(row['difference'] / row['raw']):.1%} {more} counts after denoising"
+    return f"with {number_words(abs(row['difference']))} {more} counts after denoising"
 
 
 def _tested(bias: pd.DataFrame) -> int:
@@ -908,7 +960,7 @@ def _residual(found: Findings, audit: Audit, maps: _Maps) -> dict[str, Any]:
     rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
     peaks = audit.peaks.repeat(4, axis=0)[:rows].repeat(4, axis=1)[:, :columns]
     limit = float(np.clip(np.abs(peaks).max(), 8, 30))
-    one = maps.add("residual", [peaks], ("RdBu_r", -limit, limit), "σ", "map of the residuals")
+    one = maps.add("residual", peaks, ("RdBu_r", -limit, limit), "σ", "map of the residuals")
     heads = ["rows", "columns", "energy (keV)", "lines", "counts", "expected", "z"]
     table = [
         (
@@ -1009,7 +1061,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Range1d
 
     plot.x_range = Range1d(float(energy[0]), _last_energy(found), bounds=(energy[0], energy[-1]))
-    plot.y_range = DataRange1d(only_visible=True, start=0)
+    plot.y_range = DataRange1d(start=0, range_padding=0.35)
     empty = np.zeros(energy.size)
     source = ColumnDataSource({"x": energy, "raw": empty, "denoised": empty}, name="box-data")
     curve = plot.step("x", "raw", source=source, mode="center", color="#767676", legend_label="raw")
@@ -1029,6 +1081,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
             mode="vline",
         )
     )
+    plot.add_layout(_peak_labels(found, "box-labels"))
     maps.roots["box-spectrum"] = plot
     meta = {
         "rows": ds.sizes[DIM_Y],
