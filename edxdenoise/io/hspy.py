@@ -79,7 +79,7 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     file = _ForgivingFile(path)
     with file, h5py.File(file, "w") as hdf5:
         hdf5.attrs.update({"file_format": "HyperSpy", "file_format_version": version})
-        for array, signal in _signals(ds):
+        for array, signal in hyperspy_signals(ds):
             signal["data"] = file.stop_after_error(array.data)
             packing: dict[str, Any] = {"compression": None, "fletcher32": True}
             if array.dtype.kind in "iu" or array.name == COUNTS_DENOISED.name:
@@ -95,7 +95,7 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
             ).write()
 
 
-def _signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, Any]]]:
+def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, Any]]]:
     """Spectrum image and images, with all that HyperSpy wants to know of each but its data."""
     cube = ds[image_name(ds)]
     axes = [_axis(ds, DIM_Y), _axis(ds, DIM_X)]

@@ -95,7 +95,7 @@ def read_cube(
     _check_memory(path, chosen, memory_limit)
     if chosen.load is not None:
         chosen = isolated(path, chosen.load, memory_limit=memory_limit)
-    ds = guarded(path, lambda: mark_missing(_dataset(path, chosen), chosen.missing))
+    ds = guarded(path, lambda: mark_missing(dataset_of(path, chosen), chosen.missing))
     images = detector_images(path, ds, [*signals, *chosen.images])
     if images is not None and MEASURED.name in images[DIM_DETECTOR]:
         # A .hspy of ours has this variable as one more signal.
@@ -137,7 +137,8 @@ def _too_large(path: Path, what: str, needed: int, limit: int) -> MemoryLimitErr
     )
 
 
-def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
+def dataset_of(path: Path, signal: VendorSignal) -> xr.Dataset:
+    """Return the Dataset of a map of spectra; `path` may be the mere name of one in memory."""
     position = energy_position(signal)
     assert position is not None
     map_axes = [i for i in range(3) if i != position]
@@ -147,7 +148,8 @@ def _dataset(path: Path, signal: VendorSignal) -> xr.Dataset:
     units = spatial_units(x_axis)
     attrs = attributes(signal.metadata, signal.original_metadata)
     attrs["title"] = attrs["title"] or path.stem
-    attrs["source"] = file_source(path)
+    if path.exists():
+        attrs["source"] = file_source(path)
     ds = make_cube(
         _lazy(data),
         energy=energy,
