@@ -54,7 +54,7 @@ def ours(folder: Path, intensities: str, source: str) -> dict[str, float]:
     start = time.perf_counter()
     quantified = line_intensity(ds, lines, intensities=intensities, source=source)
     middle = time.perf_counter()
-    result = cliff_lorimer(quantified, lines)
+    result = cliff_lorimer(quantified)
     end = time.perf_counter()
     assert np.isfinite(result.atomic_percent.values).any()
     return {"intensity": middle - start, "composition": end - middle}

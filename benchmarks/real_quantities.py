@@ -107,7 +107,7 @@ def regions(name: str, data: Path, folder: Path) -> list[list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EdxdenoiseWarning)
         ds = run_recipe(recipe, folder=folder)
-    table = region_table(ds, recipe.lines, k_factor_unit=recipe.quantify.k_factor_unit)
+    table = region_table(ds)
     elements = [element_of(line) for line in recipe.lines]
     head = ["region", "pixels", *(f"{element} at%" for element in elements)]
     if name == "dacite":
@@ -155,7 +155,7 @@ def phantom_rows(seeds: int, shape: tuple[int, int] = (24, 24)) -> list[list[str
                 ("windows clear of listed lines", "windows-linear", given),
             ):
                 maps = quantify(ds, specs, Quantify(intensities=intensities, source="counts"))
-                table = region_table(maps, specs)
+                table = region_table(maps)
                 whole = table[table.region == "all"].set_index("quantity")
                 for element, true in truth.items():
                     row = whole.loc[f"{element} at%"]

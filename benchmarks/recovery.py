@@ -73,7 +73,7 @@ def quantify(ds: xr.Dataset, lines: dict[str, LineSpec], method: str, source: st
     """Intensities and composition; doubts about overlaps are what is measured here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EdxdenoiseWarning)
-        return cliff_lorimer(line_intensity(ds, lines, intensities=method, source=source), lines)
+        return cliff_lorimer(line_intensity(ds, lines, intensities=method, source=source))
 
 
 def linear(quantified: xr.Dataset) -> np.ndarray:
@@ -154,7 +154,7 @@ def percent_rows(
     fraction (k-factors are part of I), is linear in the counts and free of that.
     """
     lines = {name: LineSpec(spec.k_factor) for name, spec in specs(ds, names).items()}
-    factors, none = factor_arrays(lines, "weight")[1]
+    factors, none = factor_arrays(lines)[1]
     by_line = factors[:, np.newaxis, np.newaxis]
     rows = []
     for method in methods:
@@ -213,7 +213,7 @@ def phase_rows(ds: xr.Dataset, names: Sequence[str]) -> list[dict[str, object]]:
     rows = []
     for method in METHODS:
         quantified = sum_regions(quantify(ds, lines, method, "counts"), regions)
-        table = region_table(quantified, lines).set_index(["region", "quantity"])
+        table = region_table(quantified).set_index(["region", "quantity"])
         for region, mask in regions.items():
             true = 100 * atoms[:, mask].sum(axis=1) / atoms[:, mask].sum()
             for i, element in enumerate(elements):
@@ -268,7 +268,7 @@ def article_rows(shape: tuple[int, int] | None = None) -> list[dict[str, object]
             quantified = quantify_recipe(
                 ds, recipe.lines, replace(recipe.quantify, intensities=method)
             )
-            table = region_table(sum_regions(quantified, regions), recipe.lines, ratios=ratios)
+            table = region_table(sum_regions(quantified, regions))
             values = table.set_index(["region", "quantity"])
             for region, mask in regions.items():
                 row: dict[str, object] = {"method": method, "region": region, "pixels": mask.sum()}

@@ -52,6 +52,7 @@ LOSSES = get_args(Loss)
 INITS = get_args(Init)
 SOURCES = get_args(Source)
 INTENSITIES = get_args(Intensities)
+K_FACTOR_UNITS = get_args(KFactorUnit)
 DETECTOR_WINDOWS = get_args(DetectorWindow)
 ESTIMATE: Estimate = "estimate"
 

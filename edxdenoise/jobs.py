@@ -41,13 +41,7 @@ from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
-from edxdenoise.schema import (
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_LINE_OTHER,
-    HELD_OUT_ERROR,
-    LINE_ESTIMATOR,
-)
+from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER, HELD_OUT_ERROR
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import true_k_factors
 from edxdenoise.simulation.truth import PHASE_MAP
@@ -131,7 +125,7 @@ def run_recipe(
         save_dataset(written, output, overwrite=overwrite, total=found.total)
     if report is not None:
         with progress("report"):
-            _write_report(ds, recipe, report, overwrite)
+            write_report(ds, report, overwrite=overwrite)
     return ds
 
 
@@ -173,26 +167,8 @@ def quantify_file(
         save_dataset(maps, output, overwrite=overwrite)
     if report is not None:
         with progress("report"):
-            _write_report(ds, recipe, report, overwrite)
+            write_report(ds, report, overwrite=overwrite)
     return maps
-
-
-def report_file(ds: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write the report of a denoised file, with the windows that its recipe names.
-
-    Parameters
-    ----------
-    ds : Dataset
-        As a file holds it.
-    folder : path
-        Folder to make.
-    overwrite : bool
-        Whether a report that stands there may be replaced.
-    """
-    recipe = Recipe()
-    if LINE_ESTIMATOR.name in ds and ds.attrs.get("recipe"):
-        recipe = Recipe.from_toml(str(ds.attrs["recipe"]), name="the recipe in the file")
-    _write_report(ds, recipe, Path(folder), overwrite)
 
 
 def convert_file(
@@ -313,12 +289,6 @@ def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
 def _written(ds: xr.Dataset) -> xr.Dataset:
     """Leave out the covariance maps, which `line_estimator` and the sum spectra stand for."""
     return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
-
-
-def _write_report(ds: xr.Dataset, recipe: Recipe, folder: Path, overwrite: bool) -> None:
-    lines = {name: spec for name, spec in recipe.lines.items() if spec.window or spec.background}
-    elements = recipe.quantify.elements
-    write_report(ds, folder, lines=lines, elements=elements, overwrite=overwrite)
 
 
 def _block(

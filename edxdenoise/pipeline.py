@@ -29,6 +29,7 @@ from edxdenoise.quantification import (
     check_bias,
     check_calibration,
     check_composition,
+    check_k_factors,
     check_lines,
     check_reach,
     cliff_lorimer,
@@ -40,10 +41,9 @@ from edxdenoise.quantification import (
     misfit,
     parse_ratio,
     sum_regions,
-    weight_k_factors,
 )
 from edxdenoise.quantification.lines import LineLike, line_specs
-from edxdenoise.quantification.resolve import check_thin, resolve_lines, with_k_factors
+from edxdenoise.quantification.resolve import check_thin, resolve_lines
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import (
     COMPONENT_KEEP,
@@ -284,18 +284,16 @@ def quantify(
             source=recipe.source,
             elements=elements,
         )
-        ds = with_k_factors(ds, lines)
         if composed:
-            unit, ratios = recipe.k_factor_unit, recipe.ratios
-            ds = cliff_lorimer(ds, composed, k_factor_unit=unit, ratios=ratios)
+            ds = cliff_lorimer(ds, ratios=recipe.ratios)
         ds = _with_regions(ds, recipe)
         if recipe.intensities == "fit":
-            ds = misfit(ds, lines, elements)
+            ds = misfit(ds)
         ds = ds.assign(load(quantities(ds)).data_vars)
         if recipe.vacuum_counts is not None:
             ds = mask_vacuum(ds, recipe.vacuum_counts)
         check_composition(ds)
-        check_bias(ds, composed, k_factor_unit=recipe.k_factor_unit)
+        check_bias(ds)
     return ds
 
 
@@ -361,7 +359,7 @@ def check_quantify(
         check_lines(lines)
     if any(spec.k_factor is not None for spec in lines.values()) and not automatic:
         given = {name: spec for name, spec in lines.items() if spec.k_factor != ESTIMATE}
-        weight_k_factors(given, recipe.k_factor_unit)
+        check_k_factors(given)
     # Elements that are chosen later may be parts of a ratio.
     for text in () if automatic else recipe.ratios:
         parse_ratio(text, [element_of(name) for name in lines])

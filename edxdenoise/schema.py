@@ -26,6 +26,7 @@ DIM_DETECTOR = "detector"
 DIM_REGION = "region"
 DIM_GROUP = "group"
 DIM_DIRECTION = "direction"
+DIM_EDGE = "edge"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 
@@ -282,6 +283,13 @@ LINE_ESTIMATOR = VariableSpec(
     "f",
     "1",
     "weight of each channel in the net counts of a line; sums of any spectra follow from it",
+)
+LINE_WINDOW = VariableSpec(
+    "line_window",
+    (DIM_LINE, DIM_EDGE),
+    "f",
+    "keV",
+    "ends of the integration window and of one or two background windows that were given",
 )
 _GROUP_LINE = (DIM_GROUP, DIM_LINE)
 GROUP_RAW = VariableSpec(

@@ -18,8 +18,7 @@ import xarray as xr
 from _study import run
 
 from edxdenoise import Denoise, LineSpec, denoise, simulate
-from edxdenoise.quantification import bias_table, find_phases
-from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification import bias_table, find_phases, line_intensity
 
 LINES = {
     "solar-cell": ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La"),
@@ -52,10 +51,11 @@ def z_scores(preset: str, dose: float, seed: int) -> dict[tuple[str, str], list[
     # Those of the honest model show what the dropped component held.
     phases = find_phases(denoised["kept"], seed=seed)
     for model, each in denoised.items():
-        estimators = line_weights(each, lines, intensities="fit", elements=elements).estimators
-        table = bias_table(
-            each, lines, phases.masks, intensities="fit", held_out=phases.held_out
-        ).set_index(["region", "line"])
+        quantified = line_intensity(each, lines, elements=elements)
+        estimators = quantified.line_estimator.values
+        table = bias_table(quantified, phases.masks, held_out=phases.held_out).set_index(
+            ["region", "line"]
+        )
         for region, mask in phases.masks.items():
             spectrum = expected[mask].sum(axis=0)
             rows = table.loc[region].loc[list(lines)]

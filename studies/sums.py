@@ -71,8 +71,8 @@ def pulls_of(ds: xr.Dataset, dose: float, source: str, seed: int) -> dict[str, l
         # Averages over pixels change neither the sums nor the phases.
         made = denoise(made, Denoise(select="spatial", shrink=False, seed=seed))
     quantified = quantify(made, lines, options)
-    table = region_table(quantified, lines)
-    factors, none = factor_arrays(lines, "weight")[1]
+    table = region_table(quantified)
+    factors, none = factor_arrays(lines)[1]
     estimators = quantified.line_estimator.values
     expected = ds.expected_counts.values.astype(float)
     found = defaultdict(list)

@@ -212,8 +212,7 @@ def test_regions_phases_and_profiles_in_terminal_table_and_file(folder):
     # The file says the same, without maps of covariances.
     maps = open_maps(folder / "parts.nc")
     assert "line_intensity_covariance" not in maps and "line_other" not in maps.dims
-    lines = {"Cu_Ka": LineSpec(1.7), "I_La": LineSpec(3.4), "Pb_La": LineSpec(4.4, 0.2)}
-    again = region_table(maps, lines, ratios=["I/Pb"])
+    again = region_table(maps)
     np.testing.assert_allclose(again["value"], table["value"], rtol=1e-5)
 
 
@@ -226,8 +225,7 @@ def test_errors_of_sums_are_those_of_raw_counts(folder):
             "--intensities", "fit", "--source", source,
         )  # fmt: skip
         found[source] = open_maps(folder / f"{source}.nc")
-    lines = {"Cu_Ka": LineSpec(1.7), "I_La": LineSpec(3.4), "Pb_La": LineSpec(4.4)}
-    tables = {source: region_table(maps, lines) for source, maps in found.items()}
+    tables = {source: region_table(maps) for source, maps in found.items()}
     xr.testing.assert_equal(found["counts"].region_spectrum, found["denoised"].region_spectrum)
     for column in ("value", "stddev"):
         np.testing.assert_allclose(tables["denoised"][column], tables["counts"][column], rtol=1e-6)

@@ -5,7 +5,13 @@ import pytest
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
 from edxdenoise.quantification.composition import parse_ratio
-from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, weight_k_factors
+from edxdenoise.quantification.lines import (
+    LineSpec,
+    by_weight,
+    check_k_factors,
+    check_lines,
+    check_positions,
+)
 from edxdenoise.xray import atomic_weight, line_energy
 from edxdenoise.xray.families import element_of, families, list_lines, strong_lines
 
@@ -48,14 +54,15 @@ def test_bad_lines_are_named(lines, message):
 
 
 def test_k_factors():
-    lines = {"Pb_La": LineSpec(2.0, 0.1), "I_La": LineSpec(3.0)}
-    assert weight_k_factors(lines, "weight") == {"Pb_La": (2.0, 0.1), "I_La": (3.0, 0.0)}
-    atomic = weight_k_factors(lines, "atomic")
-    assert atomic["Pb_La"] == pytest.approx((2 * atomic_weight("Pb"), 0.1 * atomic_weight("Pb")))
-    with pytest.raises(ParameterError, match="no k-factor for C_Ka; give --k-factor C_Ka=VALUE"):
-        weight_k_factors(lines | {"C_Ka": LineSpec()}, "weight")
+    lines = {"Pb_La": LineSpec(2.0, 0.1), "I_La": LineSpec()}
+    assert by_weight(lines, "weight") == lines
+    atomic, weight = by_weight(lines, "atomic"), atomic_weight("Pb")
+    assert atomic["Pb_La"] == LineSpec(2.0 * weight, pytest.approx(0.1 * weight))
+    assert atomic["I_La"] == LineSpec()
+    with pytest.raises(ParameterError, match="no k-factor for I_La; give --k-factor I_La=VALUE"):
+        check_k_factors(lines)
     with pytest.raises(ParameterError, match="k_factor_unit 'mass' must be weight or atomic"):
-        weight_k_factors(lines, "mass")
+        by_weight(lines, "mass")
 
 
 @pytest.mark.parametrize("text", ["I/Xe", "I", "I/I", "I/Pb/C", ""])

@@ -72,7 +72,7 @@ def quantified():
 
 
 def test_percents(quantified):
-    result = cliff_lorimer(quantified, LINES, ratios=["I/Pb"])
+    result = cliff_lorimer(quantified, ratios=["I/Pb"])
     total = result.atomic_percent.sum("element", skipna=False)
     np.testing.assert_allclose(total.values[np.isfinite(total)], 100, rtol=1e-5)
     moles = result.weight_percent / xr.DataArray(
@@ -99,30 +99,34 @@ def test_percents(quantified):
 
 
 def test_lazy_stays_lazy(quantified):
-    lazy = quantified.chunk({"y": 7})
+    maps = {name: part for name, part in quantified.items() if "y" in part.dims}
+    lazy = quantified.assign({name: part.chunk({"y": 7}) for name, part in maps.items()})
     with nothing_computed():
-        result = cliff_lorimer(lazy, LINES, ratios=["I/Pb"])
-    xr.testing.assert_allclose(result.compute(), cliff_lorimer(quantified, LINES, ratios=["I/Pb"]))
+        result = cliff_lorimer(lazy, ratios=["I/Pb"])
+    xr.testing.assert_allclose(result.compute(), cliff_lorimer(quantified, ratios=["I/Pb"]))
 
 
 def test_quantifying_again_by_other_lines(quantified):
-    first = cliff_lorimer(quantified, LINES, ratios=["I/Pb"])
+    first = cliff_lorimer(quantified, ratios=["I/Pb"])
     lines = {name: LINES[name] for name in ("Pb_La", "I_La")}
     with pytest.warns(EdxdenoiseWarning):
         again = line_intensity(first, lines, intensities="windows-linear", source="counts")
-        again = cliff_lorimer(again, lines)
+        again = cliff_lorimer(again)
     assert again.element.values.tolist() == ["Pb", "I"] and "ratio_map" not in again
 
 
-def test_missing_k_factor_is_named(quantified):
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_missing_k_factor_is_named():
+    ds = solar_cell(1000.0, shape=(8, 8), channels=650)[["counts"]]
+    found = line_intensity(ds, {"O_Ka": LineSpec()}, source="counts")
     with pytest.raises(ParameterError, match="no k-factor for O_Ka"):
-        cliff_lorimer(quantified, LINES | {"O_Ka": LineSpec()})
+        cliff_lorimer(found)
 
 
 def test_doubtful_pixels_are_counted(quantified):
     empty = quantified.copy()
     empty["line_intensity"] = quantified.line_intensity.where(quantified.y > quantified.y[1], -1.0)
-    result = cliff_lorimer(empty, LINES)
+    result = cliff_lorimer(empty)
     with pytest.warns(EdxdenoiseWarning) as caught:
         check_composition(result)
     missing = int(np.isnan(result.atomic_percent[0]).sum())

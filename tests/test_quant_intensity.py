@@ -17,6 +17,7 @@ from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.bias import bias_table, check_bias
 from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification.lines import record_lines
 from edxdenoise.quantification.phases import find_phases
 from edxdenoise.quantification.region_table import bin_ratio
 from edxdenoise.reconstruction import reconstruct
@@ -174,7 +175,7 @@ def thirds(ds):
 
 @pytest.mark.parametrize("intensities", ["windows-linear", "fit"])
 def test_nothing_dropped_no_bias(denoised, intensities):
-    table = bias_table(denoised, LINES, thirds(denoised), intensities=intensities)
+    table = bias_table(line_intensity(denoised, LINES, intensities=intensities), thirds(denoised))
     assert len(table) == 12
     assert 0.3 < table.z.std() < 1.8 and table.z.abs().max() < 4
 
@@ -185,7 +186,8 @@ def test_bias_of_a_component_dropped(denoised):
     phases = find_phases(denoised)
     assert sum(mask.sum() for mask in phases.masks.values()) == 33 * 50
     honest, biased = (
-        bias_table(ds, LINES, phases.masks, held_out=phases.held_out) for ds in (denoised, dropped)
+        bias_table(line_intensity(ds, LINES), phases.masks, held_out=phases.held_out)
+        for ds in (denoised, dropped)
     )
     assert honest.z.abs().max() < 4
     assert biased.z.abs().max() > 20
@@ -232,10 +234,12 @@ def test_a_bias_is_warned_of_where_it_matters(moved, pixel, warned):
     }
     ds = xr.Dataset({f"group_{name}": (("group", "line"), v) for name, v in values.items()})
     ds = ds.assign(group_pixels=("group", [100])).assign_coords(line=["Fe_Ka", "Co_Ka"])
+    ds["line_intensity"] = ("line", "y", "x"), np.zeros((2, 1, 1), np.float32)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_bias(ds)
-        check_bias(ds, {"Fe_Ka": LineSpec(1.0), "Co_Ka": LineSpec(1.0)})
+        for k_factor in (None, 1.0):
+            lines = {name: LineSpec(k_factor) for name in ("Fe_Ka", "Co_Ka")}
+            check_bias(record_lines(ds, lines, intensities="fit", elements=()))
     assert [("Fe_Ka" in str(each.message)) for each in caught] == [True] * 2 * warned
 
 
@@ -263,9 +267,6 @@ def test_raw_counts_of_a_shrunk_map_share_no_noise():
     plain = cell().drop_vars("expected_counts")
     shrunk = denoise(plain, Denoise(select="spatial"))
     assert "component_map_shrunk" in shrunk
-    a, b = (
-        bin_ratio(line_intensity(ds, lines, source="counts"), lines, "I/Pb")
-        for ds in (plain, shrunk)
-    )
+    a, b = (bin_ratio(line_intensity(ds, lines, source="counts"), "I/Pb") for ds in (plain, shrunk))
     np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
     np.testing.assert_allclose(a[1], b[1], rtol=1e-3)

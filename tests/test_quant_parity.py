@@ -58,7 +58,7 @@ def compare(signal, ds, windows, backgrounds, factors):
     np.testing.assert_allclose(ours.line_intensity, expected, rtol=1e-6, atol=1e-7 * scale)
     above = (expected > 0.1).all(axis=0)
     assert above.any()
-    ours = cliff_lorimer(ours, lines)
+    ours = cliff_lorimer(ours)
     for units, spec in (("weight", WEIGHT_PERCENT), ("atomic", ATOMIC_PERCENT)):
         parts = signal.quantification(
             theirs, "CL", factors=[factors[name] for name in names], composition_units=units

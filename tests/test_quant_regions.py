@@ -9,6 +9,7 @@ from edxdenoise import Quantify, quantify, simulate
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, cliff_lorimer
+from edxdenoise.quantification.lines import record_lines
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.schema import (
@@ -39,10 +40,11 @@ def quantified(iodine, lead, *, rows=40, columns=50, seed=0, areas=None):
             LINE_DETECTED.name: LINE_DETECTED.array((counts > 0).astype(np.int8)),
         }
     ).assign_coords(line=list(LINES))
+    ds = record_lines(ds, LINES, intensities="fit", elements=())
     if areas is not None:
         numbers, labels = areas
         ds = ds.assign_coords(area=("y", numbers, {"area_label": labels}))
-    return sum_regions(cliff_lorimer(ds, LINES, ratios=["I/Pb"]))
+    return sum_regions(cliff_lorimer(ds, ratios=["I/Pb"]))
 
 
 def row(table, region, quantity):
@@ -52,7 +54,7 @@ def row(table, region, quantity):
 
 def test_ratio_of_sums_is_right_where_the_mean_of_ratios_is_not():
     ds = quantified(30.0, 6.0)
-    found = row(region_table(ds, LINES, ratios=["I/Pb"]), "all", "I/Pb")
+    found = row(region_table(ds), "all", "I/Pb")
     true = (2.0 * 30 / 126.905) / (3.0 * 6 / 207.2)
     assert abs(found["value"] - true) < 4 * found["stddev_counting"]
     # Jensen: E[1/x] exceeds 1/E[x] by a sixth of it and more at six counts.
@@ -65,7 +67,7 @@ def test_stated_error_of_a_region_is_its_scatter():
     values, errors = [], []
     for seed in range(60):
         ds = quantified(30.0, 12.0, rows=6, columns=8, seed=seed)
-        found = row(region_table(ds, LINES), "all", "Pb at%")
+        found = row(region_table(ds), "all", "Pb at%")
         values.append(found["value"])
         errors.append(found["stddev_counting"])
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)
@@ -82,7 +84,7 @@ def test_groups_that_differ_and_groups_that_do_not():
     for difference, differs in ((0.0, False), (4.0, True)):
         ds = stacked(difference)
         assert list(area_regions(ds)) == ["all", "control 1", "control 2", "treated 1", "treated 2"]
-        compared = compare_groups(region_table(ds, LINES, ratios=["I/Pb"]))
+        compared = compare_groups(region_table(ds))
         found = row(compared.rename(columns={"groups": "region"}), "treated - control", "I/Pb")
         assert (abs(found["z"]) > 4) == differs
         assert (found["p_counting"] < 1e-4) == differs
@@ -93,7 +95,7 @@ def test_groups_that_differ_and_groups_that_do_not():
 
 
 def test_one_area_of_each_has_no_test_between_areas():
-    table = region_table(stacked(0.0), LINES)
+    table = region_table(stacked(0.0))
     two = table[table.region.isin(["control 1", "treated 2"])]
     assert compare_groups(two).p_areas.isna().all()
     assert compare_groups(table[table.region == "all"]).empty
@@ -102,7 +104,7 @@ def test_one_area_of_each_has_no_test_between_areas():
 
 def test_binned_ratio_is_the_ratio_of_sums():
     ds = quantified(30.0, 6.0, rows=9, columns=11)
-    value, stddev = bin_ratio(ds, LINES, "I/Pb", factor=2)
+    value, stddev = bin_ratio(ds, "I/Pb", factor=2)
     assert value.shape == stddev.shape == (4, 5)
     intensity = ds.line_intensity.values[:, :2, :2].sum(axis=(1, 2))
     true = (2.0 * intensity[0] / 126.905) / (3.0 * intensity[1] / 207.2)
@@ -111,7 +113,7 @@ def test_binned_ratio_is_the_ratio_of_sums():
 
 def test_undetected_elements_have_a_limit_and_no_part_in_the_sum():
     ds = quantified(0.0, 20.0, rows=10, columns=10)
-    percents = region_table(ds, LINES).set_index("quantity")
+    percents = region_table(ds).set_index("quantity")
     assert percents.loc["Pb at%", "value"] == pytest.approx(100)
     assert np.isnan(percents.loc["I at%", ["value", "stddev"]].astype(float)).all()
     # Without any count the limit is that of one.
@@ -119,7 +121,7 @@ def test_undetected_elements_have_a_limit_and_no_part_in_the_sum():
     expected = 3 * (2 / 126.905) / (counts[1] * 3 / 207.2)
     assert percents.loc["I at%", "limit"] == pytest.approx(100 * expected, rel=0.01)
     weak = quantified(0.05, 20.0, rows=10, columns=10, seed=1)
-    table = region_table(weak, LINES, ratios=["I/Pb"])
+    table = region_table(weak)
     found, ratio = row(table, "all", "I at%"), row(table, "all", "I/Pb")
     counts = weak.counts.values.sum(axis=(0, 1))
     assert 0 < counts[0] < 9
@@ -165,8 +167,7 @@ def test_what_the_fit_misses_is_in_the_errors_of_regions(counts, wrong):
     missed = maps.region_misfit.sel(region="ITO").values
     assert (missed > 0).mean() < (0.3 if wrong else 0.02)
     found, plain = (
-        row(region_table(each, lines), "ITO", "N at%")
-        for each in (maps, maps.drop_vars("region_misfit"))
+        row(region_table(each), "ITO", "N at%") for each in (maps, maps.drop_vars("region_misfit"))
     )
     assert np.isnan(found["value"]) and found["limit"] > 0
     # Counting errors alone would have found it in so many counts.

@@ -10,7 +10,6 @@ from edxdenoise import Quantify, simulate
 from edxdenoise.cube import Resolution, detector_resolution
 from edxdenoise.pipeline import quantify
 from edxdenoise.quantification import measure_response
-from edxdenoise.quantification.lines import line_specs
 from edxdenoise.quantification.region_table import region_table
 from edxdenoise.quantification.response import width_law
 from edxdenoise.simulation.net_counts import true_k_factors
@@ -41,7 +40,7 @@ def test_at_percent_where_the_file_states_a_wrong_width():
     for element, true in truth.items():
         pull = (maps.atomic_percent - true) / maps.atomic_percent_stddev
         assert 0.9 < float((np.abs(pull.sel(element=element)) < 1.96).mean()) < 0.985
-    table = region_table(maps, lines)
+    table = region_table(maps)
     whole = table[table.region == "all"].set_index("quantity")
     for element, true in truth.items():
         row = whole.loc[f"{element} at%"]
@@ -71,7 +70,7 @@ def test_nitrogen_between_carbon_and_oxygen_in_wide_channels(seed):
     found = detector_resolution(maps)
     assert found.tail_depth == 0
     assert fwhm(0.4, found) == pytest.approx(float(fwhm(0.4, 130.0)), abs=2.0)
-    table = region_table(maps, line_specs(lines), ratios=recipe.ratios)
+    table = region_table(maps)
     whole = table[table.region == "all"].set_index("quantity")
     assert (np.abs(whole.value - whole.true) < 3 * whole.stddev).all()
     assert whole.loc["N/Pb"].stddev < 0.1 * whole.loc["N/Pb"].value

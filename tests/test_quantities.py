@@ -39,11 +39,11 @@ from edxdenoise.report.value_maps import map_figure, value_range, well_known
 @pytest.fixture(scope="module")
 def quantified() -> xr.Dataset:
     found = line_intensity(counts_of(), LINES, source="counts")
-    return sum_regions(cliff_lorimer(found, LINES, ratios=["Pt/Fe"]))
+    return sum_regions(cliff_lorimer(found, ratios=["Pt/Fe"]))
 
 
 def tables(ds: xr.Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table = region_table(ds, LINES, ratios=["Pt/Fe"])
+    table = region_table(ds)
     return table, compare_groups(table)
 
 
@@ -78,7 +78,7 @@ def test_one_background_window_gives_a_level() -> None:
 def test_integration_figure_says_the_net_counts(how: str) -> None:
     ds = counts_of()
     with style():
-        figure = integration_figure(ds, LINES, intensities=how)
+        figure = integration_figure(line_intensity(ds, LINES, source="counts", intensities=how))
     weights = line_weights(ds, LINES, intensities=how, elements=["Fe", "Pt"])
     net = weights.estimators @ ds.counts.values.sum((0, 1))
     captions = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
@@ -98,7 +98,11 @@ def test_integration_figure_says_the_net_counts(how: str) -> None:
 def test_windows_are_shaded_where_they_are() -> None:
     spec = LineSpec(1.0, window=(6.2, 6.6), background=((5.6, 5.8), (7.4, 7.6)))
     with style():
-        figure = integration_figure(counts_of(), {"Fe_Ka": spec}, intensities="windows-linear")
+        figure = integration_figure(
+            line_intensity(
+                counts_of(), {"Fe_Ka": spec}, source="counts", intensities="windows-linear"
+            )
+        )
     overview, panel = figure.axes
     for axes in (overview, panel):
         spans = {
@@ -186,8 +190,8 @@ def test_colours_are_never_narrower_than_the_error(level: float, error: float) -
 
 
 def test_binned_ratio_is_a_ratio_of_sums(quantified: xr.Dataset) -> None:
-    value, stddev = binned_ratio(quantified, LINES, "Pt/Fe", 2, "weight")
-    plain, plain_stddev = bin_ratio(quantified, LINES, "Pt/Fe", factor=2)
+    value, stddev = binned_ratio(quantified, "Pt/Fe", 2)
+    plain, plain_stddev = bin_ratio(quantified, "Pt/Fe", factor=2)
     assert value.shape == (6, 8)
     filled = np.isfinite(value)
     assert filled.sum() > 40
@@ -207,9 +211,9 @@ def test_bins_in_two_areas_belong_to_none() -> None:
 
 def test_ratio_figure_has_the_distributions_of_the_areas(quantified: xr.Dataset) -> None:
     with style():
-        figure = ratios_figure(quantified, LINES, *tables(quantified))
+        figure = ratios_figure(quantified, *tables(quantified))
     (axes,) = [axes for axes in figure.axes if axes.get_legend()]
-    value, stddev = binned_ratio(quantified, LINES, "Pt/Fe", 2, "weight")
+    value, stddev = binned_ratio(quantified, "Pt/Fe", 2)
     shown = np.where(well_known(value, stddev, np.isfinite(value)), value, np.nan)
     regions = binned_regions(quantified, 2)
     for patch, name in zip(axes.patches, ("control 1", "treated 1"), strict=True):

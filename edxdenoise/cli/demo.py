@@ -38,7 +38,6 @@ def demo(
     """
     from edxdenoise.cli.summaries import denoised_facts, print_composition, print_facts
     from edxdenoise.jobs import demo_recipe, run_demo
-    from edxdenoise.recipe import Recipe
 
     if print_recipe:
         click.echo(demo_recipe().to_toml(), nl=False)
@@ -55,7 +54,7 @@ def demo(
         return
     print_facts(denoised_facts(result))
     click.echo()
-    print_composition(result, Recipe.from_toml(result.attrs["recipe"]))
+    print_composition(result)
     click.echo(f"phantom with its truth:  {output / 'phantom.zarr'}")
     click.echo(f"denoised and quantified: {output / 'denoised.zarr'}")
     click.echo(f"pictures and tables:     {output / 'report'}")

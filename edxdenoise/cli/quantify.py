@@ -92,5 +92,5 @@ def quantify(
             progress=progress,
         )
     if Verbosity.level >= 0:
-        print_composition(maps, recipe)
+        print_composition(maps)
     say_written(name for name in (recipe.output.file, recipe.output.report) if name)

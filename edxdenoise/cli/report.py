@@ -42,7 +42,7 @@ def report(
     edxdenoise report map.zarr -o report
     """
     from edxdenoise.io import check_apart
-    from edxdenoise.jobs import report_file
+    from edxdenoise.report import write_report
     from edxdenoise.xray.identification import GIVEN
 
     check_apart([file], [None, output])
@@ -50,5 +50,5 @@ def report(
     with computing(scheduler, workers, memory_limit) as progress, progress("report"):
         if elements:
             ds = ds.assign_attrs({GIVEN: list(elements)})
-        report_file(ds, output, overwrite=overwrite)
+        write_report(ds, output, overwrite=overwrite)
     say(f"wrote {output}; open {output / 'index.html'}")

@@ -62,5 +62,5 @@ def run(
         print_facts(denoised_facts(result))
         if recipe.quantifies:
             click.echo()
-            print_composition(result, recipe)
+            print_composition(result)
     say_written(name for name in (recipe.output.file, recipe.output.report) if name)

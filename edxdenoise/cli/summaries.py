@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from edxdenoise.recipe import Recipe
-
 _WIDTH = 80
 _LABEL = 12
 _MOST_BORDERLINE = 8
@@ -75,22 +73,17 @@ def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     return facts
 
 
-def print_composition(ds: xr.Dataset, recipe: Recipe) -> None:
+def print_composition(ds: xr.Dataset) -> None:
     """Print composition and ratios of the map and of as many regions as the width has room for.
 
     A phantom shows its true composition beside the measured one.
     """
-    from edxdenoise.quantification import region_table
-    from edxdenoise.quantification.resolve import EstimatedLine, quantified_lines
+    from edxdenoise.quantification import quantified_lines, region_table
+    from edxdenoise.quantification.lines import EstimatedLine
     from edxdenoise.report.text import with_error
 
-    lines = quantified_lines(ds, recipe.lines)
-    table = region_table(
-        ds,
-        lines,
-        k_factor_unit=recipe.quantify.k_factor_unit,
-        ratios=recipe.quantify.ratios,
-    )
+    lines = quantified_lines(ds)
+    table = region_table(ds)
     left_out = _print_regions(table)
     if (table["kind"] == "phase").any():
         say("phases: found with one half of the counts, composition from the other")

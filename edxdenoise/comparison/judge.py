@@ -215,7 +215,6 @@ def _functionals(
             lines,
             net,
             sum_spectrum(ds) / (ds.sizes[DIM_Y] * ds.sizes[DIM_X]),
-            k_factor_unit=quantify.k_factor_unit,
             ratios=quantify.ratios,
         )
     return LineWindows(net, near), quantities

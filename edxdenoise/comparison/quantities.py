@@ -76,7 +76,6 @@ def quantities_of(
     net: np.ndarray,
     mean_spectrum: np.ndarray,
     *,
-    k_factor_unit: str = "weight",
     ratios: Sequence[str] = (),
 ) -> Quantities:
     """At% of every element and the ratios.
@@ -84,16 +83,16 @@ def quantities_of(
     Parameters
     ----------
     lines : mapping of str to LineSpec
-        With a k-factor each.
+        With a k-factor by weight each.
     net : array, shape (line, energy)
         What each channel counts for in the net counts of a line.
     mean_spectrum : array, shape (energy,)
         Of all pixels.
-    k_factor_unit, ratios
+    ratios
         As `cliff_lorimer` takes them.
     """
     elements = [element_of(name) for name in lines]
-    factors, _ = factor_arrays(lines, k_factor_unit)[1]
+    factors, _ = factor_arrays(lines)[1]
     amounts = net * factors[:, np.newaxis]
     # An element without net counts is not there, and takes nothing from the others' percents.
     present = net @ mean_spectrum > 0

@@ -17,9 +17,10 @@ from edxdenoise.quantification.composition import (
 from edxdenoise.quantification.intensity import line_intensity
 from edxdenoise.quantification.lines import (
     LineSpec,
+    check_k_factors,
     check_lines,
     check_reach,
-    weight_k_factors,
+    quantified_lines,
 )
 from edxdenoise.quantification.phases import Phases, can_split, find_phases
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, misfit, region_table
@@ -40,6 +41,7 @@ __all__ = [
     "check_bias",
     "check_calibration",
     "check_composition",
+    "check_k_factors",
     "check_lines",
     "check_reach",
     "cliff_lorimer",
@@ -56,8 +58,8 @@ __all__ = [
     "measure_response",
     "parse_ratio",
     "peak_shifts",
+    "quantified_lines",
     "ratio",
     "region_table",
     "sum_regions",
-    "weight_k_factors",
 ]

@@ -14,7 +14,7 @@ The difference of a group, less what its noise explains, is the bias of each of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import dask
 import dask.array as da
@@ -26,13 +26,8 @@ from edxdenoise.compute import compute
 from edxdenoise.errors import Rank, warn
 from edxdenoise.preprocess.thin import thin
 from edxdenoise.quantification.composition import factor_arrays
-from edxdenoise.quantification.estimators import (
-    behind_projection,
-    line_weights,
-    sums_counts,
-    sums_denoised,
-)
-from edxdenoise.quantification.lines import LineSpec
+from edxdenoise.quantification.estimators import behind_projection, sums_counts, sums_denoised
+from edxdenoise.quantification.lines import quantified_lines
 from edxdenoise.quantification.phases import pixel_features, similar_pixels
 from edxdenoise.quantification.shrunk import is_shrunk
 from edxdenoise.schema import (
@@ -44,10 +39,9 @@ from edxdenoise.schema import (
     GROUP_PIXELS,
     GROUP_RAW,
     GROUP_STDDEV,
+    LINE_ESTIMATOR,
     LINE_INTENSITY_BIAS,
 )
-from edxdenoise.xray import present_elements
-from edxdenoise.xray.families import element_of
 
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
@@ -60,11 +54,9 @@ _SURELY, _MUCH, _OUTSIDE = 5.0, 1.0, 2.0
 
 def bias_table(
     ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
     regions: Mapping[str, np.ndarray],
     *,
-    intensities: str = "fit",
-    elements: Iterable[str] = (),
+    estimators: xr.DataArray | None = None,
     held_out: xr.Dataset | None = None,
 ) -> pd.DataFrame:
     """Tabulate raw and denoised net counts by region and line, with z-scores of the difference.
@@ -73,13 +65,11 @@ def bias_table(
     ----------
     ds : Dataset
         Denoised, with its ``counts``.
-    lines : mapping of str to LineSpec
-        As `line_intensity` takes them.
     regions : mapping of str to array of bool, shape (y, x)
         By name; see `area_regions` and `find_phases`.
-    intensities, elements
-        As `line_intensity` takes them, a fit is compared without
-        the bound at 0, which is not linear.
+    estimators : DataArray, dims (line, energy), optional
+        Weights of the channels in the net counts; by default those by which `ds` was quantified. A
+        fit is compared without the bound at 0, which is not linear.
     held_out : Dataset, optional
         With the half of the counts to test with, where the other half found the regions.
 
@@ -89,12 +79,14 @@ def bias_table(
         One row per region and line: ``region``, ``line``, ``raw``, ``denoised``, ``difference``,
         ``stddev`` and ``z``.
     """
-    elements = present_elements(ds, [*map(element_of, lines), *elements])
-    weights = line_weights(ds, lines, intensities=intensities, elements=elements)
-    maps = [part.values for part in compute(*_raw_and_denoised(ds, weights.estimators, held_out))]
+    if estimators is None:
+        estimators = ds[LINE_ESTIMATOR.name]
+    names = [str(name) for name in estimators[DIM_LINE].values]
+    rows_of = estimators.values.astype(float)
+    maps = [part.values for part in compute(*_raw_and_denoised(ds, rows_of, held_out))]
     rows = []
     for region, mask in regions.items():
-        for i, name in enumerate(lines):
+        for i, name in enumerate(names):
             raw, denoised, variance = (float(part[..., i][mask].sum()) for part in maps)
             stddev = float(np.sqrt(max(variance, 0.0)))
             rows.append(
@@ -200,9 +192,7 @@ def _group_biases(
     return bias, sums, pixels
 
 
-def check_bias(
-    ds: xr.Dataset, lines: Mapping[str, LineSpec] | None = None, *, k_factor_unit: str = "weight"
-) -> None:
+def check_bias(ds: xr.Dataset) -> None:
     """Warn of lines whose net counts denoising moved by more than what is stated of single pixels.
 
     A difference is worth a warning where it is far beyond chance, outside the intervals that the
@@ -211,17 +201,16 @@ def check_bias(
     Parameters
     ----------
     ds : Dataset
-        With what `denoising_bias` gives, computed.
-    lines : mapping of str to LineSpec, optional
-        Those with k-factors, by which changes are at%; else they are % of the net counts.
-    k_factor_unit : {"weight", "atomic"}
+        With what `denoising_bias` gives, computed. Changes are at% where lines have k-factors,
+        else % of the net counts.
     """
     if GROUP_RAW.name not in ds:
         return
     names = [str(name) for name in ds[DIM_LINE].values]
     factors, unit = np.ones(len(names)), "% of the net counts"
+    lines = {n: spec for n, spec in quantified_lines(ds).items() if spec.k_factor is not None}
     if lines:
-        known = dict(zip(lines, factor_arrays(lines, k_factor_unit)[1][0]))
+        known = dict(zip(lines, factor_arrays(lines)[1][0]))
         factors, unit = np.array([known.get(name, 0.0) for name in names]), " at%"
     specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV, GROUP_PIXEL_STDDEV
     raw, denoised, stddev, single = (ds[spec.name].values for spec in specs)

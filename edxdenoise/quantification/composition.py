@@ -17,7 +17,7 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import ParameterError, Rank, warn
-from edxdenoise.quantification.lines import LineSpec, weight_k_factors
+from edxdenoise.quantification.lines import LineSpec, check_k_factors, composed_lines
 from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
@@ -123,9 +123,7 @@ def unbiased_intensity(ds: xr.Dataset) -> xr.DataArray:
 
 def cliff_lorimer(
     ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
     *,
-    k_factor_unit: str = "weight",
     ratios: Sequence[str] = (),
 ) -> xr.Dataset:
     """Weight and atomic percent of every pixel, and ratios of atomic percents.
@@ -133,11 +131,7 @@ def cliff_lorimer(
     Parameters
     ----------
     ds : Dataset
-        With what `line_intensity` gives for these lines, and maybe for others.
-    lines : mapping of str to LineSpec
-        With a k-factor each.
-    k_factor_unit : {"weight", "atomic"}
-        What the k-factors count.
+        From `line_intensity`; its lines with a k-factor are those composed.
     ratios : sequence of str
         Such as ``"I/Pb"``.
 
@@ -148,15 +142,16 @@ def cliff_lorimer(
         ``_stddev``. They are of `unbiased_intensity`. Percents are NaN where no line is detected or
         the sum of all lines is within three of its standard deviations; ratios where the divisor
         is not detected. Other variables by element, such as the truth of a phantom, are cut to the
-        elements of `lines`. Lazy in, lazy out.
+        elements composed. Lazy in, lazy out.
 
     Raises
     ------
     ParameterError
-        If a k-factor is missing, or a ratio names an element that no line is of.
+        If no line has a k-factor, or a ratio names an element that no line is of.
     """
     validate(ds, LINE_INTENSITY, LINE_INTENSITY_COVARIANCE, LINE_DETECTED)
-    by_weight, by_atom = factor_arrays(lines, k_factor_unit)
+    lines = composed_lines(ds)
+    by_weight, by_atom = factor_arrays(lines)
     elements = [element_of(name) for name in lines]
     pairs = [parse_ratio(text, elements) for text in ratios]
     # What an earlier quantification left may be of other elements, and so is a phantom's truth.
@@ -180,7 +175,7 @@ def cliff_lorimer(
         detected = of_lines[LINE_DETECTED.name].data[divisors] == 1
         for spec, part in zip((RATIO, RATIO_STDDEV), parts):
             result[spec.name] = spec.array(where(detected, part, np.float32(np.nan)))
-    return add_history(result, f"cliff_lorimer k_factor_unit={k_factor_unit} {' '.join(ratios)}")
+    return add_history(result, f"cliff_lorimer {' '.join(ratios)}".rstrip())
 
 
 def select_lines(ds: xr.Dataset, lines: Iterable[str]) -> xr.Dataset:
@@ -192,11 +187,13 @@ def select_lines(ds: xr.Dataset, lines: Iterable[str]) -> xr.Dataset:
 
 
 def factor_arrays(
-    lines: Mapping[str, LineSpec], unit: str
+    lines: Mapping[str, LineSpec],
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Factors and their standard deviations for fractions of mass and for fractions of atoms."""
-    factors = weight_k_factors(lines, unit)
-    values = np.array([factors[name] for name in lines]).T
+    check_k_factors(lines)
+    values = np.array(
+        [(float(spec.k_factor or 0), spec.k_factor_stddev) for spec in lines.values()]
+    ).T
     weights = np.array([atomic_weight(element_of(name)) for name in lines])
     return (values[0], values[1]), (values[0] / weights, values[1] / weights)
 

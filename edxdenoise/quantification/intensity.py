@@ -39,7 +39,7 @@ from edxdenoise.quantification.fit import (
     FitModel,
     solve_both,
 )
-from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions
+from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, record_lines
 from edxdenoise.quantification.neighbours import OWN_SHARE, expected_sums
 from edxdenoise.quantification.phases import can_split
 from edxdenoise.quantification.shrunk import SOURCE, is_shrunk, profile_variance, total_share
@@ -87,7 +87,7 @@ def line_intensity(
     ds : Dataset
         Denoised (with components and weights) or, for ``source="counts"``, with ``counts``.
     lines : mapping of str to LineSpec
-        By Siegbahn name, such as ``"Pb_La"``; one per element.
+        By Siegbahn name, such as ``"Pb_La"``; one per element. k-factors are by weight.
     intensities : {"fit", "windows-linear", "windows"}
         ``fit`` fits all lines at once, with amplitudes of 0 or more; ``windows-linear`` cuts
         windows within channels and draws a straight line between the background windows;
@@ -222,7 +222,7 @@ def line_intensity(
     of_lines = [DIM_LINE, DIM_LINE_OTHER, DIM_GROUP, DIM_DIRECTION]
     result = ds.drop_dims(of_lines, errors="ignore")
     result = result.assign_coords({DIM_LINE: list(lines), DIM_LINE_OTHER: list(lines)})
-    result = result.assign(made)
+    result = record_lines(result.assign(made), lines, intensities=intensities, elements=elements)
     if in_numpy:
         result = result.assign(load(result[list(made)]).data_vars)
     line = f"line_intensity intensities={intensities} source={source} lines={','.join(lines)}"

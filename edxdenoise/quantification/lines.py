@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import xarray as xr
 
-from edxdenoise.config import ESTIMATE
+from edxdenoise.config import ESTIMATE, K_FACTOR_UNITS
 from edxdenoise.errors import ParameterError, Rank, warn
+from edxdenoise.schema import (
+    COORD_K_FACTOR,
+    COORD_K_FACTOR_ORIGIN,
+    COORD_K_FACTOR_STDDEV,
+    DIM_LINE,
+    LINE_INTENSITY,
+    LINE_WINDOW,
+)
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 
 # Tabulated ones lie between 0.1 and 10 or so; far beyond, sums of concentrations overflow.
 _K_FACTORS = (1e-6, 1e6)
+# Attributes of ``line_intensity`` that say how it was made.
+INTENSITIES_USED, ELEMENTS_USED = "intensities", "elements"
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class LineSpec:
     k_factor_stddev: float = 0.0
     window: Window | None = None
     background: tuple[Window, ...] | None = None
+
+
+class EstimatedLine(LineSpec):
+    """A line whose k-factor is estimated."""
 
 
 # What a user may write for a line.
@@ -219,35 +234,144 @@ def check_positions(
             )
 
 
-def weight_k_factors(lines: Mapping[str, LineSpec], unit: str) -> dict[str, tuple[float, float]]:
-    """k-factors by weight and their standard deviations, by line.
+def by_weight(lines: Mapping[str, LineSpec], unit: str) -> dict[str, LineSpec]:
+    """Return lines whose k-factors are by weight, whatever they were given by.
 
     Parameters
     ----------
     lines : mapping of str to LineSpec
-        All of them with a k-factor.
+        Those without a number stay as they are.
     unit : {"weight", "atomic"}
-        What the k-factors given count: an atomic one, ratio of atoms per ratio of intensities,
-        becomes one by weight when multiplied by the atomic weight.
+        Percents that the k-factors given are for: an atomic one, ratio of atoms per ratio of
+        intensities, becomes one by weight when multiplied by the atomic weight.
 
     Raises
     ------
     ParameterError
-        If a line has no k-factor, or the unit is unknown.
+        If the unit is unknown.
     """
     from edxdenoise.xray import atomic_weight
 
-    if unit not in ("weight", "atomic"):
-        raise ParameterError(f"k_factor_unit '{unit}' must be weight or atomic")
+    if unit not in K_FACTOR_UNITS:
+        raise ParameterError(f"k_factor_unit '{unit}' must be {' or '.join(K_FACTOR_UNITS)}")
+    converted = dict(lines)
+    for name, spec in lines.items():
+        if unit == "atomic" and isinstance(spec.k_factor, float | int):
+            scale = atomic_weight(element_of(name))
+            factor, stddev = spec.k_factor * scale, spec.k_factor_stddev * scale
+            converted[name] = replace(spec, k_factor=factor, k_factor_stddev=stddev)
+    return converted
+
+
+def check_k_factors(lines: Mapping[str, LineSpec]) -> None:
+    """Raise ParameterError where a line has no k-factor."""
     missing = [name for name, spec in lines.items() if not isinstance(spec.k_factor, float | int)]
     if missing:
         raise ParameterError(
             f"no k-factor for {', '.join(missing)}; give --k-factor {missing[0]}=VALUE, "
             f"--k-factor {ESTIMATE}, or k_factor in [lines.{missing[0]}]"
         )
-    factors = {}
-    for name, spec in lines.items():
-        scale = atomic_weight(element_of(name)) if unit == "atomic" else 1.0
-        assert isinstance(spec.k_factor, float | int)
-        factors[name] = (spec.k_factor * scale, spec.k_factor_stddev * scale)
-    return factors
+
+
+def record_lines(
+    ds: xr.Dataset, lines: Mapping[str, LineSpec], *, intensities: str, elements: Iterable[str]
+) -> xr.Dataset:
+    """Record in a Dataset how its lines are quantified, for `quantified_lines`.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``line_intensity`` of these lines, in their order.
+    lines : mapping of str to LineSpec
+        With k-factors by weight.
+    intensities, elements
+        As `line_intensity` takes them.
+    """
+    specs = list(lines.values())
+    factors = [spec.k_factor if isinstance(spec.k_factor, float | int) else None for spec in specs]
+    origins = [
+        "none" if k is None else "estimated" if isinstance(spec, EstimatedLine) else "given"
+        for k, spec in zip(factors, specs)
+    ]
+    edges = np.full((len(specs), 6), np.nan)
+    for row, spec in zip(edges, specs):
+        ends = [*(spec.window or (np.nan, np.nan)), *np.ravel(spec.background or ())]
+        row[: len(ends)] = ends
+    how = {INTENSITIES_USED: intensities, ELEMENTS_USED: " ".join(elements)}
+    return ds.assign(
+        {
+            LINE_INTENSITY.name: ds[LINE_INTENSITY.name].assign_attrs(how),
+            LINE_WINDOW.name: LINE_WINDOW.array(edges),
+        }
+    ).assign_coords(
+        {
+            COORD_K_FACTOR: (DIM_LINE, [np.nan if k is None else float(k) for k in factors]),
+            COORD_K_FACTOR_STDDEV: (DIM_LINE, [spec.k_factor_stddev for spec in specs]),
+            COORD_K_FACTOR_ORIGIN: (DIM_LINE, origins),
+        }
+    )
+
+
+def quantified_lines(ds: xr.Dataset) -> dict[str, LineSpec]:
+    """Return the lines by which a Dataset was quantified, with k-factors by weight.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From `line_intensity`.
+    """
+    edges = np.full((ds.sizes[DIM_LINE], 6), np.nan)
+    if LINE_WINDOW.name in ds:
+        edges = ds[LINE_WINDOW.name].values
+    found = {}
+    for name, value, stddev, origin, row in zip(
+        map(str, ds[DIM_LINE].values),
+        ds[COORD_K_FACTOR].values,
+        ds[COORD_K_FACTOR_STDDEV].values,
+        ds[COORD_K_FACTOR_ORIGIN].values,
+        edges,
+    ):
+        window, *background = (
+            (float(low), float(high)) if np.isfinite(low) else None
+            for low, high in row.reshape(3, 2)
+        )
+        given = tuple(each for each in background if each is not None)
+        kind = EstimatedLine if origin == "estimated" else LineSpec
+        factor = None if np.isnan(value) else float(value)
+        found[name] = kind(factor, float(stddev), window, given or None)
+    return found
+
+
+def composed_lines(ds: xr.Dataset) -> dict[str, LineSpec]:
+    """Return the lines of a Dataset that have a k-factor.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    lines = quantified_lines(ds)
+    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
+    if not composed:
+        check_k_factors(lines)
+    return composed
+
+
+def intensities_used(ds: xr.Dataset) -> str:
+    """Return the integration method of a quantified Dataset."""
+    return _how(ds, INTENSITIES_USED)
+
+
+def elements_used(ds: xr.Dataset) -> list[str]:
+    """Return the other elements that windows kept clear of, or that the fit included."""
+    return _how(ds, ELEMENTS_USED).split()
+
+
+def _how(ds: xr.Dataset, key: str) -> str:
+    attrs = ds[LINE_INTENSITY.name].attrs
+    if key not in attrs:
+        raise ParameterError(
+            "the file does not say how its lines were quantified, as those of earlier versions; "
+            "quantify it again"
+        )
+    return str(attrs[key])

@@ -16,7 +16,7 @@ that of the region (see `misfit`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,13 +33,18 @@ from edxdenoise.quantification.composition import (
     unbiased_intensity,
 )
 from edxdenoise.quantification.estimators import line_weights
-from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.quantification.resolve import EstimatedLine
+from edxdenoise.quantification.lines import (
+    EstimatedLine,
+    composed_lines,
+    elements_used,
+    quantified_lines,
+)
 from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_REGION_DISTANCE,
     COORD_REGION_KIND,
+    DIM_RATIO,
     DIM_REGION,
     DIM_X,
     DIM_Y,
@@ -60,13 +65,7 @@ _LEAST_LEFT = 0.1
 _NOTHING = np.zeros(0), np.zeros(0)
 
 
-def region_table(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    *,
-    k_factor_unit: str = "weight",
-    ratios: Sequence[str] = (),
-) -> pd.DataFrame:
+def region_table(ds: xr.Dataset) -> pd.DataFrame:
     """Tabulate the composition and ratios of regions, of their summed counts.
 
     Summed counts are the estimate to quote: a mean of ratios over pixels is biased upwards where
@@ -76,11 +75,8 @@ def region_table(
     Parameters
     ----------
     ds : Dataset
-        With what `cliff_lorimer` and `sum_regions` give, computed.
-    lines : mapping of str to LineSpec
-        The same; those without a k-factor give net counts.
-    k_factor_unit, ratios
-        As `cliff_lorimer` takes them.
+        With what `cliff_lorimer` and `sum_regions` give, computed. Lines without a k-factor give
+        net counts.
 
     Returns
     -------
@@ -95,11 +91,13 @@ def region_table(
         over the ``pixels_with_value``.
     """
     validate(ds, LINE_ESTIMATOR, REGION_MASK, REGION_SPECTRUM)
+    lines = quantified_lines(ds)
+    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
     counted = [name for name in lines if name not in composed]
     elements = [element_of(name) for name in composed]
     pairs = [parse_ratio(text, elements) for text in ratios]
-    factors, spread = factor_arrays(composed, k_factor_unit)[1] if composed else _NOTHING
+    factors, spread = factor_arrays(composed)[1] if composed else _NOTHING
     estimators, directions = _estimators(ds, composed)
     of_counts, ways = _estimators(ds, counted)
     one_count = estimators.max(axis=1) ** 2
@@ -169,7 +167,7 @@ def region_table(
     return pd.DataFrame(rows)
 
 
-def misfit(ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str]) -> xr.Dataset:
+def misfit(ds: xr.Dataset) -> xr.Dataset:
     """Add what the fit of all lines misses in the spectrum of each region, ``region_misfit``.
 
     With r the residual of a channel and H its own share in what is fitted to it, r / (1 - H) is the
@@ -181,11 +179,11 @@ def misfit(ds: xr.Dataset, lines: Mapping[str, LineSpec], elements: Iterable[str
     Parameters
     ----------
     ds : Dataset
-        With what `sum_regions` gives; lazy stays lazy.
-    lines, elements
-        As `line_intensity` was given them.
+        Quantified by a fit, with what `sum_regions` gives; lazy stays lazy.
     """
-    model = line_weights(ds, lines, intensities="fit", elements=elements).model
+    model = line_weights(
+        ds, quantified_lines(ds), intensities="fit", elements=elements_used(ds)
+    ).model
     assert model is not None
     spectra = ds[REGION_SPECTRUM.name].data
     fitted, shapes = model.estimators, model.shapes
@@ -367,20 +365,15 @@ def compare_groups(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bin_ratio(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    text: str,
-    *,
-    factor: int = 2,
-    k_factor_unit: str = "weight",
-) -> tuple[np.ndarray, np.ndarray]:
+def bin_ratio(ds: xr.Dataset, text: str, *, factor: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Map of a ratio with counts summed over `factor` x `factor` pixels, and its stddev.
 
     The ratio of sums, which a ratio of few counts needs; rows and columns that do not fill a
     bin are left out.
     """
-    factors, spread = factor_arrays(lines, k_factor_unit)[1]
+    lines = composed_lines(ds)
+    ds = select_lines(ds, lines)
+    factors, spread = factor_arrays(lines)[1]
     pair = parse_ratio(text, [element_of(name) for name in lines])
     bins = {DIM_Y: factor, DIM_X: factor}
     # Pixels of a bin that were averaged with one another share all their noise.

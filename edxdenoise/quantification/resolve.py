@@ -9,24 +9,17 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.config import ESTIMATE
-from edxdenoise.cube import add_history, detector_resolution, energy_range
+from edxdenoise.cube import detector_resolution, energy_range
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.composition import parse_ratio
 from edxdenoise.quantification.k_factors import (
     NO_WINDOW,
-    REFERENCE,
     Group,
     KFactor,
     estimate_k_factors,
 )
-from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.schema import (
-    COORD_K_FACTOR,
-    COORD_K_FACTOR_ORIGIN,
-    COORD_K_FACTOR_STDDEV,
-    DIM_LINE,
-)
-from edxdenoise.xray import atomic_weight, present_elements
+from edxdenoise.quantification.lines import EstimatedLine, LineSpec, by_weight
+from edxdenoise.xray import present_elements
 from edxdenoise.xray.families import element_of, main_line
 
 # A k-factor this far from its estimate is more likely that of something else.
@@ -35,10 +28,6 @@ _FAR = 1.3
 _FAMILY = 0.75
 # keV up to which a beam is taken to be that of a SEM.
 _HIGHEST_SEM = 30.0
-
-
-class EstimatedLine(LineSpec):
-    """A line whose k-factor is estimated."""
 
 
 def resolve_lines(
@@ -62,15 +51,17 @@ def resolve_lines(
     elements : iterable of str
         Symbols; by default those that `present_elements` finds in the sum spectrum. What the file
         lists is a hint alone.
-    estimate, unit, window
+    estimate, window
         As `resolve_k_factors` takes them.
+    unit : {"weight", "atomic"}
+        Percents that the k-factors given are for.
     ratios : sequence of str
         Such as ``"I/Pb"``, whose elements must have k-factors.
 
     Returns
     -------
     dict of str to LineSpec
-        k-factors are numbers, or None for lines of which there are net counts alone.
+        k-factors are numbers, by weight, or None for lines of which there are net counts alone.
 
     Raises
     ------
@@ -78,7 +69,7 @@ def resolve_lines(
         If there is no line to quantify, or one is impossible.
     """
     beam_energy = ds.attrs.get("beam_energy")
-    chosen = dict(lines)
+    chosen = by_weight(lines, unit)
     if not lines or estimate:
         covered = {element_of(name) for name in lines}
         for element in tuple(elements) or present_elements(ds):
@@ -95,7 +86,6 @@ def resolve_lines(
     resolved = resolve_k_factors(
         chosen,
         estimate=estimate,
-        unit=unit,
         beam_energy=beam_energy,
         resolution=detector_resolution(ds),
         window=window,
@@ -127,7 +117,6 @@ def resolve_k_factors(
     lines: Mapping[str, LineSpec],
     *,
     estimate: bool = False,
-    unit: str = "weight",
     beam_energy: float | None = None,
     resolution: float = 130.0,
     window: str | None = None,
@@ -140,12 +129,10 @@ def resolve_k_factors(
     Parameters
     ----------
     lines : mapping of str to LineSpec
-        With k-factors, ``"estimate"``, or None.
+        With k-factors by weight, ``"estimate"``, or None.
     estimate : bool
         Estimate also those that are None, where that is honest; the others stay None and a warning
         names them.
-    unit : {"weight", "atomic"}
-        What the k-factors given, and the result, count.
     beam_energy, resolution, window
         As `estimate_k_factors` takes them.
 
@@ -168,12 +155,6 @@ def resolve_k_factors(
     estimates = estimate_k_factors(
         [*known, *asked], beam_energy=beam_energy, resolution=resolution, window=window
     )
-    if unit == "atomic":
-        silicon = atomic_weight(element_of(REFERENCE))
-        estimates = {
-            name: replace(factor, value=factor.value * silicon / atomic_weight(element_of(name)))
-            for name, factor in estimates.items()
-        }
     check_known(known, estimates, absolute=bool(asked))
     refused = {name for name in asked - forced if estimates[name].group.refused}
     if refused:
@@ -193,65 +174,6 @@ def resolve_k_factors(
         spec = lines[name]
         resolved[name] = EstimatedLine(value, float(error * value), spec.window, spec.background)
     return resolved
-
-
-def with_k_factors(ds: xr.Dataset, lines: Mapping[str, LineSpec]) -> xr.Dataset:
-    """Note by which k-factors the lines of a Dataset are quantified, as coordinates.
-
-    Parameters
-    ----------
-    ds : Dataset
-        With the dimension ``line``.
-    lines : mapping of str to LineSpec
-        From `resolve_k_factors`, the lines of `ds` in their order.
-    """
-    specs = list(lines.values())
-    origins = [
-        (
-            "none"
-            if spec.k_factor is None
-            else "estimated" if isinstance(spec, EstimatedLine) else "given"
-        )
-        for spec in specs
-    ]
-    values = [np.nan if spec.k_factor is None else float(spec.k_factor) for spec in specs]
-    stddevs = [spec.k_factor_stddev for spec in specs]
-    result = ds.assign_coords(
-        {
-            COORD_K_FACTOR: (DIM_LINE, values),
-            COORD_K_FACTOR_STDDEV: (DIM_LINE, stddevs),
-            COORD_K_FACTOR_ORIGIN: (DIM_LINE, origins),
-        }
-    )
-    estimated = [name for name, origin in zip(lines, origins) if origin == "estimated"]
-    return add_history(result, f"k_factors estimated={','.join(estimated) or 'none'}")
-
-
-def quantified_lines(
-    ds: xr.Dataset, lines: Mapping[str, LineSpec] | None = None
-) -> dict[str, LineSpec]:
-    """Read the k-factors by which a Dataset was quantified.
-
-    Parameters
-    ----------
-    ds : Dataset
-        From `quantify`.
-    lines : mapping of str to LineSpec, optional
-        What was given, for windows.
-    """
-    given = lines or {}
-    found = {}
-    for name, value, stddev, origin in zip(
-        map(str, ds[DIM_LINE].values),
-        ds[COORD_K_FACTOR].values,
-        ds[COORD_K_FACTOR_STDDEV].values,
-        ds[COORD_K_FACTOR_ORIGIN].values,
-    ):
-        spec = given.get(name, LineSpec())
-        kind = EstimatedLine if origin == "estimated" else LineSpec
-        factor = None if np.isnan(value) else float(value)
-        found[name] = kind(factor, float(stddev), spec.window, spec.background)
-    return found
 
 
 def anchor(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,14 +18,7 @@ from edxdenoise.cube import (
     pixel_counts,
     sum_spectrum,
 )
-from edxdenoise.errors import (
-    DataError,
-    ParameterError,
-    Rank,
-    recorded,
-    warn,
-    warning_attrs,
-)
+from edxdenoise.errors import DataError, Rank, recorded, warn, warning_attrs
 from edxdenoise.quantification import (
     LineSpec,
     area_regions,
@@ -41,7 +32,7 @@ from edxdenoise.quantification import (
     sum_regions,
 )
 from edxdenoise.quantification.estimators import Weights, line_weights, sums_denoised
-from edxdenoise.quantification.resolve import quantified_lines
+from edxdenoise.quantification.lines import quantified_lines
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.sums import Cells, line_sums
 from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
@@ -56,12 +47,10 @@ from edxdenoise.schema import (
     DIM_COMPONENT,
     DIM_ENERGY,
     DIM_LINE,
-    DIM_RATIO,
     DIM_X,
     DIM_Y,
     LINE_ESTIMATOR,
     LINE_SYSTEMATIC,
-    RATIO,
     REGION_SPECTRUM,
 )
 from edxdenoise.xray import Peak, find_elements, find_peaks, identified, name_peaks
@@ -90,18 +79,11 @@ class Quantified:
     ----------
     lines : mapping of str to LineSpec
         Those that the result was quantified by.
-    intensities, k_factor_unit : str
-        How.
-    elements : tuple of str
-        Other elements that were reckoned with.
     regions, groups : pandas.DataFrame
         From `region_table` and `compare_groups`.
     """
 
     lines: dict[str, LineSpec]
-    intensities: str
-    k_factor_unit: str
-    elements: tuple[str, ...]
     regions: pd.DataFrame
     groups: pd.DataFrame
 
@@ -169,22 +151,13 @@ def shown_components(ds: xr.Dataset) -> dict[str, np.ndarray]:
     return {"kept": kept, "borderline": borderline, "dropped": rest[:_DROPPED_SHOWN]}
 
 
-def gather(
-    ds: xr.Dataset,
-    *,
-    lines: Mapping[str, LineSpec] | None = None,
-    elements: Iterable[str] = (),
-) -> Findings:
+def gather(ds: xr.Dataset) -> Findings:
     """Compute what a report shows, in a few passes over the counts.
 
     Parameters
     ----------
     ds : Dataset
         Denoised, quantified, or both.
-    lines : mapping of str to LineSpec, optional
-        With the windows that it was quantified by, where any were given.
-    elements : iterable of str
-        Other elements that the quantification reckoned with.
 
     Warns
     -----
@@ -209,8 +182,9 @@ def gather(
             denoised = sums.values.astype(np.float32)
         if kept is not None and COUNTS.name in ds:
             found = _audited(kept)
-        quantified, small = _quantified(small, kept, lines, tuple(elements))
-        bias = _bias(kept, quantified, table)
+        quantified, small = _quantified(small, kept)
+        channel_weights = _line_weights(small, table, weights)
+        bias = _bias(kept, channel_weights)
     pixels = small.sizes[DIM_Y] * small.sizes[DIM_X]
     return Findings(
         ds=small.assign_attrs(warning_attrs(issued, ds.attrs)),
@@ -221,7 +195,7 @@ def gather(
         denoised=denoised,
         noise=np.sqrt(weights.estimators**2 @ sum_spectrum(small) / pixels),
         cells=cells,
-        line_weights=_line_weights(small, table, weights),
+        line_weights=channel_weights,
         quantified=quantified,
         bias=bias,
         audit=found,
@@ -270,64 +244,36 @@ def _line_weights(
     return {name: (estimators[i], systematic[:, i]) for i, name in enumerate(names)}
 
 
-def _quantified(
-    ds: xr.Dataset,
-    kept: xr.Dataset | None,
-    given: Mapping[str, LineSpec] | None,
-    elements: tuple[str, ...],
-) -> tuple[Quantified | None, xr.Dataset]:
-    """Tables of a quantification, and the Dataset with the regions that they are of."""
+def _quantified(ds: xr.Dataset, kept: xr.Dataset | None) -> tuple[Quantified | None, xr.Dataset]:
+    """Return tables of a quantification, and the Dataset with the regions that they are of."""
     if LINE_ESTIMATOR.name not in ds or COORD_K_FACTOR not in ds.coords:
         return None, ds
-    lines = quantified_lines(ds, dict(given or {}))
-    others = [name for name in given or {} if name not in lines]
-    if others:
-        raise ParameterError(
-            f"the Dataset was quantified by {', '.join(lines)}, not by {', '.join(others)}; "
-            "give lines that it holds"
-        )
     if REGION_SPECTRUM.name not in ds:
         regions = load(sum_regions(ds if COUNTS.name in ds or kept is None else kept))
         ds = ds.assign_coords(regions.coords).assign(
             {name: regions[name] for name in regions.data_vars if name not in ds}
         )
-    unit = told(ds, "k_factor_unit", "weight")
-    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
-    table = region_table(ds, lines, k_factor_unit=unit, ratios=ratios)
-    intensities = told(ds, "intensities", "fit")
-    return Quantified(lines, intensities, unit, elements, table, compare_groups(table)), ds
-
-
-def told(ds: xr.Dataset, key: str, default: str) -> str:
-    """What the history of a Dataset says of the last step that has a key.
-
-    Examples
-    --------
-    >>> told(xr.Dataset(attrs={"history": "line_intensity intensities=windows"}), "intensities", "")
-    'windows'
-    """
-    found = re.findall(rf"\b{key}=(\S+)", str(ds.attrs.get("history", "")))
-    return str(found[-1]) if found else default
+    table = region_table(ds)
+    return Quantified(quantified_lines(ds), table, compare_groups(table)), ds
 
 
 def _bias(
-    kept: xr.Dataset | None, quantified: Quantified | None, table: pd.DataFrame
+    kept: xr.Dataset | None, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> pd.DataFrame:
-    """Raw minus denoised of areas and, where counts are whole, of phases."""
-    if kept is None or COUNTS.name not in kept:
+    """Return raw minus denoised of areas and, where counts are whole, of phases."""
+    if kept is None or COUNTS.name not in kept or not weights:
         return pd.DataFrame()
-    lines, intensities = {str(name): LineSpec() for name in table["line"]}, "fit"
-    elements: tuple[str, ...] = ()
-    if quantified is not None:
-        lines, intensities = quantified.lines, quantified.intensities
-        elements = quantified.elements
-    if not lines:
-        return pd.DataFrame()
-    test = partial(bias_table, kept, lines, intensities=intensities, elements=elements)
-    parts = [test(area_regions(kept))]
+    estimators = xr.DataArray(
+        [estimator for estimator, _ in weights.values()],
+        dims=(DIM_LINE, DIM_ENERGY),
+        coords={DIM_LINE: list(weights)},
+    )
+    parts = [bias_table(kept, area_regions(kept), estimators=estimators)]
     if can_split(kept):
         phases = find_phases(kept)
-        parts.append(test(phases.masks, held_out=phases.held_out))
+        parts.append(
+            bias_table(kept, phases.masks, estimators=estimators, held_out=phases.held_out)
+        )
     return pd.concat(parts, ignore_index=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from edxdenoise.errors import SHOWN
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import Weights, line_weights
 from edxdenoise.quantification.fit import solve_nonnegative
+from edxdenoise.quantification.lines import elements_used, intensities_used, quantified_lines
 from edxdenoise.quantification.windows import integration_window, place_windows
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
@@ -29,17 +30,8 @@ from edxdenoise.report.style import (
 )
 from edxdenoise.report.text import number_words, warning_lines
 from edxdenoise.schema import DIM_ENERGY
-from edxdenoise.xray import (
-    Peak,
-    find_peaks,
-    fwhm,
-    identified,
-    line_energy,
-    line_label,
-    name_peaks,
-    present_elements,
-)
-from edxdenoise.xray.families import Window, element_of
+from edxdenoise.xray import Peak, find_peaks, fwhm, identified, line_energy, line_label, name_peaks
+from edxdenoise.xray.families import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,22 +49,13 @@ _MARGIN, _REACH = 0.6, 4.0
 _ROOM, _LOG_ROOM = 1.8, 0.33
 
 
-def integration_figure(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    *,
-    intensities: str = "fit",
-    elements: Iterable[str] = (),
-) -> Figure:
+def integration_figure(ds: xr.Dataset) -> Figure:
     """The sum spectrum with what was done to it: all of it above, each line in a panel below.
 
     Parameters
     ----------
     ds : Dataset
-        With counts, or their weights.
-    lines : mapping of str to LineSpec
-    intensities, elements
-        As `line_intensity` takes them.
+        Quantified, with counts or their weights.
 
     Returns
     -------
@@ -80,7 +63,8 @@ def integration_figure(
         Windows and background lines; for a fit the families of lines, the background and the
         residual.
     """
-    elements = present_elements(ds, [*map(element_of, lines), *elements])
+    lines, intensities = quantified_lines(ds), intensities_used(ds)
+    elements = elements_used(ds)
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     spectrum = sum_spectrum(ds)
     energy = ds[DIM_ENERGY].values

@@ -1048,7 +1048,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     factors = np.full((len(lines), 2), np.nan)
     if found.quantified is not None:
         for name, spec in found.quantified.composed.items():
-            atoms = factor_arrays({name: spec}, found.quantified.k_factor_unit)[1]
+            atoms = factor_arrays({name: spec})[1]
             factors[lines.index(name)] = atoms[0][0], atoms[1][0]
     weights = list(found.line_weights.values())
     data["estimators"] = np.array([row for row, _ in weights]).astype("f8")

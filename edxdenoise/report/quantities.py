@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.region_table import bin_ratio, group_of
 from edxdenoise.quantification.regions import area_regions
 from edxdenoise.report.frame import (
@@ -131,24 +130,15 @@ def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) ->
     )
 
 
-def ratios_figure(
-    ds: xr.Dataset,
-    lines: Mapping[str, LineSpec],
-    table: pd.DataFrame,
-    groups: pd.DataFrame,
-    *,
-    k_factor_unit: str = "weight",
-) -> Figure:
+def ratios_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) -> Figure:
     """Maps of ratios, their standard deviations and their distributions, a row for each.
 
     Parameters
     ----------
     ds : Dataset
         What `cliff_lorimer` gives, computed.
-    lines : mapping of str to LineSpec
     table, groups : pandas.DataFrame
         From `region_table` and `compare_groups`.
-    k_factor_unit : {"weight", "atomic"}
     """
     # Files hold no covariances of pixels, and so none of bins.
     whole = LINE_INTENSITY_COVARIANCE.name in ds
@@ -157,7 +147,7 @@ def ratios_figure(
     rows = []
     for number, text in enumerate(ds[DIM_RATIO].values):
         if factor > 1:
-            value, stddev = binned_ratio(ds, lines, str(text), factor, k_factor_unit)
+            value, stddev = binned_ratio(ds, str(text), factor)
         else:
             value, stddev = (ds[spec.name].values[number] for spec in (RATIO, RATIO_STDDEV))
         known = well_known(value, stddev, np.isfinite(value))
@@ -261,15 +251,13 @@ def _wrapped(paragraphs: Sequence[str], length: int) -> str:
     return "\n".join(line for text in paragraphs for line in textwrap.wrap(text, length))
 
 
-def binned_ratio(
-    ds: xr.Dataset, lines: Mapping[str, LineSpec], text: str, factor: int, k_factor_unit: str
-) -> tuple[np.ndarray, np.ndarray]:
+def binned_ratio(ds: xr.Dataset, text: str, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Ratio of counts summed over bins, and its standard deviation.
 
     NaN where fewer than half of a bin's pixels have a ratio, since their divisor is not detected,
     and where a bin lies in two areas.
     """
-    value, stddev = bin_ratio(ds, lines, text, factor=factor, k_factor_unit=k_factor_unit)
+    value, stddev = bin_ratio(ds, text, factor=factor)
     ratio = ds[RATIO.name].sel({DIM_RATIO: text}).drop_vars(DIM_RATIO)
     bins = {DIM_Y: factor, DIM_X: factor}
     share = ratio.notnull().astype(float).coarsen(bins, boundary="trim").mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from edxdenoise.io import (
     write_table,
     write_tiff,
 )
-from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import select_lines
 from edxdenoise.report.checks import audit_figure, bias_figure
 from edxdenoise.report.findings import Findings, Quantified, gather, typical_pixel
@@ -97,8 +95,6 @@ def write_report(
     ds: xr.Dataset,
     folder: str | Path,
     *,
-    lines: Mapping[str, LineSpec] | None = None,
-    elements: Iterable[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write what was found: a page that opens from disk, pictures, tables, maps and spectra.
@@ -127,10 +123,6 @@ def write_report(
         ``counts_denoised`` is not looked at.
     folder : str or Path
         Folder to make.
-    lines : mapping of str to LineSpec, optional
-        With the windows that `ds` was quantified by, where any were given.
-    elements : iterable of str
-        Other elements that the quantification reckoned with.
     overwrite : bool
         Whether a report that stands there may be replaced.
 
@@ -138,8 +130,6 @@ def write_report(
     ------
     SchemaError
         If the Dataset holds neither components nor quantified lines.
-    ParameterError
-        If it was quantified by other lines than told.
     FormatError
         If the folder exists and may not be replaced, or cannot be written.
 
@@ -158,7 +148,7 @@ def write_report(
         composed = COORD_K_FACTOR in ds.coords and ds[COORD_K_FACTOR].notnull().any()
         validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
     with atomic_output(folder, overwrite, folder=True) as made, style():
-        _write_all(gather(ds, lines=lines, elements=elements), made)
+        _write_all(gather(ds), made)
 
 
 def _write_all(found: Findings, folder: Path) -> None:
@@ -210,14 +200,8 @@ def _write_quantified(found: Findings, made: Quantified, folder: Path) -> None:
         figure = percent_figure(of_lines, made.regions, made.groups)
         _save(figure, folder / "at_percent.png")
     if RATIO.name in ds:
-        figure = ratios_figure(
-            of_lines, made.composed, made.regions, made.groups, k_factor_unit=made.k_factor_unit
-        )
-        _save(figure, folder / "ratios.png")
-    figure = integration_figure(
-        ds, made.lines, intensities=made.intensities, elements=made.elements
-    )
-    _save(figure, folder / "windows.png")
+        _save(ratios_figure(of_lines, made.regions, made.groups), folder / "ratios.png")
+    _save(integration_figure(ds), folder / "windows.png")
 
 
 def _write_maps(ds: xr.Dataset, folder: Path) -> None:
