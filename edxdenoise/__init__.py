@@ -6,4 +6,12 @@ The public names stand in ``__init__.pyi``. Each is imported when it is first us
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    found = _load(name)
+    if name in __all__ and name != "__version__":
+        # Whoever has a Dataset of ours has ``ds.edx``.
+        import edxdenoise.accessor  # noqa: F401
+    return found

@@ -1,4 +1,5 @@
 from ._version import __version__
+from .accessor import open
 from .audit import residual_audit
 from .comparison import compare
 from .components import shrink
@@ -7,7 +8,7 @@ from .config import Denoise, Input, Output, Prepare, Quantify
 from .cube import make_cube, stack_pixels, unstack_pixels
 from .decompose import neighbours, nmf, pca
 from .errors import EdxdenoiseError, EdxdenoiseWarning
-from .io import list_signals, open_dataset, read_cube, save_dataset
+from .io import from_hyperspy, list_signals, open_dataset, read_cube, save_dataset
 from .jobs import convert_file, quantify_file, run_recipe
 from .pipeline import denoise, prepare, quantify
 from .preprocess import crop, rebin, stack, thin, unstack, weight
@@ -36,11 +37,13 @@ __all__ = [
     "crop",
     "denoise",
     "find_elements",
+    "from_hyperspy",
     "line_intensity",
     "list_signals",
     "make_cube",
     "neighbours",
     "nmf",
+    "open",
     "open_dataset",
     "pca",
     "prepare",

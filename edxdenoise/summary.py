@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from edxdenoise.cube import energy_axis, measured_pixels
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import SignalInfo, read_cube
+from edxdenoise.report.text import component_name
 from edxdenoise.resources import memory_needed
 from edxdenoise.schema import (
+    COMPONENT_EFFECT_SIZE,
+    COMPONENT_KEEP,
+    COMPONENT_SIGNAL_KEPT,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
     COORD_AREA,
+    COORD_COMPONENT_NAME,
+    COORD_COMPONENT_NOTE,
     COUNTS,
+    DIM_COMPONENT,
     DIM_DETECTOR,
     DIM_ENERGY,
     DIM_X,
@@ -25,9 +37,18 @@ from edxdenoise.schema import (
     IMAGE,
     MEASUREMENT_NUMBERS,
 )
+from edxdenoise.selection import component_outcomes
 from edxdenoise.survey import check_survey, naming, reading, survey
 from edxdenoise.xray import find_elements
 
+_EVIDENCE = (
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    COMPONENT_SIGNAL_PROBABILITY,
+    COMPONENT_SPATIAL_STATISTIC,
+    COMPONENT_EFFECT_SIZE,
+    COMPONENT_SIGNAL_KEPT,
+)
 _MEASUREMENT = ("title", "instrument", *MEASUREMENT_NUMBERS, "elements", "source")
 
 
@@ -51,6 +72,36 @@ def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[s
         shrink=True,
     )
     return {"cube": need.cube, "at_least": need.streamed, "at_best": need.in_memory}
+
+
+def component_table(ds: xr.Dataset) -> pd.DataFrame:
+    """Tabulate the components of a Dataset: variances, evidence, outcome and decision.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From `edxdenoise.select` or `edxdenoise.denoise`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per component: ``component``, ``name`` (where components have names), ``variance``,
+        ``variance_ratio``, ``signal_probability``, ``spatial_statistic``, ``effect_size``,
+        ``signal_kept`` (NaN where there is none), ``outcome``, ``note`` (where a person wrote any) and ``keep``.
+    """
+    numbers = ds[DIM_COMPONENT].values
+    table = pd.DataFrame({"component": numbers})
+    if COORD_COMPONENT_NAME in ds.coords:
+        table["name"] = [component_name(ds, number) for number in numbers]
+    for spec in _EVIDENCE:
+        # Files of earlier versions have no spatial statistic.
+        values = ds[spec.name].values if spec.name in ds else np.full(len(numbers), np.nan)
+        table[spec.name.removeprefix("component_")] = values.astype(float)
+    table["outcome"] = component_outcomes(ds)
+    if COORD_COMPONENT_NOTE in ds.coords:
+        table["note"] = ds[COORD_COMPONENT_NOTE].values
+    table["keep"] = ds[COMPONENT_KEEP.name].values == 1
+    return table
 
 
 def describe_signals(signals: Sequence[SignalInfo]) -> list[dict[str, Any]]:

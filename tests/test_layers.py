@@ -34,7 +34,7 @@ LAYERS = [
     {"heldout"},
     {"jobs"},
     {"review"},
-    {"comparison"},
+    {"comparison", "accessor"},
     {"cli"},
     {"__main__"},
 ]

@@ -346,7 +346,7 @@ def test_maps_of_elements_are_the_net_counts_of_one_fit_of_all(found):
 def test_component_pages_show_kept_ones_first_and_all_of_them(result):
     picked = select(result, keep="1-2,5,20-26")
     found = gather(picked)
-    figures = list(component_figures(found))
+    figures = list(component_figures(found.ds, found.components, found.peaks))
     texts = [text.get_text() for figure in figures for text in figure.texts]
     numbers = [int(text) for text in texts if text.isdigit()]
     assert numbers[:10] == [1, 2, 5, *range(20, 27)] and len(numbers) == 22

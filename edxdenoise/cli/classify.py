@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import component_rows, open_denoised, print_components
+from edxdenoise.cli.components import component_records, open_denoised, print_components
 from edxdenoise.cli.options import command, file_argument, json_option, section_options
 from edxdenoise.config import Denoise
 
@@ -29,6 +29,6 @@ def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
 
     ds = select(open_denoised(file), selector="cnn", models=model)
     if as_json:
-        click.echo(json.dumps(component_rows(ds), indent=1))
+        click.echo(json.dumps(component_records(ds), indent=1))
     else:
         print_components(ds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ def components(file: Path, as_json: bool) -> None:
     """
     ds = open_denoised(file)
     if as_json:
-        click.echo(json.dumps(component_rows(ds), indent=1))
+        click.echo(json.dumps(component_records(ds), indent=1))
     else:
         print_components(ds)
 
@@ -58,48 +57,17 @@ def open_denoised(file: Path) -> xr.Dataset:
     return ds
 
 
-def component_rows(ds: xr.Dataset) -> list[dict[str, object]]:
-    """One record per component; a number that there is not is None."""
-    from edxdenoise.schema import COORD_COMPONENT_NOTE
-    from edxdenoise.selection import component_outcomes
+def component_records(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Return one record per component, ready for JSON; a number that there is not is None."""
+    from edxdenoise.summary import component_table
 
-    count = ds.sizes["component"]
-
-    def column(name: str) -> list[float | None]:
-        # Files of earlier versions have no spatial statistic.
-        values = ds[name].values.tolist() if name in ds else [math.nan] * count
-        return [None if math.isnan(value) else value for value in values]
-
-    columns: dict[str, list[Any]] = {
-        "component": ds["component"].values.tolist(),
-        **({"name": _names(ds)} if "component_name" in ds.coords else {}),
-        "variance": column("component_variance"),
-        "variance_ratio": column("component_variance_ratio"),
-        "signal_probability": column("component_signal_probability"),
-        "spatial_statistic": column("component_spatial_statistic"),
-        "effect_size": column("component_effect_size"),
-        "signal_kept": column("component_signal_kept"),
-        "outcome": component_outcomes(ds),
-        **(
-            {"note": ds[COORD_COMPONENT_NOTE].values.tolist()}
-            if COORD_COMPONENT_NOTE in ds.coords
-            else {}
-        ),
-        "keep": [bool(keep) for keep in ds["component_keep"].values],
-    }
-    return [dict(zip(columns, values)) for values in zip(*columns.values())]
-
-
-def _names(ds: xr.Dataset) -> list[str | None]:
-    """Names of the components; those that were held say so."""
-    from edxdenoise.report.text import component_name
-
-    return [component_name(ds, number) for number in ds["component"].values]
+    table = component_table(ds)
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def print_components(ds: xr.Dataset) -> None:
     """Print the components as a table with a legend."""
-    rows = component_rows(ds)
+    rows = component_records(ds)
     kept = [str(row["component"]) for row in rows if row["keep"]]
     columns = [(key, *rest) for key, *rest in _COLUMNS if key in rows[0]]
     table = [

@@ -10,6 +10,7 @@ from edxdenoise.io.export import (
     write_table,
     write_tiff,
 )
+from edxdenoise.io.hyperspy import from_hyperspy, to_hyperspy
 from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
@@ -33,6 +34,7 @@ __all__ = [
     "check_totals",
     "file_name",
     "file_source",
+    "from_hyperspy",
     "list_signals",
     "open_dataset",
     "pick_signal",
@@ -45,6 +47,7 @@ __all__ = [
     "rounded_for_storage",
     "save_dataset",
     "stored_size",
+    "to_hyperspy",
     "write_msa",
     "write_table",
     "write_tiff",

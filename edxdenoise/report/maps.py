@@ -89,30 +89,35 @@ _OUTCOMES = {
 _PEAK_LABELS = 8
 
 
-def component_figures(found: Findings) -> Iterator[Figure]:
+def component_figures(
+    ds: xr.Dataset, components: xr.Dataset, peaks: Sequence[Peak]
+) -> Iterator[Figure]:
     """Pages with map, spectrum and verdict of the components that are shown, kept ones first.
 
     Parameters
     ----------
-    found : Findings
-        Of a result with components.
+    ds : Dataset
+        A result, computed but for its counts and maps; its components are shown.
+    components : Dataset
+        The same with the maps of those components.
+    peaks : sequence of Peak
+        Of the sum spectrum; the energy axis is cut behind the last.
     """
-    ds, frame = found.components, frame_of(found.ds)
-    assert ds is not None
+    frame = frame_of(ds)
     left = _MARGIN + label_width(frame)
     highest = max(_HIGHEST_MAP, min(_HIGHEST_TALL_MAP, _HIGHEST_MAP / _TALL * frame.ratio))
     height = float(np.clip(_MAP_WIDTH * frame.ratio, _LOWEST_ROW, highest))
     row = _VERDICT + height + _AXIS
     per_page = max(1, int((_PAGE_HEIGHT - _HEADER - _FOOTER) // row))
-    elements = identified(found.ds)
-    for outcome, numbers in shown_components(found.ds).items():
+    elements = identified(ds)
+    for outcome, numbers in shown_components(ds).items():
         for start in range(0, len(numbers), per_page):
             page = numbers[start : start + per_page]
             figure = new_figure(PAGE_WIDTH, _HEADER + row * len(page) + _FOOTER)
             add_title(figure, f"{_OUTCOMES[outcome]}: {component_list(page)}")
             for place, number in enumerate(page):
                 top = _HEADER + place * row
-                words = verdict(found.ds, int(number))
+                words = verdict(ds, int(number))
                 colour = BLUE if outcome == "kept" else DARK
                 add_text(figure, _MARGIN, top, f"{number}", fontweight="bold", color=colour)
                 add_text(
@@ -123,10 +128,10 @@ def component_figures(found: Findings) -> Iterator[Figure]:
                     fontsize=SMALL,
                     color=colour,
                 )
-                component = ds.sel({DIM_COMPONENT: [number]})
+                component = components.sel({DIM_COMPONENT: [number]})
                 colour = BLUE if outcome == "kept" else GREY
                 _draw_component(
-                    figure, component, frame, (left, top), height, elements, found.peaks, colour
+                    figure, component, frame, (left, top), height, elements, peaks, colour
                 )
             add_text(
                 figure,

@@ -99,6 +99,25 @@ def spectra_figure(
     return figure
 
 
+def sum_figure(energy: np.ndarray, spectra: dict[str, np.ndarray], peaks: Sequence[Peak]) -> Figure:
+    """Draw sum spectra with their peaks named.
+
+    Parameters
+    ----------
+    energy : array, shape (energy,)
+    spectra : dict of str to array, shape (energy,)
+        ``raw`` and, where there is one, ``denoised``.
+    peaks : sequence of Peak
+        Of the raw spectrum, largest first.
+    """
+    figure = new_plot(2.6, "Sum of all pixels", [])
+    axes = figure.subplots()
+    raw = spectra["raw"]
+    _draw_sums(axes, energy, raw, spectra.get("denoised", np.full_like(raw, np.nan)), peaks)
+    axes.set(xlabel="energy (keV)", ylabel=counts_unit(energy))
+    return figure
+
+
 def counts_unit(energy: np.ndarray) -> str:
     """Counts per channel, with the width of a channel."""
     return f"counts / {1000 * (energy[1] - energy[0]):.4g} eV"

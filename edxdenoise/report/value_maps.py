@@ -153,7 +153,7 @@ def hatch_undetected(axes: Axes, detected: np.ndarray) -> None:
 def map_figure(
     ds: xr.Dataset,
     image: np.ndarray,
-    stddev: np.ndarray,
+    stddev: np.ndarray | None,
     caption: str,
     unit: str,
     known: np.ndarray,
@@ -164,7 +164,9 @@ def map_figure(
     ----------
     ds : Dataset
         For the geometry.
-    image, stddev : array, shape (y, x)
+    image : array, shape (y, x)
+    stddev : array, shape (y, x), optional
+        Of the image; without it, the image is one of standard deviations.
     caption : str
     unit : str
         Of the colour bar.
@@ -172,7 +174,7 @@ def map_figure(
         Pixels that the ends of the colours are taken from.
     """
     figure, frame, box = _single_map(ds, caption)
-    draw_value_map(figure, image, frame, box, known, unit, stddev=stddev)
+    draw_value_map(figure, image, frame, box, known, unit, stddev=stddev, error=stddev is None)
     return figure
 
 

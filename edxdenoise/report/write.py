@@ -165,10 +165,10 @@ def _write_all(found: Findings, folder: Path) -> None:
 
 
 def _write_components(found: Findings, folder: Path) -> None:
-    ds, kept = found.ds, found.kept
-    assert kept is not None
+    ds, kept, components = found.ds, found.kept, found.components
+    assert kept is not None and components is not None
     _save(scree_figure(ds), folder / "scree.png")
-    for page, figure in enumerate(component_figures(found), start=1):
+    for page, figure in enumerate(component_figures(ds, components, found.peaks), start=1):
         _save(figure, folder / f"components_{page:02}.png")
     if COUNTS.name in ds:
         pixel = typical_pixel(ds)
