@@ -87,7 +87,8 @@ def component_table(ds: xr.Dataset) -> pd.DataFrame:
     pandas.DataFrame
         One row per component: ``component``, ``name`` (where components have names), ``variance``,
         ``variance_ratio``, ``signal_probability``, ``spatial_statistic``, ``effect_size``,
-        ``signal_kept`` (NaN where there is none), ``outcome``, ``note`` (where a person wrote any) and ``keep``.
+        ``signal_kept`` (NaN where there is none), ``outcome``, ``note`` (where a
+        person wrote any) and ``keep``.
     """
     numbers = ds[DIM_COMPONENT].values
     table = pd.DataFrame({"component": numbers})

@@ -25,8 +25,8 @@ from edxdenoise.errors import recorded
 from edxdenoise.quantification import LineSpec, measure_response
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights, sums_counts
-from edxdenoise.quantification.resolve import quantified_lines
-from edxdenoise.review.choice import keep_flags, recipe_of
+from edxdenoise.quantification.lines import quantified_lines
+from edxdenoise.review.choice import keep_flags
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_MAP_SHRUNK,
@@ -239,11 +239,10 @@ def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
                 with recorded(show=False):
                     ds = measure_response(ds, found["element"])
             estimators = line_weights(ds, lines).estimators
-    unit = recipe_of(ds).quantify.k_factor_unit
     atoms = [math.nan]
     for name, spec in lines.items():
         known = spec.k_factor is not None
-        atoms.append(float(factor_arrays({name: spec}, unit)[1][0][0]) if known else math.nan)
+        atoms.append(float(factor_arrays({name: spec})[1][0][0]) if known else math.nan)
     rows = np.vstack([np.ones(channels), estimators])
     return (TOTAL, *lines), rows, np.array(atoms)
 
