@@ -1,7 +1,8 @@
 """Fill the tables of the documentation from the results of the studies.
 
 Each study writes ``studies/results/NAME.csv``. A page of ``docs/`` shows it between the lines
-``<!-- table: NAME -->`` and ``<!-- /table -->``.
+``<!-- table: NAME -->`` and ``<!-- /table -->``. Between ``<!-- options: SECTION -->`` and
+``<!-- /options -->`` stand the options of a section of the recipe, as `edxdenoise.config` has them.
 
     python studies/render.py            # write the tables into the pages
     python studies/render.py --check    # exit 1 where a page differs from its results
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "studies" / "results"
+_OPTIONS = re.compile(r"(<!-- options: (?P<name>\w+) -->\n).*?(<!-- /options -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -53,7 +55,33 @@ def render(text: str, results: Path = RESULTS) -> str:
             rows = [row for row in csv.reader(file) if row]
         return match[1] + "\n" + markdown_table(rows) + "\n" + match[3]
 
-    return _TABLE.sub(fill, text)
+    return _OPTIONS.sub(_options, _TABLE.sub(fill, text))
+
+
+def option_rows(section: str) -> list[list[str]]:
+    """Return key, option of the command line, allowed values, default and meaning of options."""
+    from dataclasses import fields
+
+    from edxdenoise import config
+
+    cls = getattr(config, section)
+    rows = [["key", "option", "allowed", "default", "meaning"]]
+    declared = config.options(cls)
+    for field in fields(cls):
+        if field.name not in declared:
+            continue
+        option = declared[field.name]
+        default = option.default or ("" if field.default in (None, ()) else str(field.default))
+        flag = f"--{(option.flag or field.name).replace('_', '-')}"
+        if field.default is True:
+            flag += f", --no-{field.name.replace('_', '-')}"
+        allowed = config.kind_of(cls, field.name).allowed.replace("|", "\\|")
+        rows.append([f"`{field.name}`", f"`{flag}`", allowed, default.lower(), option.help])
+    return rows
+
+
+def _options(match: re.Match[str]) -> str:
+    return match[1] + "\n" + markdown_table(option_rows(match["name"])) + "\n" + match[3]
 
 
 def main() -> int:
