@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.blocks import channel_totals, pixel_totals
 from edxdenoise.compute import compute
 from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.schema import (
@@ -235,7 +236,7 @@ def pixel_counts(ds: xr.Dataset) -> np.ndarray:
     if PIXEL_COUNTS.name in ds:
         totals = ds[PIXEL_COUNTS.name].values
     else:
-        totals = compute(ds[COUNTS.name].data.sum(axis=2, dtype=np.float64))[0]
+        (totals,) = compute(pixel_totals(ds[COUNTS.name].data, np.float64))
     return np.asarray(totals, np.float64)
 
 
@@ -331,8 +332,8 @@ def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
     if SUM_SPECTRUM.name in ds:
         return np.asarray(ds[SUM_SPECTRUM.name].values, np.float64)
     validate(ds, COUNTS)
-    counts = ds[COUNTS.name].data
-    return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
+    (sums,) = compute(channel_totals(ds[COUNTS.name].data, np.float64))
+    return np.asarray(sums)
 
 
 class Resolution(float):

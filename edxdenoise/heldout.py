@@ -33,13 +33,22 @@ import numpy as np
 import xarray as xr
 from scipy.special import rel_entr
 
+from edxdenoise.blocks import (
+    DENSITY,
+    Block,
+    compact_blocks,
+    delayed_blocks,
+    hold,
+    sparse_block,
+)
 from edxdenoise.compute import chunk, compute
 from edxdenoise.config import Denoise
-from edxdenoise.decompose.gram import delayed_blocks
+from edxdenoise.cube import is_lazy, kept_maps, pixel_counts, sum_spectrum
 from edxdenoise.errors import recorded
 from edxdenoise.pipeline import fitted
 from edxdenoise.preprocess import hold_out
-from edxdenoise.schema import COUNTS, COUNTS_DENOISED, HELD_OUT_ERROR
+from edxdenoise.reconstruction import kept_spectra
+from edxdenoise.schema import COUNTS, HELD_OUT_ERROR, WEIGHT_PIXEL
 from edxdenoise.survey import survey
 
 # Models of counts may dip below 0, of which no deviance can be had: predictions are no less than
@@ -114,17 +123,23 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     share of few counts. Halves fall further short of all counts, smaller parts leave fewer counts
     to judge by.
     """
-    rest, part = hold_out(chunk(ds), 0, folds=_PARTS, seed=recipe.seed)
-    rest = rest.assign({COUNTS.name: rest[COUNTS.name].persist()})
+    lazy = ds if is_lazy(ds) else chunk(ds)
+    rest, part = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed)
+    rest = rest.assign({COUNTS.name: rest[COUNTS.name].copy(data=hold(rest[COUNTS.name].data))})
     with recorded(show=False):
         # Warnings are issued for the whole of the counts.
-        model = fitted(rest, recipe, survey(rest), errors=False)[COUNTS_DENOISED.name].data
-    held_out = part[COUNTS.name].data.rechunk(model.chunks)
-    scale = scale_of(rest, _WHOLE)
-    places = da.core.slices_from_chunks(model.chunks)
+        model = fitted(rest, recipe, survey(rest), errors=False)
+    held_out = compact_blocks(part[COUNTS.name].data)
+    scale = scale_of(model, _WHOLE)
+    kept, mean = kept_spectra(model)
+    maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
+    g = model[WEIGHT_PIXEL.name].values
+    places = da.core.slices_from_chunks(held_out.chunks)
     sums = [
-        dask.delayed(_error_of_block)(*blocks, Scale(scale.pixel[place[:2]], scale.energy))
-        for place, *blocks in zip(places, *map(delayed_blocks, (held_out, model)))
+        dask.delayed(_error_of_block)(
+            block, maps[:, *place], g[place], spectra, Scale(scale.pixel[place], scale.energy)
+        )
+        for place, block in zip(places, delayed_blocks(held_out))
     ]
     error, variance = np.sum(compute(sums)[0], axis=0)
     # In units of the noise of all counts, beside which that of the fitted ones is larger.
@@ -134,32 +149,71 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
 
 def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:
     """What totals alone let one expect, in units of all counts; empty ones count as one."""
-    counts = ds[COUNTS.name].data
-    pixel, energy = compute(
-        counts.sum(axis=2, dtype=np.float64), counts.sum(axis=(0, 1), dtype=np.float64)
-    )
+    pixel, energy = pixel_counts(ds), sum_spectrum(ds)
     return Scale(np.maximum(pixel, 1) * factor / pixel.sum(), np.maximum(energy, 1))
 
 
-def _error_of_block(held_out: np.ndarray, model: np.ndarray, scale: Scale) -> np.ndarray:
-    """E and its variance, summed over a block."""
-    channels = model.shape[-1]
-    counts, pixel = held_out.reshape(-1, channels), scale.pixel.reshape(-1)
-    predicted = model.reshape(1, -1, channels)
-    total = np.zeros(2)
-    nowhere = LineWindows(*np.zeros((2, 0, channels)))
-    for start in range(0, len(counts), _PIECE):
+def _error_of_block(
+    held_out: Block, maps: np.ndarray, g: np.ndarray, spectra: np.ndarray, scale: Scale
+) -> np.ndarray:
+    """E and its variance, summed over a block.
+
+    The squared predictions of all cells are a quadratic form of the scores, so that only the cells
+    that hold counts are looked at.
+
+    Parameters
+    ----------
+    held_out : Block
+    maps : array, shape (component, y, x)
+    g : array, shape (y, x)
+    spectra : array, shape (1 + component, energy)
+        In units of the counts; the mean comes first.
+    scale : Scale
+        With a map (y, x) in place of pixels.
+    """
+    rows = sparse_block(held_out).rows
+    scores = np.concatenate([np.ones((1, *g.shape)), maps]).reshape(len(spectra), -1)
+    scores = _WHOLE * g.reshape(-1, 1) * scores.T
+    expected = scale.pixel.reshape(-1)
+    form = (spectra / scale.energy) @ spectra.T
+    total = np.array([(((scores @ form) * scores).sum(axis=1) / expected).sum(), 0.0])
+    for start in range(0, len(scores), _PIECE):
         piece = slice(start, start + _PIECE)
-        sums = heldout_sums(
-            counts[piece],
-            np.float32(_WHOLE) * predicted[:, piece],
-            Scale(pixel[piece], scale.energy),
-            _PARTS,
-            np.ones((1, len(counts[piece]))),
-            nowhere,
-        )
-        total += [sums[name].item() for name in ("error", "error_variance")]
+        own = rows[piece].tocoo()
+        if own.nnz < DENSITY * own.shape[0] * own.shape[1]:
+            predicted = np.einsum(
+                "nk,nk->n", scores[piece][own.row], spectra.T[own.col], optimize=False
+            )
+        else:
+            predicted = (scores[piece] @ spectra)[own.row, own.col]
+        weight = 1 / (expected[piece][own.row] * scale.energy[own.col])
+        terms = error_terms(own.data.astype(np.float64), predicted, weight, _PARTS)
+        total += [each.sum() for each in terms]
     return total
+
+
+def error_terms(
+    counts: np.ndarray, predicted: np.ndarray, weight: np.ndarray, folds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a cell that holds counts adds to E beside its squared prediction, and to the variance.
+
+    Parameters
+    ----------
+    counts : array of float64
+        T.
+    predicted : array
+        p.
+    weight : array
+        w.
+    folds : int
+        K.
+    """
+    once, twice = counts * weight, counts * (counts - 1) * weight
+    missed = (predicted - folds * (counts - 1)) ** 2 - folds**2 * (counts - 1)
+    return (
+        folds**2 * twice - 2 * folds * once * predicted,
+        weight * (2 * folds**4 * twice + 4 * folds**2 * once * missed),
+    )
 
 
 def floored(predictions: np.ndarray, scale: Scale) -> np.ndarray:
@@ -215,7 +269,7 @@ def heldout_sums(
         return lines.near @ np.bincount(channel, values, minlength=channels)
 
     number = len(predictions)
-    once, twice = counts * weight, counts * (counts - 1) * weight
+    once = counts * weight
     squares = np.square(predictions) @ (1 / scale.energy).astype(predictions.dtype)
     deviance, error, spread = np.zeros((3, number, size))
     line_deviance = np.zeros((number, len(lines.near)))
@@ -227,10 +281,9 @@ def heldout_sums(
         deviance[i] = positive[i].sum(axis=1, dtype=np.float64) / folds + by_pixel(terms)
         totals = positive[i].sum(axis=0, dtype=np.float64) / folds
         line_deviance[i] = lines.near @ totals + by_line(terms)
-        error[i] = squares[i] / scale.pixel
-        error[i] += by_pixel(folds**2 * twice - 2 * folds * once * own)
-        missed = (own - folds * (counts - 1)) ** 2 - folds**2 * (counts - 1)
-        spread[i] = by_pixel(weight * (2 * folds**4 * twice + 4 * folds**2 * once * missed))
+        linear, spreads = map(by_pixel, error_terms(counts, own, weight, folds))
+        error[i] = squares[i] / scale.pixel + linear
+        spread[i] = spreads
         for j in range(i):
             between = 4 * counts * (logs[i] - logs[j]) ** 2
             deviance_pair[i, j] = deviance_pair[j, i] = by_pixel(between)

@@ -9,6 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from edxdenoise._version import __version__
+from edxdenoise.blocks import compact_size, hold
 from edxdenoise.compute import chunk
 from edxdenoise.config import Denoise, Input, Output, Quantify
 from edxdenoise.cube import mark_missing
@@ -45,7 +46,7 @@ from edxdenoise.schema import COUNTS, COUNTS_DENOISED, DIM_LINE_OTHER, HELD_OUT_
 from edxdenoise.simulation import simulate
 from edxdenoise.simulation.net_counts import true_k_factors
 from edxdenoise.simulation.truth import PHASE_MAP
-from edxdenoise.survey import check_survey, naming, reading, shrink_dtype, survey
+from edxdenoise.survey import Survey, check_survey, naming, reading, shrink_dtype, survey
 
 _DEMO_LINES = ("Pb_La", "I_La", "N_Ka", "C_Ka", "In_La", "Sn_La")
 
@@ -106,8 +107,9 @@ def run_recipe(
             if recipe.quantifies:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            ds, judged = _block(ds, components, chosen, memory_limit, workers)
-            found = survey(ds)
+            ds, found, judged = _blocks(ds, components, chosen, memory_limit, workers)
+            # Counts that were read as a whole: what is held of them now takes less.
+            del maps
         raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
         if judged and found.whole:
             with progress("held-out counts"):
@@ -291,24 +293,23 @@ def _written(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
 
 
-def _block(
+def _blocks(
     ds: xr.Dataset,
     components: int,
     recipe: Denoise,
     memory_limit: int | None,
     workers: int | None,
-) -> tuple[xr.Dataset, bool]:
+) -> tuple[xr.Dataset, Survey, bool]:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows.
 
-    Return too whether a part of them may be held and fitted besides: not by NMF, which would take
-    as long again.
+    Return too what all counts are, and whether a part of them may be held and fitted besides: not
+    by NMF, which would take as long again.
     """
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    counts = ds[COUNTS.name]
-    rows, columns, channels = counts.shape
+    shape, dtype = ds[COUNTS.name].shape, ds[COUNTS.name].dtype
     need = memory_needed(
-        (rows, columns, channels),
-        counts.dtype.itemsize,
+        (shape[0], shape[1], shape[2]),
+        dtype.itemsize,
         components=components,
         workers=workers,
         neighbours=recipe.asks_neighbours,
@@ -316,10 +317,20 @@ def _block(
     )
     check_memory(need.streamed, limit, "this job")
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
-    if need.in_memory <= limit:
-        ds = ds.assign({COUNTS.name: ds[COUNTS.name].persist()})
-    room = need.in_memory + need.cube <= limit
-    return ds, room and recipe.decomposition == "pca"
+    whole = need.in_memory <= limit
+    if whole:
+        ds = _held(ds)
+    found = survey(ds)
+    stored = compact_size(shape, found.filled, dtype.itemsize)
+    working = need.in_memory - need.cube
+    if not whole and working + stored <= limit:
+        ds = _held(ds)
+    return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
+
+
+def _held(ds: xr.Dataset) -> xr.Dataset:
+    counts = ds[COUNTS.name]
+    return ds.assign({COUNTS.name: counts.copy(data=hold(counts.data))})
 
 
 def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:

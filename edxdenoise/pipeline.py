@@ -61,7 +61,14 @@ from edxdenoise.schema import (
 )
 from edxdenoise.selection import check_models, parse_keep, select
 from edxdenoise.shared_files import check_total
-from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, warn_zero_peak
+from edxdenoise.survey import (
+    Survey,
+    check_survey,
+    shrink_dtype,
+    survey,
+    warn_zero_peak,
+    with_density,
+)
 from edxdenoise.xray import atomic_number, present_elements
 from edxdenoise.xray.identification import GIVEN
 
@@ -171,7 +178,8 @@ def fitted(
 ) -> xr.Dataset:
     """Denoise without the checks; without `errors`, averaged maps are not bootstrapped either."""
     with progress("weights"):
-        ds = weight(shrink_dtype(ds, found), weighting=recipe.weighting)
+        ds = with_density(shrink_dtype(ds, found), found)
+        ds = weight(ds, weighting=recipe.weighting)
         if is_lazy(ds):
             ds = _load_small(ds)
             if recipe.weighting == "poisson":

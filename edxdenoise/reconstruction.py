@@ -46,6 +46,15 @@ def rebuild_block(
     return rows.reshape(*maps.shape[1:], -1)
 
 
+def kept_spectra(
+    ds: xr.Dataset,
+) -> tuple[np.ndarray | da.Array, np.ndarray | da.Array]:
+    """Spectra of the components kept and the mean, with the channel weight in them."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    h = ds[WEIGHT_ENERGY.name].data
+    return ds[COMPONENT_SPECTRUM.name].data[kept] * h, ds[MEAN_SPECTRUM.name].data * h
+
+
 def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     """Rebuild the cube from the components kept.
 
@@ -68,11 +77,8 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
         the counts.
     """
     validate(ds, *REBUILT_FROM)
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    h = ds[WEIGHT_ENERGY.name].data
     maps = kept_maps(ds).data
-    spectra = (ds[COMPONENT_SPECTRUM.name].data[kept] * h).astype(np.float32)
-    mean = (ds[MEAN_SPECTRUM.name].data * h).astype(np.float32)
+    spectra, mean = (each.astype(np.float32) for each in kept_spectra(ds))
     g = ds[WEIGHT_PIXEL.name].data.astype(np.float32)
     counts = ds[COUNTS.name].data
     if isinstance(counts, da.Array) or isinstance(maps, da.Array):
@@ -98,4 +104,4 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
     else:
         rebuilt = rebuild_block(maps.astype(np.float32), g, spectra, mean)
     result = ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(rebuilt)})
-    return add_history(result, f"reconstruct components={len(kept)}")
+    return add_history(result, f"reconstruct components={len(spectra)}")

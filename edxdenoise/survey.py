@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.blocks import (
+    Block,
+    channel_sums,
+    compact_blocks,
+    known_sparse,
+    pixel_sums,
+    recast,
+    stored_counts,
+)
 from edxdenoise.compute import compute
-from edxdenoise.cube import smallest_count_dtype
+from edxdenoise.cube import is_lazy, smallest_count_dtype
 from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io import check_totals
 from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
@@ -23,6 +33,8 @@ from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 _ZERO_PEAK = 0.1
 # Share of counts there of which the user is told.
 _ZERO_PEAK_SHARE = 0.02
+# Numbers of a `Survey`.
+_NUMBERS = 7
 # Packages that decode files: a ValueError or RuntimeError that passes through none of them is ours.
 _READERS = tuple(
     f"{name}."
@@ -45,6 +57,8 @@ class Survey:
         Whether all are whole numbers.
     empty_pixels : int
         Pixels without a count.
+    filled : int
+        Channels of pixels that hold counts, over the whole map.
     """
 
     total: float
@@ -53,22 +67,25 @@ class Survey:
     largest: float
     whole: bool
     empty_pixels: int
+    filled: int
 
 
 def survey(ds: xr.Dataset) -> Survey:
     """Look at all counts once, block by block."""
     validate(ds, COUNTS)
-    counts = da.asarray(ds[COUNTS.name].data).rechunk({2: -1})
+    counts = da.asarray(ds[COUNTS.name].data)
     low = np.flatnonzero(ds[DIM_ENERGY].values < _ZERO_PEAK)
-    rows, columns, _ = counts.chunks
-    blocks = da.map_blocks(
+    numbers = da.blockwise(
         survey_block,
-        counts,
-        low,
-        chunks=((1,) * len(rows), (1,) * len(columns), (6,)),
+        "yxn",
+        compact_blocks(counts),
+        "yx",
+        low=low,
+        new_axes={"n": _NUMBERS},
+        adjust_chunks={"y": 1, "x": 1},
         dtype=np.float64,
     )
-    (found,) = compute(blocks)
+    (found,) = compute(numbers)
     sums = found.sum(axis=(0, 1))
     return Survey(
         total=float(sums[0]),
@@ -77,21 +94,27 @@ def survey(ds: xr.Dataset) -> Survey:
         largest=float(found[..., 3].max()),
         whole=bool(found[..., 4].all()),
         empty_pixels=int(sums[5]),
+        filled=int(sums[6]),
     )
 
 
-def survey_block(counts: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """The six numbers of `Survey` for one block, shape (1, 1, 6)."""
-    pixels = counts.sum(axis=2, dtype=np.float64)
+def survey_block(counts: Block, low: np.ndarray) -> np.ndarray:
+    """The numbers of `Survey` for one block, in their order, shape (1, 1, number)."""
+    values = stored_counts(counts)
+    pixels, channels = pixel_sums(counts, np.float64), channel_sums(counts, np.float64)
+    # Cells that are not stored hold 0.
+    ends = [values.min(), values.max()] if values.size else [0.0, 0.0]
+    if values.size < math.prod(counts.shape):
+        ends = [np.minimum(ends[0], 0), np.maximum(ends[1], 0)]
     numbers = [
         pixels.sum(),
-        counts[:, :, low].sum(dtype=np.float64),
-        counts.min(),
-        counts.max(),
-        counts.dtype.kind in "ui" or (counts == np.trunc(counts)).all(),
+        channels[low].sum(),
+        *ends,
+        values.dtype.kind in "ui" or (values == np.trunc(values)).all(),
         (pixels == 0).sum(),
+        np.count_nonzero(values),
     ]
-    return np.array(numbers, np.float64).reshape(1, 1, 6)
+    return np.array(numbers, np.float64).reshape(1, 1, _NUMBERS)
 
 
 def check_survey(found: Survey, *, name: str) -> None:
@@ -117,13 +140,23 @@ def warn_zero_peak(found: Survey) -> None:
         )
 
 
+def with_density(ds: xr.Dataset, found: Survey) -> xr.Dataset:
+    """Lazy counts that know whether they are nearly empty as a whole."""
+    counts = ds[COUNTS.name]
+    if not is_lazy(ds):
+        return ds
+    return ds.assign({COUNTS.name: counts.copy(data=known_sparse(counts.data, found.filled))})
+
+
 def shrink_dtype(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     """Whole counts in the smallest type that holds them, however they were stored; lazy."""
     counts = ds[COUNTS.name]
     if not found.whole or found.smallest < 0:
         return ds
     dtype = smallest_count_dtype(int(found.largest))
-    return ds if counts.dtype == dtype else ds.assign({COUNTS.name: counts.astype(dtype)})
+    if counts.dtype == dtype:
+        return ds
+    return ds.assign({COUNTS.name: counts.copy(data=recast(counts.data, dtype))})
 
 
 @contextmanager

@@ -16,6 +16,7 @@ LAYERS = [
     {"cluster"},
     {"shared_files"},
     {"compute"},
+    {"blocks"},
     {"cube"},
     {"reconstruction"},
     {"xray"},
@@ -65,7 +66,7 @@ HEAVY = {
     "rich",
 }
 # Compiled loops, imported by others inside functions alone.
-KERNELS = {"components/kernels.py"}
+KERNELS = {"components/kernels.py", "decompose/kernels.py"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in MODULES]

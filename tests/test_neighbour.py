@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import cube, nothing_computed, phases, solar_cell
 
+from edxdenoise.blocks import known_sparse
 from edxdenoise.compute import load
 from edxdenoise.decompose import neighbour, neighbours, pca
 from edxdenoise.errors import ParameterError
@@ -35,11 +36,15 @@ def plain_covariance(data, area, signs):
     return total
 
 
+@pytest.mark.parametrize("mean", [3, 300])
+@pytest.mark.parametrize("filled", [0, None], ids=["pairs", "tiles"])
 @pytest.mark.parametrize("shape", [(5, 7), (30, 26), (1, 40)])
-def test_covariance_is_the_formula(monkeypatch, shape):
+def test_covariance_is_the_formula(monkeypatch, shape, filled, mean):
+    """By pairs of counts as nearly empty maps are, and with all cells, tile by tile."""
     monkeypatch.setattr(neighbour, "TILE_VALUES", 1000)
-    ds = weight(phases((*shape, 12), counts=300))
+    ds = weight(phases((*shape, 12), counts=mean))
     counts, g = da.from_array(ds.counts.values, (4, 5, -1)), ds.weight_pixel.values
+    counts = known_sparse(counts, counts.size if filled is None else filled)
     area = (np.arange(shape[0]) > 2).astype(int)
     found = neighbour.neighbour_covariance(counts, da.asarray(g), da.asarray(area), 3).compute()
     data = ds.counts.values / g[..., None]

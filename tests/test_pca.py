@@ -25,8 +25,9 @@ from helpers import cube, nothing_computed, phases, solar_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edxdenoise import blocks
+from edxdenoise.blocks import DENSITY
 from edxdenoise.compute import load
-from edxdenoise.decompose.gram import _SPARSE_DENSITY
 from edxdenoise.decompose.pca import check_components, pca
 from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.preprocess import thin, weight
@@ -72,7 +73,7 @@ def weighted_and_svd(request):
         ds = weight(solar_cell(1000)[["counts"]])
     else:
         ds = weight(solar_cell(20, shape=(40, 60), channels=640)[["counts"]])
-    sparse = np.count_nonzero(ds.counts) / ds.counts.size < _SPARSE_DENSITY
+    sparse = np.count_nonzero(ds.counts) / ds.counts.size < DENSITY
     assert sparse == request.param.startswith("20 ")  # so that both kernels are tested
     return ds, *svd(ds), sparse
 
@@ -390,7 +391,7 @@ def test_no_block_is_worked_on_twice(monkeypatch):
     count("decompose.gram", "gram_block")
     count("decompose.gram", "project_block")
     count("decompose.pca", "leading_eigenvectors")
-    count("preprocess.thin", "thin_rows")
+    count("preprocess.thin", "parts_of_block")
     count("selection.split", "_block_sums")
     ds = phases((24, 20, 40)).chunk({"y": 3})
     with dask.config.set(scheduler="sync"):
@@ -400,12 +401,12 @@ def test_no_block_is_worked_on_twice(monkeypatch):
         assert calls == {"gram_block": 8, "project_block": 8, "leading_eigenvectors": 2}
         calls.clear()
         split_probability(result.chunk({"y": 3}))
-    # Thinned once for each of two passes; one Gram call more on an empty block, as above.
+    # Thinned once for each of two passes.
     assert calls == {
-        "gram_block": 9,
+        "gram_block": 8,
         "leading_eigenvectors": 1,
         "_block_sums": 8,
-        "thin_rows": 16,
+        "parts_of_block": 16,
     }
 
 
@@ -413,10 +414,9 @@ def test_no_block_is_worked_on_twice(monkeypatch):
 def test_sparse_and_dense_kernels_agree(monkeypatch):
     rare = thin(phases((20, 20, 60), counts=30))[0]
     ds = weight(rare)
-    gram = import_module("edxdenoise.decompose.gram")
     results = []
     for density in (0.0, 1.1):
-        monkeypatch.setattr(gram, "_SPARSE_DENSITY", density)
+        monkeypatch.setattr(blocks, "DENSITY", density)
         results.append(pca(ds, components=5))
     dense, sparse = results
     np.testing.assert_allclose(dense.component_variance, sparse.component_variance, rtol=1e-6)

@@ -20,7 +20,7 @@ from edxdenoise.errors import (
     RecipeError,
 )
 from edxdenoise.io import open_dataset, read_cube, save_dataset
-from edxdenoise.jobs import _block, convert_file, run_demo, run_recipe
+from edxdenoise.jobs import _blocks, convert_file, run_demo, run_recipe
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
@@ -259,7 +259,7 @@ def test_memory_limit_chooses_blocks(phantom):
     program = memory_needed((1, 1, 2), 1, workers=1).held
     for limit in (program + 450_000, program + 600_000, program + 10**9):
         plain = Denoise(subspace="pixel", shrink=False)
-        blocked, _ = _block(phantom[["counts"]], 10, plain, limit, 1)
+        blocked, _, _ = _blocks(phantom[["counts"]], 10, plain, limit, 1)
         sizes.append(blocked.counts.data.npartitions)
         assert blocked.counts.chunks[2] == (100,)
     assert sizes[0] > sizes[1] > sizes[2] == 1

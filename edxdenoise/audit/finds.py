@@ -27,9 +27,9 @@ from edxdenoise.audit.scan import (
     scan_windows,
     tests_made,
 )
+from edxdenoise.blocks import delayed_blocks
 from edxdenoise.compute import as_blocks, compute
 from edxdenoise.cube import check_cube, detector_resolution, energy_axis, energy_range
-from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.quantification.estimators import behind_projection
 from edxdenoise.schema import (

@@ -9,9 +9,9 @@ import dask
 import dask.array as da
 import numpy as np
 
+from edxdenoise.blocks import delayed_blocks
 from edxdenoise.comparison.quantities import Quantities, quantity_sums, true_quantity_sums
 from edxdenoise.compute import compute
-from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.heldout import LineWindows, Scale, Sums, heldout_sums, true_sums
 
 # Pixels worked on at a time within a block: predictions of several models stay in the cache.

@@ -25,16 +25,28 @@ import dask.array as da
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from dask.graph_manipulation import bind
-from scipy.sparse.linalg import eigsh
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, eigsh
 
+from edxdenoise.blocks import (
+    Block,
+    again,
+    as_delayed,
+    compact_blocks,
+    compact_of,
+    delayed_blocks,
+    sparse_block,
+    sum_blocks,
+    sum_terms,
+    whole_rows,
+)
 from edxdenoise.compute import load
 from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, detector_resolution, is_lazy
-from edxdenoise.decompose.gram import as_delayed, project, sum_blocks
+from edxdenoise.decompose.gram import project
 from edxdenoise.decompose.pca import channel_counts, map_signs, weighted_blocks
 from edxdenoise.errors import ParameterError
-from edxdenoise.resources import TILE_VALUES
+from edxdenoise.resources import TILE_VALUES, default_workers
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_NEIGHBOUR,
@@ -62,6 +74,12 @@ _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
 # channels below which nothing is smoothed.
 _FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
 _SMALLEST_TILE = 2 * _REACH
+# Eigenvalues found by iterations, and the channels from which on these are the faster way.
+_FEW, _LEAST_LANCZOS = 24, 500
+# Relative error of the largest eigenvalue of random signs, far below the margin.
+_NULL_TOLERANCE = 1e-4
+# Channels smoothed at a time, and weights of a smoothing that are nothing.
+_STRIP, _NO_WEIGHT = 128, 1e-12
 
 
 def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.Dataset:
@@ -105,10 +123,11 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
     stacked = COORD_AREA in ds.coords
     area = da.asarray(ds[COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
-    sums = neighbour_covariance(counts, g, area, seed) / h[:, np.newaxis] / h
+    sums = neighbour_covariance(counts, g, area, seed)
     level = channel_counts(ds).sum() / pixels
     parts = dask.delayed(_basis, nout=2)(
         as_delayed(sums),
+        as_delayed(h),
         as_delayed(spectra),
         as_delayed(before),
         subspace,
@@ -119,8 +138,8 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     basis = da.from_delayed(parts[0], spectra.shape, np.float64)
     found = da.from_delayed(parts[1], (count,), np.int8)
     scaled = basis / h
-    # Read again once the basis is known, as `pca` does.
-    maps = project(bind(counts, [scaled, g]), g, scaled)
+    (counts,) = again([counts], [scaled, g])
+    maps = project(counts, g, scaled)
     variance = (maps.astype(np.float64) ** 2).sum(axis=(1, 2)) / pixels
     side = map_signs(maps)
     result = ds.assign(
@@ -152,12 +171,22 @@ def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: in
     seed : int
         Of the signs, which do not depend on how the counts are cut into blocks.
     """
+    sign = np.random.default_rng(seed).integers(0, 2, counts.shape[:2], np.int8) * 2 - 1
+    sums = _pair_sums if compact_of(counts).sparse else _tile_sums
+    return da.map_blocks(_symmetric, sums(counts, g, area, sign), dtype=np.float64)
+
+
+def _symmetric(sums: np.ndarray) -> np.ndarray:
+    return np.stack([(each + each.T) / 2 for each in sums])
+
+
+def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
+    """Sums over square tiles with all their cells and those around them."""
     rows, columns, channels = counts.shape
     side = max(math.isqrt(TILE_VALUES // channels) - 2 * _REACH, _SMALLEST_TILE)
     tiles = (even_parts(rows, side), even_parts(columns, side))
     # Farther than the map is wide there is nothing to reach.
     reach = (min(_REACH, rows), min(_REACH, columns))
-    sign = np.random.default_rng(seed).integers(0, 2, (rows, columns), np.int8) * 2 - 1
     # A weight of 0 leaves out what the tiles are padded with.
     pixels = [1 / g, da.from_array(sign), da.broadcast_to(area[:, None], (rows, columns))]
     padded = [
@@ -170,21 +199,81 @@ def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: in
         for array in (counts, *pixels)
     ]
     cube, *maps = padded
-    sums = sum_blocks(
-        da.blockwise(
-            neighbour_block,
-            "yxsij",
-            cube,
-            "yxe",
-            *(part for each in maps for part in (each, "yx")),
-            new_axes={"s": 2, "i": channels, "j": channels},
-            adjust_chunks={"y": 1, "x": 1},
-            concatenate=True,
-            dtype=np.float64,
-            reach=reach,
-        )
+    terms = da.blockwise(
+        neighbour_block,
+        "yx",
+        cube,
+        "yxe",
+        *(part for each in maps for part in (each, "yx")),
+        concatenate=True,
+        meta=np.empty((0, 0)),
+        reach=reach,
     )
-    return (sums + sums.transpose(0, 2, 1)) / 2
+    return sum_blocks(terms, (2, channels, channels))
+
+
+def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
+    """Sums over pairs of counts, by bands of whole rows with the rows that follow them."""
+    counts = whole_rows(counts)
+    channels = counts.shape[2]
+    heights = np.array(counts.chunks[0])
+    ends = np.cumsum(heights)
+    # One for each worker, so that there are no more sums than workers.
+    wanted = np.linspace(0, ends[-1], default_workers() + 1)[1:]
+    cuts = sorted({0, *(np.searchsorted(ends, wanted) + 1).tolist()})
+    blocks = delayed_blocks(compact_blocks(counts))
+    terms = []
+    for first, end in zip(cuts, cuts[1:]):
+        top, bottom = ends[first] - heights[first], ends[end - 1]
+        last = min(int(np.searchsorted(ends, bottom + _REACH)) + 1, len(ends))
+        rows = slice(top, min(bottom + _REACH, ends[-1]))
+        band = blocks[first:last], bottom - top
+        maps = as_delayed(1 / g[rows]), sign[rows], as_delayed(area[rows])
+        terms.append(dask.delayed(neighbour_band)(*band, *maps))
+    return sum_terms(terms, (2, channels, channels))
+
+
+def neighbour_band(
+    blocks: list[Block], own: int, inverse_weight: np.ndarray, sign: np.ndarray, area: np.ndarray
+) -> np.ndarray:
+    """Neighbour products of a band of rows, shape (2, channel, channel), as they are and flipped.
+
+    Their symmetric part is that of `neighbour_block`.
+
+    Parameters
+    ----------
+    blocks : list of Block
+        As wide as the map, from its first row on.
+    own : int
+        Rows of the band; those below it are what it meets.
+    inverse_weight, sign : array, shape (y, x)
+        1/g and random signs, of the band and what it meets.
+    area : array of int, shape (y,)
+        Number of the stacked map.
+    """
+    from edxdenoise.decompose.kernels import neighbour_sums
+
+    pixels, columns = inverse_weight.size, inverse_weight.shape[1]
+    rows = sparse.vstack([sparse_block(block).rows for block in blocks], format="csr")
+    starts = rows.indptr[: pixels + 1]
+    weights = np.repeat(inverse_weight.reshape(-1), np.diff(starts))
+    value = rows.data[: starts[-1]] * weights.astype(np.float64)
+    channel = rows.indices[: starts[-1]]
+    table = _pair_weights()
+    flat = sign.reshape(-1).astype(np.float64)
+    return neighbour_sums(starts, channel, value, columns, own, flat, area, table, rows.shape[1])
+
+
+def _pair_weights() -> np.ndarray:
+    """What a pair counts for, by rows down and columns to the right, shape (r + 1, 2 r + 1).
+
+    Twice the sum of the kernels: each pair is met once, and the symmetric part halves it.
+    """
+    weights = np.zeros((_REACH + 1, 2 * _REACH + 1))
+    for scale in _SCALES:
+        along_y, along_x, _ = _kernel(scale, 2 * _REACH + 1, 2 * _REACH + 1)
+        weights += 2 * np.outer(along_y[_REACH, _REACH:], along_x[_REACH])
+    return weights
 
 
 def even_parts(size: int, most: int) -> tuple[int, ...]:
@@ -206,7 +295,7 @@ def neighbour_block(
     area: np.ndarray,
     reach: tuple[int, int] = (_REACH, _REACH),
 ) -> np.ndarray:
-    """Neighbour products of one tile, shape (1, 1, 2, channel, channel), as they are and flipped.
+    """Neighbour products of one tile, shape (2, channel, channel), as they are and flipped.
 
     Parameters
     ----------
@@ -222,7 +311,7 @@ def neighbour_block(
     of_row = area[:, reach[1]]
     same = of_row[:, np.newaxis] == of_row
     kernels = [_kernel(s, len(counts), counts.shape[1]) for s in _SCALES]
-    sums = np.empty((1, 1, 2, counts.shape[2], counts.shape[2]))
+    sums = np.empty((2, counts.shape[2], counts.shape[2]))
     for flipped in range(2):
         if flipped:
             rows *= sign[..., np.newaxis]
@@ -233,7 +322,7 @@ def neighbour_block(
             strip = np.tensordot((along_y * same)[inside_y], rows, axes=1)
             near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
             near -= centre * own
-        sums[0, 0, flipped] = own.T @ near
+        sums[flipped] = own.T @ near
     return sums
 
 
@@ -297,6 +386,7 @@ def detector_smoothing(energy: np.ndarray, resolution: float, level: float) -> n
 
 def _basis(
     sums: np.ndarray,
+    h: np.ndarray,
     spectra: np.ndarray,
     variance: np.ndarray,
     subspace: str,
@@ -310,7 +400,9 @@ def _basis(
     Parameters
     ----------
     sums : array, shape (2, channel, channel)
-        Neighbour covariance, and with random signs.
+        Neighbour covariance, and with random signs, times h h'.
+    h : array, shape (channel,)
+        Channel weights.
     spectra, variance : array
         Of the pixelwise components.
     subspace : {"union", "neighbour"}
@@ -320,15 +412,17 @@ def _basis(
     count = len(spectra)
     first = spectra[:1]
     smoothing = detector_smoothing(energy, resolution, level)
+    covariance, flipped = (each / h[:, np.newaxis] / h for each in sums)
     if smoothing is not None:
-        sums = np.array([smoothing @ each @ smoothing.T for each in sums])
-    covariance, flipped = sums
-    within = without(covariance, first)
-    values, vectors = scipy.linalg.eigh(
-        within, subset_by_index=(len(within) - min(count, len(within)), len(within) - 1)
-    )
-    values, vectors = values[::-1], vectors.T[::-1]
+        covariance, flipped = (smoothed(each, smoothing) for each in (covariance, flipped))
+    # Nearly always few are signal, and those are found many times faster alone.
+    few = min(_FEW, count - 1)
+    alone = subspace == "union" and len(covariance) > _LEAST_LANCZOS and few > 0
+    values, vectors = leading(covariance, first, few if alone else count)
     number = signal_number(values[: count - 1], vectors, flipped, first)
+    if alone and number == few:
+        values, vectors = leading(covariance, first, count)
+        number = signal_number(values[: count - 1], vectors, flipped, first)
     basis = [first, vectors[: number if subspace == "union" else count - 1]]
     if subspace == "union" and count > number + 1:
         known = np.concatenate(basis)
@@ -337,6 +431,46 @@ def _basis(
     found = np.zeros(count, np.int8)
     found[1 : number + 1] = 1
     return orthonormal_rows(np.concatenate(basis)), found
+
+
+def smoothed(matrix: np.ndarray, smoothing: np.ndarray) -> np.ndarray:
+    """A symmetric matrix smoothed along both sides, S M S'.
+
+    The smoothing reaches over few channels: blocks of it have few columns that are not 0.
+    """
+    for _ in range(2):
+        product = np.empty_like(matrix)
+        for start in range(0, len(matrix), _STRIP):
+            strip = smoothing[start : start + _STRIP]
+            used = np.flatnonzero((strip > _NO_WEIGHT).any(axis=0))
+            within = slice(used[0], used[-1] + 1)
+            product[start : start + _STRIP] = strip[:, within] @ matrix[within]
+        matrix = product.T
+    return matrix
+
+
+def leading(matrix: np.ndarray, first: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Largest eigenvalues, falling, and their eigenvectors (rows) of a symmetric matrix.
+
+    Parameters
+    ----------
+    matrix : array, shape (channel, channel)
+    first : array, shape (1, channel)
+        Is projected out.
+    count : int
+        How many; a few of many channels are found by Lanczos iterations.
+    """
+    size = len(matrix)
+    if size > _LEAST_LANCZOS and count <= _FEW:
+        start = np.ones(size) / np.sqrt(size)
+        values, vectors = eigsh(without(matrix, first), k=count, which="LA", v0=start)
+        order = np.argsort(values)[::-1]
+        return values[order], vectors.T[order]
+    values, vectors = scipy.linalg.eigh(
+        without(matrix, first) @ np.eye(size),
+        subset_by_index=(size - min(count, size), size - 1),
+    )
+    return values[::-1], vectors.T[::-1]
 
 
 def signal_number(
@@ -353,22 +487,27 @@ def signal_number(
         Neighbour covariance with random signs.
     first : array, shape (1, channel)
     """
-    left = without(flipped, first)
     filled = np.count_nonzero(np.diag(flipped))
     least = 1 + max(_MARGIN, _SPREADS * filled ** (-2 / 3))
+    start = np.ones(len(flipped)) / np.sqrt(len(flipped))
     for number, value in enumerate(values):
-        start = np.ones(len(left)) / np.sqrt(len(left))
-        null = eigsh(left, k=1, which="LA", v0=start, return_eigenvectors=False)[0]
+        left = without(flipped, np.concatenate([first, vectors[:number]]))
+        null = eigsh(left, k=1, which="LA", v0=start, tol=_NULL_TOLERANCE)[0][0]
         if value <= least * null:
             return number
-        left = without(left, vectors[number : number + 1])
     return len(values)
 
 
-def without(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def without(matrix: np.ndarray, vectors: np.ndarray) -> LinearOperator:
     """A symmetric matrix with orthonormal rows `vectors` projected out of both sides."""
-    left = matrix - vectors.T @ (vectors @ matrix)
-    return left - (left @ vectors.T) @ vectors
+
+    def beside(columns: np.ndarray) -> np.ndarray:
+        return columns - vectors.T @ (vectors @ columns)
+
+    def product(columns: np.ndarray) -> np.ndarray:
+        return beside(matrix @ beside(columns))
+
+    return LinearOperator(matrix.shape, matvec=product, matmat=product, dtype=matrix.dtype)
 
 
 def orthonormal_rows(rows: np.ndarray) -> np.ndarray:

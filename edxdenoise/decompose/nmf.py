@@ -24,10 +24,10 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
+from edxdenoise.blocks import delayed_blocks
 from edxdenoise.compute import as_blocks, chunk, compute, load
 from edxdenoise.config import INITS, LOSSES
 from edxdenoise.cube import add_history, check_cube, is_lazy
-from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.decompose.nmf_fit import Count, Problem, Settled, fit_frobenius, fit_poisson
 from edxdenoise.decompose.nmf_start import Compressed, fit_compressed, nndsvda, random_start
 from edxdenoise.decompose.pca import check_components, pca

@@ -26,13 +26,13 @@ import dask.array as da
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from dask.graph_manipulation import bind
 from threadpoolctl import threadpool_limits
 
+from edxdenoise.blocks import again, as_delayed, channel_totals, compact_of, counts_of, known_sparse
 from edxdenoise.compute import chunk, compute, load
 from edxdenoise.config import SOLVERS
 from edxdenoise.cube import add_history, check_cube, is_lazy, is_poisson_weighted, stack_pixels
-from edxdenoise.decompose.gram import as_delayed, cross, gram, gram_apply, project
+from edxdenoise.decompose.gram import cross, gram, gram_apply, project
 from edxdenoise.errors import ParameterError
 from edxdenoise.schema import (
     COMPONENT_MAP,
@@ -111,15 +111,13 @@ def pca(
     else:
         basis, total = _incremental(counts, g, h, components)
 
-    # Read again once all that the blocks meet is known. In one pass the graph would hold the whole
-    # cube from the first use of a block to the second; and the local scheduler goes on with what
-    # it can do since last, so that blocks that had to wait for anything would all be read first.
     total_first = is_poisson_weighted(ds)
     if total_first:
         parts = dask.delayed(with_total)(as_delayed(basis), as_delayed(channel_counts(ds)))
         basis = da.from_delayed(parts, basis.shape, np.float64)
     scaled = basis / h
-    scores = project(bind(counts, [scaled, g]), g, scaled)
+    (counts,) = again([counts], [scaled, g])
+    scores = project(counts, g, scaled)
     variance, rotation = _ritz(scores, components, total_first)
     maps, loadings = da.tensordot(rotation.astype(np.float32), scores, axes=1), rotation @ basis
     signs = map_signs(maps)
@@ -163,10 +161,14 @@ def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:
 
 def weighted_blocks(ds: xr.Dataset) -> tuple[da.Array, da.Array, da.Array]:
     """Counts, g and h as Dask arrays in the same blocks of pixels with whole spectra."""
-    blocks = ds if is_lazy(ds) else chunk(ds)
-    counts = blocks[COUNTS.name].data.rechunk({2: -1})
-    g = da.asarray(blocks[WEIGHT_PIXEL.name].data).rechunk(counts.chunks[:2])
-    h = da.asarray(blocks[WEIGHT_ENERGY.name].data).rechunk(-1)
+    if is_lazy(ds):
+        counts = ds[COUNTS.name].data
+        counts = counts_of(compact_of(counts), counts.shape[2])
+    else:
+        filled = int(np.count_nonzero(ds[COUNTS.name].values))
+        counts = known_sparse(chunk(ds)[COUNTS.name].data, filled)
+    g = da.asarray(ds[WEIGHT_PIXEL.name].data).rechunk(counts.chunks[:2])
+    h = da.asarray(ds[WEIGHT_ENERGY.name].data).rechunk(-1)
     return counts, g, h
 
 
@@ -210,7 +212,7 @@ def channel_counts(ds: xr.Dataset) -> da.Array:
     if SUM_SPECTRUM.name in ds:
         sums = ds[SUM_SPECTRUM.name].data
     else:
-        sums = ds[COUNTS.name].data.sum(axis=(0, 1), dtype=np.float64)
+        sums = channel_totals(ds[COUNTS.name].data, np.float64)
     return da.asarray(sums).rechunk(-1)
 
 
@@ -306,13 +308,13 @@ def _randomized(
     basis = da.from_array(np.linalg.qr(start)[0])
     for _ in range(_ITERATIONS):
         scaled = basis / h[:, np.newaxis]
-        again = bind(counts, [scaled, g])
-        product = gram_apply(again, g, scaled) / h[:, np.newaxis]
+        (reread,) = again([counts], [scaled, g])
+        product = gram_apply(reread, g, scaled) / h[:, np.newaxis]
         basis = da.from_delayed(
             dask.delayed(_orthonormal)(as_delayed(product)), (channels, width), np.float64
         )
     # In the last pass: in the first, the scheduler may put it off and hold all blocks until then.
-    squares = (again / g[:, :, np.newaxis]) ** 2
+    squares = (reread / g[:, :, np.newaxis]) ** 2
     return basis.T, (squares.sum(axis=(0, 1)) / h**2).sum() / pixels
 
 
@@ -323,8 +325,8 @@ def _orthonormal(matrix: np.ndarray) -> np.ndarray:
 def _full(counts: da.Array, g: da.Array, h: da.Array, components: int) -> tuple[da.Array, da.Array]:
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
     # Read again once h is known, so that no block waits for it.
-    again = bind(counts, [g, h])
-    matrix = da.asarray(stack_pixels(again / g[:, :, np.newaxis] / h))
+    (counts,) = again([counts], [g, h])
+    matrix = da.asarray(stack_pixels(counts / g[:, :, np.newaxis] / h))
     if pixels < channels:
         matrix = matrix.rechunk(-1)
     _, singular, vectors = da.linalg.svd(matrix)

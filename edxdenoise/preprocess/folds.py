@@ -9,7 +9,7 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import ParameterError
-from edxdenoise.preprocess.thin import row_random, split_counts
+from edxdenoise.preprocess.thin import split_counts
 from edxdenoise.schema import COUNTS, validate
 
 # Counts up to here are told apart by random bits: as many bits per count as folds have digits.
@@ -17,44 +17,35 @@ _BITS = 8
 FOLDS = (2, 4, 8, 16)
 
 
-def fold_rows(
-    counts: np.ndarray, rows: np.ndarray, number: int, *, folds: int, seed: int
-) -> np.ndarray:
-    """The counts that fall into fold `number` of `folds`, for rows of pixels.
+def fold(counts: np.ndarray, random: np.random.Generator, number: int, *, folds: int) -> np.ndarray:
+    """The counts that fall into fold `number` of `folds`.
 
     Every count falls into one fold, all equally likely: the folds of a cell are multinomial.
 
     Parameters
     ----------
-    counts : array of unsigned integers, shape (y, x, energy)
-        Whole rows along x.
-    rows : array, shape (y,)
-        Number of each row in the map, for `row_random`.
+    counts : array of unsigned integers, shape (n,)
+    random : Generator
+        The folds of one state of it add up to `counts`.
     number : int
         From 0 to ``folds - 1``.
     folds : {2, 4, 8, 16}
         A power of two, so that a few random bits tell the fold of a count.
-    seed : int
-        Seed of the map; of the same seed, the folds add up to `counts`.
 
     Returns
     -------
     array, shape and dtype of `counts`
     """
-    digits = folds.bit_length() - 1
-    fold = np.empty_like(counts)
-    for own, part, row in zip(counts, fold, rows):
-        random = row_random(own, row, seed)
-        mask = ((1 << np.minimum(own, _BITS)) - 1).astype(np.uint8)
-        for digit in range(digits):
-            bits = np.frombuffer(random.bytes(own.size), np.uint8).reshape(own.shape)
-            mask &= bits if number >> digit & 1 else ~bits
-        part[:] = np.bitwise_count(mask)
-        many = own > _BITS
-        if many.any():
-            drawn = random.multinomial(own[many].astype(np.int64), np.full(folds, 1 / folds))
-            part[many] = drawn[:, number]
-    return fold
+    mask = ((1 << np.minimum(counts, _BITS)) - 1).astype(np.uint8)
+    for digit in range(folds.bit_length() - 1):
+        bits = np.frombuffer(random.bytes(counts.size), np.uint8)
+        mask &= bits if number >> digit & 1 else ~bits
+    part = np.bitwise_count(mask).astype(counts.dtype)
+    many = counts > _BITS
+    if many.any():
+        drawn = random.multinomial(counts[many].astype(np.int64), np.full(folds, 1 / folds))
+        part[many] = drawn[:, number]
+    return part
 
 
 def hold_out(
@@ -93,7 +84,7 @@ def hold_out(
     check_folds(folds)
     if not 0 <= number < folds:
         raise ParameterError(f"part {number} must be from 0 to {folds - 1}, as there are {folds}")
-    held_out, rest = split_counts(ds, partial(fold_rows, number=number, folds=folds, seed=seed))
+    held_out, rest = split_counts(ds, partial(fold, number=number, folds=folds), seed=seed)
     line = f"hold_out number={number} folds={folds} seed={seed} part="
     return add_history(rest, line + "rest"), add_history(held_out, line + "held_out")
 

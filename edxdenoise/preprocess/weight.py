@@ -8,10 +8,20 @@ and h_j the root of the channel's total, the weighted data are D = X / (g_i h_j)
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise.blocks import (
+    Block,
+    SparseBlock,
+    channel_totals,
+    mapped,
+    pixel_totals,
+    stored_counts,
+)
 from edxdenoise.config import WEIGHTINGS
 from edxdenoise.cube import add_history
 from edxdenoise.errors import DataError, ParameterError
@@ -52,12 +62,10 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
         raise ParameterError(f"weighting '{weighting}' must be one of {', '.join(WEIGHTINGS)}")
     counts = ds[COUNTS.name].data
     if counts.dtype.kind != "u" and weighting == "poisson":
-        # A negative count must show in the totals, however many others make up for it.
-        where = da.where if isinstance(counts, da.Array) else np.where
-        counts = where(counts < 0, np.nan, counts)
+        counts = _refused(counts)
     # 64 bits: the counts themselves are kept in types that a sum overflows.
     wide = np.uint64 if counts.dtype.kind == "u" else np.float64
-    sums = counts.sum(axis=2, dtype=wide), counts.sum(axis=(0, 1), dtype=wide)
+    sums = pixel_totals(counts, wide), channel_totals(counts, wide)
     root = _root if weighting == "poisson" else _one
     pixel, energy = (root(each) for each in sums)
     result = ds.assign(
@@ -71,6 +79,21 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     if weighting == "poisson" and isinstance(counts, np.ndarray):
         check_weights(result)
     return add_history(result, f"weight weighting={weighting}")
+
+
+def _refused(counts: np.ndarray | da.Array) -> Any:
+    """A negative count must show in the totals, however many others make up for it."""
+    if isinstance(counts, da.Array):
+        return mapped(_refused_block, counts, dtype=np.dtype(float))
+    return _refused_block(counts)
+
+
+def _refused_block(block: Block) -> Block:
+    counts = stored_counts(block)
+    marked = np.where(counts < 0, np.nan, counts)
+    if isinstance(block, SparseBlock):
+        return block.with_counts(marked)
+    return marked.reshape(block.shape)
 
 
 def weighted(ds: xr.Dataset) -> np.ndarray | da.Array:

@@ -8,9 +8,9 @@ import dask
 import numpy as np
 import xarray as xr
 
+from edxdenoise.blocks import delayed_blocks
 from edxdenoise.compute import chunk, compute
 from edxdenoise.cube import is_lazy, kept_maps
-from edxdenoise.decompose.gram import delayed_blocks
 from edxdenoise.schema import (
     COMPONENT_SPECTRUM,
     COUNTS,

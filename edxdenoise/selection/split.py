@@ -26,12 +26,12 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.graph_manipulation import bind
 from scipy.special import ndtr
 
+from edxdenoise.blocks import Block, again, as_delayed, compact_blocks, delayed_blocks
 from edxdenoise.compute import chunk, compute
 from edxdenoise.cube import is_lazy, is_poisson_weighted
-from edxdenoise.decompose.gram import as_delayed, delayed_blocks, project_block
+from edxdenoise.decompose.gram import project_block
 from edxdenoise.decompose.pca import principal_loadings
 from edxdenoise.preprocess.thin import thin
 from edxdenoise.preprocess.weight import weight
@@ -125,14 +125,15 @@ def _test(
     """Loadings found on A, covariance of their signal in units of all counts, z-scores."""
     loadings = principal_loadings(found, components)
     h = da.asarray(found[WEIGHT_ENERGY.name].data)
-    a_counts, b_counts, g = bind(
+    a_counts, b_counts, g = again(
         [found[COUNTS.name].data, held_out[COUNTS.name].data, found[WEIGHT_PIXEL.name].data],
         loadings,
     )
+    a_blocks, b_blocks = compact_blocks(a_counts), compact_blocks(b_counts)
     scaled = as_delayed(loadings / h)
     sums = [
         dask.delayed(_block_sums)(a, b, weights, scaled)
-        for a, b, weights in zip(*map(delayed_blocks, (a_counts, b_counts, g)))
+        for a, b, weights in zip(*map(delayed_blocks, (a_blocks, b_blocks, g)))
     ]
     loadings, sums = compute(as_delayed(loadings), sums)
     pixels = a_counts.shape[0] * a_counts.shape[1]
@@ -146,7 +147,7 @@ def _test(
 
 
 def _block_sums(
-    found: np.ndarray, held_out: np.ndarray, weight_pixel: np.ndarray, loadings: np.ndarray
+    found: Block, held_out: Block, weight_pixel: np.ndarray, loadings: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """Sums over one block of a, b, a b', b^2, a b^2 and a^2 b^2, of scores a on A and b on B."""
     a, b = (

@@ -1,0 +1,141 @@
+"""Blocks with empty cells and without: everything is the same, and nothing is read twice."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from helpers import cube, cubes, nothing_computed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edxdenoise import Denoise, blocks, denoise
+from edxdenoise.blocks import (
+    SparseBlock,
+    channel_totals,
+    compact_of,
+    compact_size,
+    dense,
+    hold,
+    known_sparse,
+    pixel_totals,
+    recast,
+    sparse_block,
+    whole_rows,
+)
+from edxdenoise.compute import compute
+from edxdenoise.heldout import held_out_error
+from edxdenoise.preprocess import hold_out, thin, weight
+from edxdenoise.survey import survey
+
+
+def few_counts(shape=(24, 30, 120), mean=0.02, seed=0):
+    """Two specimens side by side, at a few counts per pixel."""
+    energy = np.arange(shape[2])
+    lines = [np.exp(-0.5 * ((energy - at) / 4) ** 2) for at in (30, 80)]
+    expected = np.zeros(shape) + 0.3
+    expected[:, :15] += 8 * lines[0]
+    expected[:, 15:] += 8 * lines[1]
+    counts = np.random.default_rng(seed).poisson(expected * mean / expected.mean())
+    return counts.astype(np.uint8)
+
+
+@pytest.fixture(params=[0.0, 1.1], ids=["dense", "sparse"])
+def density(request, monkeypatch):
+    monkeypatch.setattr(blocks, "DENSITY", request.param)
+    return request.param
+
+
+@given(
+    counts=cubes(), empty=st.floats(0, 1), dtype=st.sampled_from([None, float, np.float32]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_block_comes_back_as_it_was(counts, empty, dtype):
+    counts = np.where(np.random.default_rng(0).random(counts.shape) < empty, 0, counts)
+    counts = counts.astype(dtype or counts.dtype)
+    block = sparse_block(counts)
+    assert block.shape == counts.shape and block.dtype == counts.dtype
+    assert block.rows.data.all()
+    np.testing.assert_array_equal(dense(block), counts)
+
+
+def test_density_decides():
+    few, many = few_counts(), few_counts(mean=0.2)
+    assert isinstance(blocks.compact(few), SparseBlock)
+    assert blocks.compact(many) is many
+    assert compact_size(few.shape, np.count_nonzero(few), 1) < few.nbytes / 5
+    assert compact_size(many.shape, np.count_nonzero(many), 1) == many.nbytes
+
+
+@pytest.mark.parametrize("chunks", [(24, 30, 120), (5, 7, 50), (1, 11, 120)])
+def test_sums_and_rows(density, chunks):
+    counts = few_counts()
+    lazy = da.from_array(counts, chunks=chunks)
+    with nothing_computed():
+        sums = pixel_totals(lazy, np.uint64), channel_totals(lazy, np.float64)
+        wide = whole_rows(recast(lazy, np.dtype(np.uint16)))
+    pixel, channel = compute(*sums)
+    np.testing.assert_array_equal(pixel, counts.sum(axis=2))
+    np.testing.assert_array_equal(channel, counts.sum(axis=(0, 1)))
+    assert wide.dtype == np.uint16 and wide.chunks[1] == (30,)
+    np.testing.assert_array_equal(wide.compute(), counts)
+
+
+def test_held_counts_are_read_once():
+    reads = []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    counts = few_counts()
+    lazy = da.map_blocks(read, da.from_array(counts, chunks=(6, -1, -1)), meta=counts[:0])
+    held = hold(lazy)
+    reads.clear()
+    assert compact_of(held).held and not compact_of(lazy).held
+    ds = cube(held)
+    found = survey(ds)
+    assert (found.total, found.filled) == (counts.sum(), np.count_nonzero(counts))
+    part, rest = thin(ds)
+    np.testing.assert_array_equal(part["counts"] + rest["counts"], counts)
+    assert compact_of(part["counts"].data).held
+    assert not reads
+    known = known_sparse(held, found.filled)
+    assert compact_of(known).sparse and compact_of(recast(known, np.dtype("u2"))).sparse
+
+
+@pytest.mark.parametrize("split", [thin, lambda ds: hold_out(ds, 1, folds=4)])
+@pytest.mark.parametrize("chunks", [(24, 30, 120), (5, 7, 120)])
+def test_random_parts_do_not_depend_on_how_cells_are_stored(density, split, chunks):
+    counts = few_counts(mean=0.1)
+    expected = [part["counts"].values for part in split(cube(counts))]
+    lazy = cube(da.from_array(counts, chunks=chunks))
+    for part, same in zip(split(lazy), expected):
+        np.testing.assert_array_equal(part["counts"], same)
+
+
+def test_negative_counts_are_refused(density):
+    counts = few_counts().astype(np.float32)
+    counts[3, 4, 5] = -1
+    lazy = weight(cube(da.from_array(counts, chunks=(6, -1, -1))))
+    assert np.isnan(lazy["pixel_counts"].values).sum() == 1
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_denoised_the_same_from_sparse_and_dense_blocks(monkeypatch):
+    counts = few_counts(mean=0.05)
+    results, errors = [], []
+    for limit, chunks in ((0.0, (7, 30, 120)), (1.1, (5, 11, 120))):
+        monkeypatch.setattr(blocks, "DENSITY", limit)
+        ds = cube(da.from_array(counts, chunks=chunks))
+        recipe = Denoise(components=10, select="split", shrink=False)
+        results.append(denoise(ds, recipe))
+        errors.append(held_out_error(ds, recipe).values)
+    plain, sparse = results
+    assert compact_of(sparse["counts"].data).sparse and not compact_of(plain["counts"].data).sparse
+    np.testing.assert_array_equal(plain["component_keep"], sparse["component_keep"])
+    np.testing.assert_array_equal(plain["component_neighbour"], sparse["component_neighbour"])
+    np.testing.assert_allclose(plain["component_variance"], sparse["component_variance"], rtol=1e-6)
+    cubes = [each["counts_denoised"].values for each in results]
+    np.testing.assert_allclose(*cubes, atol=1e-5 * cubes[0].max())
+    np.testing.assert_allclose(*errors, rtol=1e-4)
+    # Whatever does not ask for compact blocks sees dense ones.
+    np.testing.assert_array_equal(sparse["counts"], counts)
