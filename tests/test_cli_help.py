@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from edxdenoise.cli import main
 
@@ -45,6 +46,16 @@ def test_help_of_a_command_loads_nothing_heavy(command):
 def test_import_loads_no_tensorflow_dask_ml_matplotlib(statement):
     modules, _ = loaded_by(statement)
     assert not modules & {"tensorflow", "dask_ml", "matplotlib", "distributed", "rsciio"}
+
+
+def test_the_nearest_command_is_suggested():
+    result = CliRunner().invoke(main, ["denois"])
+    assert result.exit_code == 2 and "did you mean 'denoise'?" in result.output
+
+
+def test_summaries_of_commands_are_not_cut():
+    result = CliRunner().invoke(main, ["--help"])
+    assert "..." not in result.output.partition("Commands:")[2]
 
 
 def test_run_as_a_module():

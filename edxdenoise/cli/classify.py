@@ -12,7 +12,7 @@ from edxdenoise.cli.options import command, file_argument, json_option, section_
 from edxdenoise.config import Denoise
 
 
-@command()
+@command(short_help="Ask the network for the components of a denoised FILE.")
 @file_argument
 @section_options(Denoise, "model")
 @json_option

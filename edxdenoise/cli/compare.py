@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edxdenoise.recipe import Recipe
 
 
-@command()
+@command(short_help="Compare models of INPUT by held-out counts.")
 @click.argument("file", metavar="INPUT", type=PathType())
 @section_options(Input, "signal")
 @click.option(

@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-@command()
+@command(short_help="Show the components of a denoised FILE.")
 @file_argument
 @json_option
 def components(file: Path, as_json: bool) -> None:

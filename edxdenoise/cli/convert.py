@@ -18,7 +18,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.config import Input
 
 
-@command()
+@command(short_help="Write the map of FILE as .zarr, .nc or .hspy.")
 @file_argument
 @click.argument("out", type=PathType())
 @section_options(Input, "signal")

@@ -16,7 +16,7 @@ from edxdenoise.cli.options import (
 )
 
 
-@command()
+@command(short_help="Run the whole chain on a simulated solar cell.")
 @click.option(
     "-o", "--output", type=PathType(), default=Path("demo"), show_default=True, metavar="DIR"
 )

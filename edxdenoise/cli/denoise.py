@@ -20,7 +20,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.config import Denoise, Input, Output, Prepare
 
 
-@command()
+@command(short_help="Denoise spectrum images.")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PathType())
 @click.option("-o", "--output", required=True, type=PathType(), help="Result: .zarr, .nc or .hspy.")
 @section_options(Input)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COLUMNS = ["element", "line", "net_counts", "significance", "where"]
 
 
-@command()
+@command(short_help="Find the elements in FILE.")
 @file_argument
 @section_options(Input, "signal")
 @click.option(

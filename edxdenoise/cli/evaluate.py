@@ -12,7 +12,7 @@ from edxdenoise.cli.options import PathType, command, json_option, section_optio
 from edxdenoise.config import Denoise
 
 
-@command()
+@command(short_help="Test a network on phantoms or labelled components.")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
 @click.option(
     "--simulated", type=click.IntRange(min=0), default=0, metavar="N", help="Phantoms to test on."

@@ -29,7 +29,7 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
         context.exit()
 
 
-@command()
+@command(short_help="Show what FILE holds and what denoising it needs.")
 @file_argument
 @section_options(Input, "signal")
 @json_option

@@ -19,7 +19,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.config import Denoise, Quantify
 
 
-@command()
+@command(short_help="Print estimated k-factors, or convert known ones.")
 @click.option(
     "--elements",
     type=Configured(Denoise, "elements"),

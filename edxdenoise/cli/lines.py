@@ -11,7 +11,7 @@ from edxdenoise.cli.options import Configured, command, json_option
 from edxdenoise.config import Denoise, Prepare
 
 
-@command()
+@command(short_help="List X-ray lines of elements, or near an energy.")
 @click.option("--elements", type=Configured(Denoise, "elements"), help="Symbols, such as Pb,I,C,N.")
 @click.option(
     "--near", type=click.FloatRange(min=0), metavar="KEV", help="Lines of any element near here."

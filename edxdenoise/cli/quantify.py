@@ -22,7 +22,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.config import Input, Output, Quantify
 
 
-@command()
+@command(short_help="Make maps of net counts, at% and ratios, with errors.")
 @file_argument
 @click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr or .nc.")
 @section_options(Input, "signal")

@@ -19,7 +19,7 @@ from edxdenoise.cli.options import (
 from edxdenoise.config import Denoise
 
 
-@command()
+@command(short_help="Write a page that shows what was found in a FILE.")
 @file_argument
 @click.option("-o", "--output", required=True, type=PathType(), metavar="DIR", help="Folder.")
 @section_options(Denoise, "elements")

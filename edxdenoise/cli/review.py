@@ -10,7 +10,7 @@ from edxdenoise.cli.helpers import say
 from edxdenoise.cli.options import command, file_argument
 
 
-@command()
+@command(short_help="Overrule the selection of a denoised FILE by hand.")
 @file_argument
 @click.option(
     "--port",

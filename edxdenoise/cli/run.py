@@ -16,7 +16,7 @@ from edxdenoise.cli.options import (
 )
 
 
-@command()
+@command(short_help="Do all that RECIPE.toml says.")
 @click.argument("recipe_file", metavar="RECIPE.toml", type=PathType())
 @print_recipe_option
 @overwrite_option

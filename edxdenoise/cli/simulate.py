@@ -33,7 +33,7 @@ class Shape(click.ParamType):
         return int(parts[0]), int(parts[1])
 
 
-@command()
+@command(short_help="Write a phantom to OUT, with its truth.")
 @click.argument("out", type=PathType())
 @preset_option
 @click.option(

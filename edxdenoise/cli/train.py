@@ -11,7 +11,7 @@ from edxdenoise.cli.options import PathType, command, section_options
 from edxdenoise.config import NETWORKS, Denoise
 
 
-@command()
+@command(short_help="Train a network that tells signal from noise.")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
 @click.option(
     "-o", "--output", required=True, type=PathType(), help="Folder for networks and corpus."

@@ -10,6 +10,7 @@ lanthanum to europium, which come from it, are those of gadolinium by the number
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,14 +127,35 @@ def line_energy(name: str) -> float:
     --------
     >>> round(line_energy("Pb_La"), 3), round(line_energy("C_Ka"), 3)
     (10.551, 0.277)
+    >>> line_energy("pb la")
+    Traceback (most recent call last):
+    ...
+    edxdenoise.errors.ParameterError: line 'pb la' is not known; did you mean 'Pb_La'?
     """
-    element, _, siegbahn = name.partition("_")
+    likely = _likely_name(name)
+    if likely not in ("", name):
+        raise ParameterError(f"line '{name}' is not known; did you mean '{likely}'?")
+    element, _, _ = name.partition("_")
     known = {line.name: line.energy for line in element_lines(element)}
     for candidate in (name, f"{name}1"):
         if candidate in known:
             return known[candidate]
     allowed = ", ".join(sorted(known)) or "none"
     raise ParameterError(f"line '{name}' is not known; the lines of {element} are {allowed}")
+
+
+def _likely_name(text: str) -> str:
+    """Return the name of the line that somebody may mean; empty where there is none."""
+    meant = re.fullmatch(r"([A-Z][a-z]?)[\s_-]*([KLM])-?([abgln]?)(\d?)", text, re.IGNORECASE)
+    if not meant:
+        return ""
+    symbol, shell, series, number = meant.groups()
+    likely = f"{symbol.title()}_{shell.upper()}{series.lower() or 'a'}{number}"
+    try:
+        known = {line.name for line in element_lines(symbol.title())}
+    except ParameterError:
+        return ""
+    return likely if known & {likely, f"{likely}1"} else ""
 
 
 def emission(element: str, beam_energy: float) -> dict[Line, float]:
