@@ -109,8 +109,10 @@ def _option(section: type, name: str, option: Option) -> Callable[[F], F]:
             flag += f"/--no-{name.replace('_', '-')}"
             settings["show_default"] = True
         return click.option(flag, name, is_flag=True, **settings)
-    if option.default or default not in (None, (), "auto"):
-        settings["show_default"] = option.default or True
+    if option.default:
+        settings["help"] += f"  [default: {option.default}]"
+    else:
+        settings["show_default"] = default not in (None, ())
     if get_origin(hint) is Literal:
         settings["type"] = click.Choice(get_args(hint))
     elif get_origin(hint) is tuple and kind_of(section, name).read is str:
