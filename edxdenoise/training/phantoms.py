@@ -1,4 +1,4 @@
-"""Random specimens to train on: other materials, faint additions, crops, detectors and mishaps.
+"""Random specimens to train on: other materials, faint additions, crops, detectors and artefacts.
 
 A preset's phantom is taken apart into amounts and spectra of its phases, both are changed at
 random, and Poisson counts are drawn anew. Faint phases are added with a strength near the limit
@@ -33,8 +33,8 @@ _MOST_COUNTS, _MOST_PRODUCTS = 2e7, 2e10
 # Strength of faint phases over the limit of the module.
 _FAINT = (0.7, 30.0)
 _FAINT_ELEMENTS = ("F", "Na", "Mg", "Al", "P", "S", "Cl", "K", "Ti", "Cr", "Mn", "Ni", "Zn", "Zr")
-_MISHAPS = ("none", "scaled", "flicker", "dead", "smoothed", "shifted")
-_MISHAP_ODDS = (0.68, 0.06, 0.05, 0.05, 0.08, 0.08)
+_ARTEFACTS = ("none", "scaled", "flicker", "dead", "smoothed", "shifted")
+_ARTEFACT_ODDS = (0.68, 0.06, 0.05, 0.05, 0.08, 0.08)
 # Thin places, holes in them: share of the specimens that have some, and how little is there.
 _THIN_ODDS, _THIN = 0.3, (0.002, 0.3)
 
@@ -56,7 +56,7 @@ class Specimen:
         Number of the stacked map that a pixel belongs to.
     weighting : str
         To be used with it.
-    mishap : str
+    artefact : str
         What happened to the counts.
     """
 
@@ -66,7 +66,7 @@ class Specimen:
     energy: np.ndarray
     areas: np.ndarray
     weighting: str
-    mishap: str
+    artefact: str
 
     @property
     def dose(self) -> float:
@@ -79,9 +79,9 @@ def random_specimen(preset: str, rng: np.random.Generator) -> Specimen:
     """A specimen that starts from `preset`; all else is drawn from `rng`."""
     specimen = _cut_out(preset, rng)
     amounts = specimen.amounts
-    if specimen.mishap == "flicker":
+    if specimen.artefact == "flicker":
         amounts = amounts * (1 + 0.1 * rng.standard_normal((amounts.shape[1], 1))).clip(0.5)
-    if specimen.mishap == "dead":
+    if specimen.artefact == "dead":
         amounts = amounts * (rng.random(amounts.shape[1:]) > rng.uniform(0.001, 0.02))
     if rng.random() < _THIN_ODDS:
         amounts = amounts * thin_places(amounts.shape[1:], rng)
@@ -108,13 +108,13 @@ def measure(specimen: Specimen, rng: np.random.Generator) -> tuple[Specimen, xr.
     for row, of_row in enumerate(np.moveaxis(amounts, 1, 0)):
         drawn[row] = rng.poisson(of_row.T @ specimen.spectra)
     counts: np.ndarray = drawn.astype(np.min_scalar_type(int(drawn.max())))
-    if specimen.mishap == "scaled":
+    if specimen.artefact == "scaled":
         factor = np.float32(np.exp(rng.uniform(-2, 2)))
         counts, amounts = counts * factor, amounts * factor
-    elif specimen.mishap == "smoothed":
+    elif specimen.artefact == "smoothed":
         width = rng.uniform(0.4, 1.0)
         counts, amounts = _smoothed(counts, width, (0, 1)), _smoothed(amounts, width, (1, 2))
-    elif specimen.mishap == "shifted":
+    elif specimen.artefact == "shifted":
         # Drift correction by half a pixel, with linear interpolation.
         counts = counts.astype(np.float32)
         for axis in range(rng.integers(1, 3)):
@@ -220,7 +220,7 @@ def _cut_out(preset: str, rng: np.random.Generator) -> Specimen:
         energy=ds["energy"].values[first : first + channels],
         areas=np.rot90(areas[window], turns),
         weighting="poisson" if rng.random() < 0.85 else "none",
-        mishap=str(rng.choice(_MISHAPS, p=_MISHAP_ODDS)),
+        artefact=str(rng.choice(_ARTEFACTS, p=_ARTEFACT_ODDS)),
     )
 
 
