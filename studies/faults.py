@@ -63,6 +63,8 @@ SUFFIXES = (".zarr", ".nc", ".hspy")
 _EDAX_LINES = 8
 _ENDLESS = 180.0
 _PATIENCE = 30.0
+# Seconds that Python takes to start.
+_PYTHON = 0.3
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["edxdenoise.jobs", "edxdenoise.cli", "edxdenoise.summary"]
@@ -431,6 +433,42 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def attack_by_interrupts(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Stop the command line at a moment from the start of Python to its end: one line is printed.
+
+    "right" is a command that had ended.
+    """
+    source, path = folder / "map.zarr", folder / "out" / "map.zarr"
+    path.parent.mkdir()
+    ds = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
+    save_dataset(ds[["counts"]], source)
+    words = ["denoise", source, "-o", path, "--components", "5", "--keep", "1-3", "--no-shrink"]
+    command = [sys.executable, "-m", "edxdenoise", *map(str, words)]
+    start = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    usual = time.monotonic() - start
+    for case in range(seeds):
+        rng = np.random.default_rng([seed, case])
+        _remove(path)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        number = [signal.SIGINT, signal.SIGTERM][rng.integers(2)]
+        # Before that, Python itself has not started.
+        time.sleep(_PYTHON + (usual - _PYTHON) * rng.random())
+        process.send_signal(number)
+        _, text = process.communicate()
+        if process.returncode == 0:
+            yield "interrupts", "right"
+        elif os.listdir(path.parent) not in ([], [path.name]):
+            yield "interrupts", "LOST"
+        elif re.fullmatch("Error: .*\n", text) and process.returncode == 128 + number:
+            yield "interrupts", "message"
+        else:
+            print(case, process.returncode, text[-600:], file=sys.stderr)
+            yield "interrupts", "UNEXPECTED"
+
+
 # Examples that one process reads.
 _BATCH = 50
 
@@ -628,6 +666,7 @@ def main() -> None:
         "outputs": lambda folder: attack_outputs(folder, 5 * n, seed),
         "recipes": lambda folder: attack_recipes(folder, 7 * n, seed),
         "signals": lambda folder: attack_by_signals(folder, 7 * n // 3, seed),
+        "interrupts": lambda folder: attack_by_interrupts(folder, n, seed),
         "disks": lambda folder: attack_disks(folder, n, seed),
         "names": lambda folder: attack_names(folder, n, seed),
         "models": lambda folder: attack_by_models(folder, n, seed),

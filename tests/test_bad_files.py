@@ -231,9 +231,10 @@ def test_byte_that_crashes_the_decoder(shared_data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "place", "bit", "words"),
     [
-        # A count in another channel, a pixel in another place.
+        # A count in another channel, a pixel in another place, a count off the axis.
         ("bruker_sem_dacite_22cpp.bcf", 577074, 5, "1 of its 165941 counts are not where"),
-        ("bruker_sem_dacite_22cpp.bcf", 424787, 2, "1 pixels are not in the order"),
+        ("bruker_sem_dacite_22cpp.bcf", 424787, 2, "3 pixels are not in order"),
+        ("bruker_sem_dacite_22cpp.bcf", 531792, 7, "1 pixels are not in order or not complete"),
         # The same with an event and a pixel; an event that becomes an image's, or nothing.
         ("jeol_tem_64x64.pts", 32768 + 2 * 2 + 1, 1, "1 of its 669918 counts are not where"),
         ("jeol_tem_64x64.pts", 32768 + 2 * 4, 7, "1 lines, pixels or events are not in"),

@@ -27,6 +27,8 @@ from edxdenoise.io.vendor.base import (
 # Bytes before the first line of a map. Of a pixel: its place in the line, channels of the map and
 # of the pixel, unknown, kind of packing, unknown, number of pulses, size of what follows.
 _HEAD, _PIXEL = 0x1A0, Struct("<IHHIHHHI")
+# Kinds of packing that list the channel of every count.
+_PULSES = (0, 1)
 
 
 def open_bruker(path: Path) -> list[VendorSignal]:
@@ -84,26 +86,30 @@ def _load(path: Path, item: Mapping[str, Any], number: int) -> VendorSignal:
     check_loss(path, counts, spectrum)
     if len(spectrum) == counts.shape[2]:
         check_channels(path, counts.sum(axis=(0, 1), dtype=np.uint64), spectrum)
-    _check_order(path, reader.get_file(f"EDSDatabase/SpectrumData{number}"))
+    _check_pixels(path, counts, reader.get_file(f"EDSDatabase/SpectrumData{number}"))
     # Small before it is handed over.
     counts = counts.astype(smallest_count_dtype(int(counts.max())), copy=False)
     return vendor_signal({**item, "data": counts})
 
 
-def _check_order(path: Path, stored: Any) -> None:
-    """Warn where the pixels of a line are not in order, or do not end where the data do.
+def _check_pixels(path: Path, counts: np.ndarray, stored: Any) -> None:
+    """Warn where pixels are not in order, have other counts than stated, or do not end rightly.
 
-    Sum spectra do not show that a pixel was moved.
+    Sum spectra do not show that a pixel was moved, nor that a count left the energy axis.
     """
     content = b"".join(stored.get_iter_and_properties()[0])
     height, width = (int.from_bytes(content[i : i + 4], "little") for i in (0, 4))
-    position, moved = _HEAD, 0
-    for _ in range(height):
+    totals = counts.sum(axis=2, dtype=np.uint64)
+    position, wrong = _HEAD, 0
+    for line in range(height):
         pixels = int.from_bytes(content[position : position + 4], "little")
         position, before = position + 4, -1
         for _ in range(pixels):
-            place, *_, size = _PIXEL.unpack_from(content, position)
-            moved += not before < place < width
+            place, _, _, _, packing, _, pulses, size = _PIXEL.unpack_from(content, position)
+            fits = before < place < width
+            if fits and packing in _PULSES:
+                fits = totals[line, place] == pulses
+            wrong += not fits
             position, before = position + _PIXEL.size + size, place
-    if moved or position != len(content):
-        warn_moved(path, f"{moved or 'some'} pixels are not in the order of the scan")
+    if wrong or position != len(content):
+        warn_moved(path, f"{wrong or 'some'} pixels are not in order or not complete")
