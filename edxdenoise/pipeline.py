@@ -69,7 +69,7 @@ from edxdenoise.survey import (
     warn_zero_peak,
     with_density,
 )
-from edxdenoise.xray import atomic_number, present_elements
+from edxdenoise.xray import atomic_number, present_elements, with_local_elements
 from edxdenoise.xray.identification import GIVEN
 
 # Relative error of the largest variance, which is summed from products in 32 bits.
@@ -276,15 +276,19 @@ def quantify(
     """
     (quantifying,) = split_keys(options, Quantify)
     recipe = replace(recipe or Quantify(), **quantifying)
-    lines = line_factors(ds, line_specs(lines or {}), recipe)
+    given = line_specs(lines or {})
+    # Axis and widths are those of the sum spectrum: few pixels make no clean peak there.
+    strong = present_elements(ds, [*map(element_of, given), *recipe.elements])
+    with progress("elements"):
+        ds = with_local_elements(ds, recipe.elements)
+    lines = line_factors(ds, given, recipe)
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
     elements = present_elements(ds, [*map(element_of, lines), *recipe.elements])
     with progress("quantities"):
         if composed:
             check_thin(ds)
-        present = [*map(element_of, lines), *elements]
-        ds = check_calibration(ds, present, correct=recipe.correct_energy)
-        ds = measure_response(ds, present)
+        ds = check_calibration(ds, strong, correct=recipe.correct_energy)
+        ds = measure_response(ds, strong)
         ds = line_intensity(
             ds,
             lines,

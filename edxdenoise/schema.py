@@ -332,6 +332,14 @@ REGION_MISFIT = VariableSpec(
     "standard deviation of the fit's model in a channel of the region's spectrum, as far as its "
     "residual exceeds what the counts explain",
 )
+REGION_BACKGROUND = VariableSpec(
+    "region_background",
+    (DIM_REGION, DIM_LINE),
+    "f",
+    "counts",
+    "by how much a background that bends at twice as many energies changes the net counts of the "
+    "region's spectrum, as far as it exceeds what the counts explain",
+)
 LINE_DETECTED = VariableSpec(
     "line_detected",
     _LINE_MAP,

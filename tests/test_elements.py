@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edxdenoise import find_elements, make_cube, save_dataset
+from edxdenoise import Quantify, find_elements, make_cube, quantify, save_dataset
 from edxdenoise.cli import main
 from edxdenoise.simulation import PRESETS, simulate
 from edxdenoise.xray import (
@@ -113,6 +113,35 @@ def test_elements_of_a_few_pixels_are_found_where_they_are():
     top, bottom = map(int, rows.removeprefix("y ").split(":"))
     left, right = map(int, columns.removeprefix("x ").split(":"))
     assert 7 <= top <= 10 and 13 <= bottom <= 16 and 17 <= left <= 20 and 24 <= right <= 27
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_elements_of_a_few_pixels_enter_maps_fits_and_labels():
+    """Without being asked for; they change nothing of the elements of the whole map."""
+    energy = np.arange(0.005, 10.24, 0.02)
+    rng = np.random.default_rng(0)
+    glass = element_spectrum("Si", energy) + 40 / np.maximum(energy + 0.3, 0.1) / energy.size
+    cube = rng.poisson(60 * glass, (24, 24, energy.size))
+    cube[10:13, 14:17] += rng.poisson(60 * element_spectrum("Ni", energy), (3, 3, energy.size))
+    ds = make_cube(cube, energy=energy)
+    assert present_elements(ds) == ("Si",)
+    maps = quantify(ds, recipe=Quantify(source="counts"))
+    assert set(maps.line.values) == {"Si_Ka", "Ni_Ka"}
+    nickel = maps.line_intensity.sel(line="Ni_Ka").values
+    assert nickel[10:13, 14:17].mean() > 30 > 20 * nickel[:9].mean()
+    assert present_elements(maps) == ("Si", "Ni")
+    found = identified(maps)
+    (ni,) = (one for one in found.elements if one.element == "Ni")
+    assert "% of the map" in ni.where and ni.lines[0].name == "Ni_Ka"
+    particle = cube[10:13, 14:17].sum((0, 1)).astype(float)
+    names = {peak.name for peak in name_peaks(find_peaks(energy, particle), found)}
+    assert {"Si Kα", "Ni Kα"} <= names
+    # Silicon of the whole map does not suffer.
+    without = quantify(ds.assign_attrs(elements_local="[]"), recipe=Quantify(source="counts"))
+    sums = [
+        each.line_intensity_unbounded.sel(line="Si_Ka").sum().item() for each in (maps, without)
+    ]
+    assert sums[0] == pytest.approx(sums[1], rel=2e-3)
 
 
 def test_soft_lines_of_lanthanides_and_of_potassium_are_no_other_elements():

@@ -19,6 +19,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY_COVARIANCE,
 )
 from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.xray import element_spectrum
 
 LINES = {"I_La": LineSpec(2.0, 0.1), "Pb_La": LineSpec(3.0, 0.1)}
 
@@ -167,8 +168,34 @@ def test_what_the_fit_misses_is_in_the_errors_of_regions(counts, wrong):
     missed = maps.region_misfit.sel(region="ITO").values
     assert (missed > 0).mean() < (0.3 if wrong else 0.02)
     found, plain = (
-        row(region_table(each), "ITO", "N at%") for each in (maps, maps.drop_vars("region_misfit"))
+        row(region_table(each), "ITO", "N at%")
+        for each in (maps, maps.drop_vars(["region_misfit", "region_background"]))
     )
     assert np.isnan(found["value"]) and found["limit"] > 0
     # Counting errors alone would have found it in so many counts.
     assert (plain["value"] > 3 * plain["stddev"]) == wrong
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_the_background_of_a_region_is_in_its_errors():
+    """A hump below Fe K alpha in half of the map, too broad to stand out in any channel."""
+    energy = np.arange(0.105, 10, 0.02)
+    lines = sum(element_spectrum(element, energy) for element in ("Fe", "O"))
+    background = 5000 / (energy + 0.5) / energy.size
+    hump = np.exp(-0.5 * (np.log(energy / 6.4) / 0.25) ** 2)
+    rows = 375 * lines + background * np.array([np.ones(energy.size), 1 + hump])
+    means = np.repeat(rows, 5, axis=0)[:, np.newaxis] * np.ones((1, 10, 1))
+    ds = make_cube(
+        np.random.default_rng(0).poisson(means), energy=energy, attrs={"beam_energy": 200.0}
+    )
+    specs = {"Fe_Ka": LineSpec(1.0), "O_Ka": LineSpec(1.0)}
+    recipe = Quantify(source="counts", regions=("humped=5:10,0:10",))
+    maps = quantify(ds, specs, recipe)
+    counting = np.sqrt(maps.line_estimator.astype(float) ** 2 @ maps.region_spectrum)
+    part = (abs(maps.region_background) / counting).sel(line="Fe_Ka")
+    assert part.sel(region="humped") > 1 > 0.5 > part.sel(region="all")
+    without = maps.assign(region_background=0 * maps.region_background)
+    stated, less = (
+        row(region_table(each), "humped", "Fe at%")["stddev"] for each in (maps, without)
+    )
+    assert stated > 1.1 * less

@@ -125,23 +125,53 @@ def fit_model(
         energy, mean, lines, pixels=pixels, resolution=resolution, beam_energy=beam_energy
     )
     smooth = np.maximum(smooth, _LEAST_MEAN * mean_spectrum.mean())
+    names = tuple(family.name for family in families)
+    model = _with_background(energy, names, lines, smooth, used / mean, _KNOTS_PER_E_FOLD)
+    if model is None:
+        raise ParameterError(
+            f"{used.sum()} channels cannot separate {len(families)} families of lines "
+            f"({', '.join(names)}) from a background; use narrower channels or fewer elements"
+        )
+    return model
+
+
+def freer_background(energy: np.ndarray, model: FitModel) -> FitModel:
+    """Make the same model with a background that bends at twice as many energies.
+
+    Parameters
+    ----------
+    energy : array, shape (energy,)
+        Channel centres in keV.
+    model : FitModel
+        From `fit_model`.
+    """
+    lines, smooth = model.shapes[: len(model.names)], model.background
+    freer = _with_background(
+        energy, model.names, lines, smooth, model.weights, 2 * _KNOTS_PER_E_FOLD
+    )
+    return model if freer is None else freer
+
+
+def _with_background(
+    energy: np.ndarray,
+    names: tuple[str, ...],
+    lines: np.ndarray,
+    smooth: np.ndarray,
+    weights: np.ndarray,
+    per_e_fold: float,
+) -> FitModel | None:
+    """Add a background of triangles, as many as the channels tell apart; None if none."""
     # Triangles begin where the counts do: one below the axis would be 0 in every channel.
     start = max(LOWEST_FITTED, energy[0])
     ends = np.log(start), np.log(energy[-1])
-    most = max(3, int(_KNOTS_PER_E_FOLD * (ends[1] - ends[0])) + 1)
+    most = max(3, int(per_e_fold * (ends[1] - ends[0])) + 1)
     position = np.log(np.maximum(energy, start))
     for number in range(most, 0, -1):
         background = _triangles(position, np.linspace(*ends, number)) * smooth
         shapes = np.vstack([lines, background])
-        if _distinctness(shapes, used / mean).min() > _LEAST_DISTINCT:
-            break
-    else:
-        raise ParameterError(
-            f"{used.sum()} channels cannot separate {len(families)} families of lines "
-            f"({', '.join(family.name for family in families)}) from a background; use narrower "
-            "channels or fewer elements"
-        )
-    return FitModel(tuple(family.name for family in families), shapes, used / mean)
+        if _distinctness(shapes, weights).min() > _LEAST_DISTINCT:
+            return FitModel(names, shapes, weights)
+    return None
 
 
 def line_shapes(energy: np.ndarray, families: Sequence[Family], resolution: float) -> np.ndarray:

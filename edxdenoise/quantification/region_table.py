@@ -9,14 +9,14 @@ which holds for any region and needs nothing of single pixels. Denoising adds no
 cannot lower these errors; and it may move counts between a small grain and its surroundings, which
 raw sums do not show. Where a file has no raw counts, S is what the model expects.
 
-Of millions of counts the model of a fit is wrong by more than their noise, and its error is part of
-that of the region (see `misfit`).
+Of millions of counts the model of a fit is wrong by more than their noise, and the background of
+one phase is not that of the mean. Both errors are part of that of the region (see `misfit`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from edxdenoise.quantification.composition import (
     unbiased_intensity,
 )
 from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification.fit import freer_background
 from edxdenoise.quantification.lines import (
     EstimatedLine,
     composed_lines,
@@ -44,6 +45,7 @@ from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_REGION_DISTANCE,
     COORD_REGION_KIND,
+    DIM_ENERGY,
     DIM_RATIO,
     DIM_REGION,
     DIM_X,
@@ -51,6 +53,7 @@ from edxdenoise.schema import (
     LINE_ESTIMATOR,
     LINE_SYSTEMATIC,
     RATIO,
+    REGION_BACKGROUND,
     REGION_MASK,
     REGION_MISFIT,
     REGION_SPECTRUM,
@@ -98,14 +101,14 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
     elements = [element_of(name) for name in composed]
     pairs = [parse_ratio(text, elements) for text in ratios]
     factors, spread = factor_arrays(composed)[1] if composed else _NOTHING
-    estimators, directions = _estimators(ds, composed)
-    of_counts, ways = _estimators(ds, counted)
+    of_composed, of_counted = select_lines(ds, composed), select_lines(ds, counted)
+    estimators, of_counts = _estimators(of_composed), _estimators(of_counted)
     one_count = estimators.max(axis=1) ** 2
     used = [*([element] for element in elements), *(text.split("/") for text in ratios)]
     maps = [
         *(ds[ATOMIC_PERCENT.name].values if composed else ()),
         *(ds[RATIO.name].values if pairs else ()),
-        *(unbiased_intensity(select_lines(ds, counted)).values if counted else ()),
+        *(unbiased_intensity(of_counted).values if counted else ()),
     ]
     estimated = {element_of(n) for n, spec in composed.items() if isinstance(spec, EstimatedLine)}
     origins = [
@@ -125,18 +128,19 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
         mask = own[REGION_MASK.name].values == 1
         intensity = estimators @ spectrum
         covariance = (estimators * spectrum) @ estimators.T
-        shifts = directions @ spectrum
-        misfit = np.zeros_like(spectrum)
-        if REGION_MISFIT.name in ds:
-            misfit = own[REGION_MISFIT.name].values.astype(float) ** 2
-        systematic = shifts.T @ shifts + (estimators * misfit) @ estimators.T
         found = _percents_and_ratios(
-            intensity, covariance, systematic, factors, spread, one_count, pairs
+            intensity,
+            covariance,
+            _systematic(of_composed.sel({DIM_REGION: region})),
+            factors,
+            spread,
+            one_count,
+            pairs,
         )
         net = _net_counts(
             of_counts @ spectrum,
             of_counts**2 @ spectrum,
-            ((ways @ spectrum) ** 2).sum(axis=0) + of_counts**2 @ misfit,
+            np.diag(_systematic(of_counted.sel({DIM_REGION: region}))),
         )
         truth = (
             None if atoms is None else _true_values(atoms.sel({DIM_REGION: region}).values, pairs)
@@ -168,22 +172,25 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def misfit(ds: xr.Dataset) -> xr.Dataset:
-    """Add what the fit of all lines misses in the spectrum of each region, ``region_misfit``.
+    """Add what the fit of all lines misses in each region.
 
-    With r the residual of a channel and H its own share in what is fitted to it, r / (1 - H) is the
-    residual of a fit without it. Its square less the Poisson variance stands for the variance of
-    the model there, where r exceeds three standard deviations of the counts. The covariances of
-    intensities with these variances are known as HC3 (J. G. MacKinnon and H. White, J. Econometrics
-    29 (1985) 305).
+    ``region_misfit``: with r the residual of a channel and H its own share in what is fitted to it,
+    r / (1 - H) is the residual of a fit without it. Its square less the Poisson variance stands for
+    the variance of the model there, where r exceeds three standard deviations of the counts. The
+    covariances of intensities with these variances are known as HC3 (J. G. MacKinnon and H. White,
+    J. Econometrics 29 (1985) 305).
+
+    ``region_background``: a background that is wrong over many channels leaves small residuals. How
+    much a freer one changes the intensities shows it; the variance of this change, of counts alone,
+    is taken off its square.
 
     Parameters
     ----------
     ds : Dataset
         Quantified by a fit, with what `sum_regions` gives; lazy stays lazy.
     """
-    model = line_weights(
-        ds, quantified_lines(ds), intensities="fit", elements=elements_used(ds)
-    ).model
+    lines = quantified_lines(ds)
+    model = line_weights(ds, lines, intensities="fit", elements=elements_used(ds)).model
     assert model is not None
     spectra = ds[REGION_SPECTRUM.name].data
     fitted, shapes = model.estimators, model.shapes
@@ -192,7 +199,16 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     variance = (residual / left) ** 2 - spectra
     beyond = residual**2 > DETECTED**2 * np.maximum(spectra, 1)
     known = beyond & (model.weights > 0)
-    return ds.assign({REGION_MISFIT.name: REGION_MISFIT.array(np.sqrt(known * abs(variance)))})
+    freer = freer_background(ds[DIM_ENERGY].values, model).estimators
+    change = freer[: len(lines)] - fitted[: len(lines)]
+    moved = spectra @ change.T
+    excess = np.sign(moved) * np.sqrt(np.maximum(moved**2 - spectra @ (change**2).T, 0))
+    return ds.assign(
+        {
+            REGION_MISFIT.name: REGION_MISFIT.array(np.sqrt(known * abs(variance))),
+            REGION_BACKGROUND.name: REGION_BACKGROUND.array(excess),
+        }
+    )
 
 
 def _true_values(atoms: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -203,14 +219,25 @@ def _true_values(atoms: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndar
     return np.append(percents, ratios)
 
 
-def _estimators(ds: xr.Dataset, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Estimators (line, energy) of some lines, and what they change by (source, line, energy)."""
-    of_lines = select_lines(ds, names)
-    estimators = of_lines[LINE_ESTIMATOR.name].values.astype(float)
-    if LINE_SYSTEMATIC.name not in ds:
-        # Without a measured response there are none.
-        return estimators, np.zeros((0, *estimators.shape))
-    return estimators, of_lines[LINE_SYSTEMATIC.name].values.astype(float)
+def _estimators(ds: xr.Dataset) -> np.ndarray:
+    """Estimators of the lines of a Dataset, shape (line, energy)."""
+    return ds[LINE_ESTIMATOR.name].values.astype(float)
+
+
+def _systematic(region: xr.Dataset) -> np.ndarray:
+    """Covariance (line, line) of intensities by what is uncertain beside the counts of a region."""
+    estimators = _estimators(region)
+    covariance = np.zeros((len(estimators),) * 2)
+    if LINE_SYSTEMATIC.name in region:
+        # Only with a measured response.
+        shifts = region[LINE_SYSTEMATIC.name].values @ region[REGION_SPECTRUM.name].values
+        covariance += shifts.T @ shifts
+    if REGION_MISFIT.name in region:
+        # Only of fits.
+        missed = region[REGION_MISFIT.name].values.astype(float)
+        moved = region[REGION_BACKGROUND.name].values.astype(float)
+        covariance += (estimators * missed**2) @ estimators.T + np.outer(moved, moved)
+    return covariance
 
 
 def _net_counts(

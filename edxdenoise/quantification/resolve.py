@@ -49,7 +49,7 @@ def resolve_lines(
     lines : mapping of str to LineSpec
         Those given.
     elements : iterable of str
-        Symbols; by default those that `present_elements` finds in the sum spectrum. What the file
+        Symbols; by default those that `present_elements` finds. What the file
         lists is a hint alone.
     estimate, window
         As `resolve_k_factors` takes them.

@@ -24,8 +24,10 @@ from edxdenoise.quantification import (
     area_regions,
     bias_table,
     can_split,
+    check_calibration,
     compare_groups,
     find_phases,
+    measure_response,
     region_table,
     sum_regions,
 )
@@ -51,7 +53,14 @@ from edxdenoise.schema import (
     LINE_SYSTEMATIC,
     REGION_SPECTRUM,
 )
-from edxdenoise.xray import Peak, find_elements, find_peaks, identified, name_peaks
+from edxdenoise.xray import (
+    Peak,
+    find_elements,
+    find_peaks,
+    identified,
+    name_peaks,
+    with_local_elements,
+)
 
 # Values of the spectra of cells that are held at most.
 _MOST_VALUES = 6_000_000
@@ -163,6 +172,7 @@ def gather(ds: xr.Dataset) -> Findings:
         If the residual audit finds structure that the kept components miss, or cannot be made.
     """
     small = ds.assign(load(ds.drop_vars(_LARGE, errors="ignore")).data_vars)
+    small = with_local_elements(small)
     components = kept = None
     if COMPONENT_KEEP.name in ds:
         components = _components(ds, small)
@@ -220,21 +230,12 @@ def _element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
         nothing = np.zeros((0, ds.sizes[DIM_ENERGY]))
         return Weights(nothing, nothing, nothing[np.newaxis])
     fitted = {str(line): LineSpec() for line in table["line"]}
-    return line_weights(on_law(ds), fitted)
-
-
-def on_law(ds: xr.Dataset) -> xr.Dataset:
-    """Put a Dataset on the energy axis and resolution that its elements were found by.
-
-    What a quantification measured of its detector is kept.
-    """
-    if DETECTOR_RESPONSE in ds.attrs:
-        return ds
-    law, energy = identified(ds).law, ds[DIM_ENERGY]
-    corrected = ((energy - law.shift) / (1 + law.gain)).assign_attrs(energy.attrs)
-    return ds.assign_coords({DIM_ENERGY: corrected.values}).assign_attrs(
-        detector_resolution=law.resolution
-    )
+    if DETECTOR_RESPONSE not in ds.attrs:
+        # What is measured here is for these maps alone, and no finding on the result.
+        with recorded(show=False):
+            ds = check_calibration(ds, table["element"], correct=True)
+            ds = measure_response(ds, table["element"])
+    return line_weights(ds, fitted)
 
 
 def _line_weights(

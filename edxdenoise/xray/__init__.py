@@ -9,6 +9,7 @@ from edxdenoise.xray.identification import (
     identified,
     identify,
     present_elements,
+    with_local_elements,
 )
 from edxdenoise.xray.labels import line_label, name_peaks
 from edxdenoise.xray.lines import (
@@ -49,4 +50,5 @@ __all__ = [
     "line_energy",
     "line_label",
     "present_elements",
+    "with_local_elements",
 ]

@@ -23,9 +23,10 @@ the peaks are corrected on the way by the strong peaks themselves.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 import dask.array as da
@@ -56,6 +57,8 @@ from edxdenoise.xray.local_peaks import chess_board, local_peaks
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"
+# And for elements of small parts of it alone, as JSON.
+LOCAL = "elements_local"
 # Share of an element's strongest line above which a line is worth listing.
 _LISTED_LINE = 0.05
 _NO_KEY = ("", "")
@@ -119,6 +122,7 @@ _NOBLE = frozenset("Ar Kr Xe".split())
 _NEVER = frozenset("Ne Tc Pm Po At Rn Fr Ra Ac Pa".split())
 _TURNS = 14
 _CALIBRATION_TURNS = 2
+_SECOND_TURNS = 4
 # Alternatives of an element: main lines this near, in FWHM, that fit nearly as well.
 _CONFUSED, _AS_WELL = 0.6, 12.0
 _STRAY = {
@@ -261,8 +265,8 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     Parameters
     ----------
     ds : Dataset
-        With ``counts``, in memory or lazy (they are read block by block, thrice), or
-        ``weight_energy``, which holds their sum.
+        With ``counts``, in memory or lazy (they are read block by block, thrice, or once where
+        `with_local_elements` looked), or ``weight_energy``, which holds their sum.
     elements : iterable of str
         Elements that are expected. They and those that the file names are hints: each is listed
         only if its lines are there.
@@ -286,10 +290,8 @@ def find_elements(ds: xr.Dataset, *, elements: Iterable[str] = ()) -> pd.DataFra
     >>> sorted(find_elements(phantom).element)
     ['C', 'Co', 'Cu', 'Fe', 'O', 'Pt', 'Si']
     """
-    whole = identified(ds, elements)
-    local = _local_elements(ds, whole, elements) if COUNTS.name in ds else []
     rows = []
-    for found in (*whole.elements, *local):
+    for found in identified(with_local_elements(ds, elements), elements).elements:
         largest = max(line.net_counts for line in found.lines)
         lines = ", ".join(
             f"{line.name} {line.net_counts:.0f}"
@@ -379,9 +381,43 @@ def _hints(ds: xr.Dataset, expected: Iterable[str]) -> list[str]:
     return [*expected, *map(str, [*ds.attrs.get("elements", ()), *ds.attrs.get(GIVEN, ())])]
 
 
-def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ...]:
-    """Elements to reckon with in a map: those given, and those found in its sum spectrum.
+def with_local_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> xr.Dataset:
+    """Note which elements small parts of a map alone hold, for `present_elements` and labels.
 
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``, which are read twice; without them, or where it was done, nothing is noted.
+    given : iterable of str
+        Elements that are expected.
+    """
+    if LOCAL in ds.attrs or COUNTS.name not in ds:
+        return ds
+    found = _local_elements(ds, _of_sum(ds, given), given)
+    return ds.assign_attrs({LOCAL: json.dumps([asdict(one) for one in found])})
+
+
+def _noted(ds: xr.Dataset) -> list[FoundElement]:
+    """Elements that `with_local_elements` noted."""
+    return [
+        FoundElement(
+            **{
+                **one,
+                "lines": tuple(
+                    FoundLine(**{**line, "parts": tuple(map(tuple, line["parts"]))})
+                    for line in one["lines"]
+                ),
+                "confused_with": tuple(one["confused_with"]),
+            }
+        )
+        for one in json.loads(ds.attrs.get(LOCAL, "[]"))
+    ]
+
+
+def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ...]:
+    """Elements to reckon with in a map: those given, and those found in it.
+
+    They are found in its sum spectrum and, where `with_local_elements` looked, in small parts.
     Windows, fits, labels and maps all ask this function. A list in the file is a hint alone; where
     there is no spectrum to test it with, it is believed.
     """
@@ -394,7 +430,15 @@ def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ..
 
 
 def identified(ds: xr.Dataset, expected: Iterable[str] = ()) -> Identification:
-    """Elements of the sum spectrum of a map, and the scale on which they were found."""
+    """Elements of a map, of its sum spectrum first, and the scale on which they were found."""
+    whole = _of_sum(ds, expected)
+    known = {one.element for one in whole.elements}
+    local = tuple(one for one in _noted(ds) if one.element not in known)
+    return replace(whole, elements=whole.elements + local)
+
+
+def _of_sum(ds: xr.Dataset, expected: Iterable[str]) -> Identification:
+    """Elements of the sum spectrum of a map."""
     beam = ds.attrs.get("beam_energy")
     return _identified(
         ds[DIM_ENERGY].values.astype(float).tobytes(),
@@ -902,7 +946,18 @@ class _Model:
                 dropped.update(set(accepted) - set(kept))
                 accepted = kept
                 fit = self.fit(accepted, place, fit)
-        return self._confirmed(accepted, fit, place, level)
+        accepted, fit = self._confirmed(accepted, fit, place, level)
+        # What was refused beside elements that are gone may pass now.
+        for _ in range(_SECOND_TURNS):
+            added = self._next(accepted, fit, level, first_level, place, set())
+            if not added:
+                break
+            tried = [*accepted, *added]
+            kept, fit = self._confirmed(tried, self.fit(tried, place, fit), place, level)
+            if set(kept) == set(accepted):
+                break
+            accepted = kept
+        return accepted, fit
 
     def _best(self, element: str, fit: _Fit) -> tuple[float, _Family]:
         """Significance and family by which an element of the model is seen best."""
