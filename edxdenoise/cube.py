@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -391,6 +392,23 @@ def add_history(ds: xr.Dataset, line: str) -> xr.Dataset:
     """Return the Dataset with one more line in its ``history`` attribute."""
     history = ds.attrs.get("history")
     return ds.assign_attrs(history=f"{history}\n{line}" if history else line)
+
+
+def result_name(ds: xr.Dataset) -> str:
+    """Name a result by its source, recipe, history, version and kept components.
+
+    Files with the same name hold the same result; a report bears the name of the one it shows.
+
+    Examples
+    --------
+    >>> result_name(xr.Dataset(attrs={"source": "a"})) == result_name(xr.Dataset())
+    False
+    """
+    keys = "source", "recipe", "history", "edxdenoise_version"
+    told = [str(ds.attrs.get(key, "")) for key in keys]
+    if COMPONENT_KEEP.name in ds:
+        told.append("".join(map(str, ds[COMPONENT_KEEP.name].values.tolist())))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def stack_pixels(cube: np.ndarray | da.Array) -> np.ndarray | da.Array:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.cube import energy_axis, measured_pixels
+from edxdenoise.cube import energy_axis, measured_pixels, result_name
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import SignalInfo, read_cube
 from edxdenoise.report.text import component_name
@@ -179,6 +179,8 @@ def describe_cube(
         "images": _describe_images(ds),
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
+    if COMPONENT_KEEP.name in ds:
+        result["result"] = result_name(ds)
     found = find_elements(ds)
     result["elements"] = found[["element", "line", "net_counts", "significance", "where"]].to_dict(
         "records"

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from edxdenoise.cube import make_cube
+from edxdenoise.cube import make_cube, result_name
 from edxdenoise.decompose import pca
 from edxdenoise.preprocess import weight
 from edxdenoise.report.findings import gather
-from edxdenoise.report.page import page_text, result_id
+from edxdenoise.report.page import page_text
 from edxdenoise.selection import select
 from edxdenoise.xray import channel_response, line_energy
 
@@ -111,10 +111,10 @@ def test_headings_are_in_order_and_pictures_have_alternatives(page):
 
 def test_the_page_names_the_result_it_shows(result, page):
     words = "".join(page.text)
-    assert result_id(result) in words
+    assert result_name(result) in words
     other = result.assign_attrs(source="other.bcf sha256:def")
-    assert result_id(other) != result_id(result)
-    assert result_id(select(result, keep="1-3")) != result_id(result)
+    assert result_name(other) != result_name(result)
+    assert result_name(select(result, keep="1-3")) != result_name(result)
 
 
 def test_what_is_read_by_the_script_is_json(text):

@@ -56,10 +56,10 @@ def test_specimen_is_that_of_its_seed(small, preset):
     assert (first.spectra >= 0).all() and (first.amounts >= 0).all()
 
 
-@pytest.mark.parametrize("mishap", phantoms._MISHAPS)
-def test_counts_are_what_is_expected(small, mishap):
+@pytest.mark.parametrize("artefact", phantoms._ARTEFACTS)
+def test_counts_are_what_is_expected(small, artefact):
     specimen = random_specimen("core-shell", np.random.default_rng(8))
-    specimen, ds = measure(replace(specimen, mishap=mishap), np.random.default_rng(9))
+    specimen, ds = measure(replace(specimen, artefact=artefact), np.random.default_rng(9))
     expected = np.tensordot(specimen.amounts, specimen.spectra, axes=(0, 0))
     counts = ds.counts.values.astype(float)
     assert counts.mean() == pytest.approx(expected.mean(), rel=0.02)
@@ -68,7 +68,7 @@ def test_counts_are_what_is_expected(small, mishap):
     names = ("component_map", "component_spectrum", "weight_energy")
     r = true_correlation(*(ds[n].values for n in names), specimen.amounts, specimen.spectra)
     np.testing.assert_allclose(r, 1, atol=1e-3)
-    if mishap == "scaled":
+    if artefact == "scaled":
         assert (counts % 1 > 0).any()
 
 
@@ -86,7 +86,7 @@ def test_patterns_lie_between_0_and_1():
 def test_made_components_are_what_they_are_called(small, preset, seed):
     rng = np.random.default_rng(seed)
     # Noise that is not correlated, whose variance can be seen between neighbours.
-    specimen, ds = measure(replace(random_specimen(preset, rng), mishap="none"), rng)
+    specimen, ds = measure(replace(random_specimen(preset, rng), artefact="none"), rng)
     with dask.config.set(scheduler="synchronous"):
         ds = pca(weight(ds), components=30).compute()
     parts = enriched(ds, specimen, rng)

@@ -113,6 +113,8 @@ def _print_cube(cube: dict[str, Any]) -> None:
         )
     if cube["missing_pixels"]:
         line("not measured", f"{cube['missing_pixels']:.1%} of pixels")
+    if "result" in cube:
+        line("result", cube["result"])
     for image in cube["images"]:
         line(
             f"image {image['name']}",

@@ -38,7 +38,9 @@ def review(file: Path, port: int, no_browser: bool) -> None:
     try:
         server = ReviewServer(found, port)
     except OSError as error:
-        raise ParameterError(f"port {port} cannot be used ({error.strerror}); leave --port out")
+        raise ParameterError(
+            f"port {port} cannot be used: {error.strerror}; leave --port out for a free one"
+        ) from error
     click.echo(server.address)
     if not no_browser:
         click.launch(server.address)

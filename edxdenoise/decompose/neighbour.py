@@ -78,6 +78,8 @@ _SMALLEST_TILE = 2 * _REACH
 _FEW, _LEAST_LANCZOS = 24, 500
 # Relative error of the largest eigenvalue of random signs, far below the margin.
 _NULL_TOLERANCE = 1e-4
+# Bytes of the sums of all bands together.
+_SUMS = 300_000_000
 # Channels smoothed at a time, and weights of a smoothing that are nothing.
 _STRIP, _NO_WEIGHT = 128, 1e-12
 
@@ -177,7 +179,11 @@ def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: in
 
 
 def _symmetric(sums: np.ndarray) -> np.ndarray:
-    return np.stack([(each + each.T) / 2 for each in sums])
+    result = np.empty_like(sums)
+    for each, target in zip(sums, result):
+        np.add(each, each.T, out=target)
+    result /= 2
+    return result
 
 
 def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
@@ -218,8 +224,9 @@ def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
     channels = counts.shape[2]
     heights = np.array(counts.chunks[0])
     ends = np.cumsum(heights)
-    # One for each worker, so that there are no more sums than workers.
-    wanted = np.linspace(0, ends[-1], default_workers() + 1)[1:]
+    # Each has sums of its own: one for each worker, fewer where many channels make these large.
+    number = max(1, min(default_workers(), _SUMS // (16 * channels**2)))
+    wanted = np.linspace(0, ends[-1], number + 1)[1:]
     cuts = sorted({0, *(np.searchsorted(ends, wanted) + 1).tolist()})
     blocks = delayed_blocks(compact_blocks(counts))
     terms = []
@@ -412,7 +419,9 @@ def _basis(
     count = len(spectra)
     first = spectra[:1]
     smoothing = detector_smoothing(energy, resolution, level)
-    covariance, flipped = (each / h[:, np.newaxis] / h for each in sums)
+    covariance, flipped = sums / h[:, np.newaxis]
+    covariance /= h
+    flipped /= h
     if smoothing is not None:
         covariance, flipped = (smoothed(each, smoothing) for each in (covariance, flipped))
     # Nearly always few are signal, and those are found many times faster alone.

@@ -292,6 +292,7 @@ def leading_eigenvectors(gram_matrix: np.ndarray, components: int) -> tuple[np.n
         values, columns = scipy.linalg.eigh(
             gram_matrix[np.ix_(filled, filled)],
             subset_by_index=(filled.size - count, filled.size - 1),
+            overwrite_a=True,
         )
         singular[:count] = np.sqrt(np.maximum(values[::-1], 0))
         vectors[:count, filled] = columns.T[::-1]

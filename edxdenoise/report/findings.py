@@ -24,10 +24,8 @@ from edxdenoise.quantification import (
     area_regions,
     bias_table,
     can_split,
-    check_calibration,
     compare_groups,
     find_phases,
-    measure_response,
     region_table,
     sum_regions,
 )
@@ -230,12 +228,21 @@ def _element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
         nothing = np.zeros((0, ds.sizes[DIM_ENERGY]))
         return Weights(nothing, nothing, nothing[np.newaxis])
     fitted = {str(line): LineSpec() for line in table["line"]}
-    if DETECTOR_RESPONSE not in ds.attrs:
-        # What is measured here is for these maps alone, and no finding on the result.
-        with recorded(show=False):
-            ds = check_calibration(ds, table["element"], correct=True)
-            ds = measure_response(ds, table["element"])
-    return line_weights(ds, fitted)
+    return line_weights(on_law(ds), fitted)
+
+
+def on_law(ds: xr.Dataset) -> xr.Dataset:
+    """Put a Dataset on the energy axis and resolution that its elements were found by.
+
+    What a quantification measured of its detector is kept.
+    """
+    if DETECTOR_RESPONSE in ds.attrs:
+        return ds
+    law, energy = identified(ds).law, ds[DIM_ENERGY]
+    corrected = ((energy - law.shift) / (1 + law.gain)).assign_attrs(energy.attrs)
+    return ds.assign_coords({DIM_ENERGY: corrected.values}).assign_attrs(
+        detector_resolution=law.resolution
+    )
 
 
 def _line_weights(

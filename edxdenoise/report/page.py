@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import datetime
 import gzip
-import hashlib
 import io
 import json
 import platform
@@ -26,7 +25,13 @@ import xarray as xr
 
 from edxdenoise._version import __version__
 from edxdenoise.audit import Audit
-from edxdenoise.cube import detector_resolution, measured_pixels, pixel_counts, sum_spectrum
+from edxdenoise.cube import (
+    detector_resolution,
+    measured_pixels,
+    pixel_counts,
+    result_name,
+    sum_spectrum,
+)
 from edxdenoise.errors import texts_of
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.report.findings import Findings, missed_share, shown_components
@@ -43,7 +48,6 @@ from edxdenoise.report.frame import (
 from edxdenoise.report.maps import last_energy
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
 from edxdenoise.report.text import (
-    component_list,
     decision,
     kept_numbers,
     number_words,
@@ -117,7 +121,7 @@ def page_text(found: Findings) -> str:
         "title": _title(ds),
         "version": __version__,
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "result": result_id(ds),
+        "result": result_name(ds),
         "paragraph": _paragraph(found),
         "numbers": _five_numbers(found),
         "warnings": texts_of(ds.attrs, "warnings"),
@@ -149,17 +153,6 @@ def page_text(found: Findings) -> str:
     return environment.from_string(template).render(
         **content, bokeh=resources.render(), plots=plots, div=divs
     )
-
-
-def result_id(ds: xr.Dataset) -> str:
-    """Identify a result by its source, recipe, history, version and kept components.
-
-    Two files with the same identifier hold the same result; a report names the one it shows.
-    """
-    told = [ds.attrs.get(key, "") for key in ("source", "recipe", "history", "edxdenoise_version")]
-    if COMPONENT_KEEP.name in ds:
-        told.append(component_list(kept_numbers(ds)))
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
 
 
 # Words
@@ -227,10 +220,23 @@ def _five_numbers(found: Findings) -> list[tuple[str, str]]:
         numbers.append(("components kept", f"{kept} of {ds.sizes[DIM_COMPONENT]}"))
     if HELD_OUT_ERROR.name in ds:
         error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
-        numbers.append(("remaining error, cross-validated", f"{with_error(error, stddev)} %"))
+        numbers.append(("remaining error, cross-validated", _remaining(error, stddev)))
     elif len(found.bias):
         numbers.append(("tests of bias beyond 3 σ", _beyond(found.bias)))
     return numbers[:5]
+
+
+def _remaining(error: float, stddev: float) -> str:
+    """Squared error in %, or what it is below where it is no more than its own error.
+
+    Examples
+    --------
+    >>> _remaining(0.9, 0.2), _remaining(-0.03, 0.09)
+    ('0.9 ± 0.2 %', '< 0.18 %')
+    """
+    if error < stddev:
+        return f"< {max(error, 0) + 2 * stddev:.2g} %"
+    return f"{with_error(error, stddev)} %"
 
 
 def _beyond(bias: pd.DataFrame) -> str:
@@ -897,7 +903,7 @@ def _checks(found: Findings, maps: _Maps) -> dict[str, Any]:
         if error + 2 * stddev > 100:
             verdict_words = "Denoised counts are no closer to the truth than raw ones"
         checks["held_out"] = {
-            "verdict": f"{verdict_words}: squared error {with_error(error, stddev)} % of raw.",
+            "verdict": f"{verdict_words}: squared error {_remaining(error, stddev)} of raw.",
             "good": error + 2 * stddev <= 100,
         }
     if len(found.bias):
@@ -1098,6 +1104,9 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
         "directions": directions,
         "arrays": {name: array.dtype.str[1:] for name, array in data.items()},
     }
+    errors = ["counting statistics"]
+    errors += ["the detector's response"] * (directions > 0)
+    errors += ["the k-factors"] * bool(np.isfinite(factors).any())
     return {
         "meta": json.dumps(meta).replace("<", "\\u003c"),
         "data": {name: packed(array) for name, array in data.items()},
@@ -1105,8 +1114,19 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
         "rows": ds.sizes[DIM_Y],
         "columns": ds.sizes[DIM_X],
         "composed": bool(np.isfinite(factors).any()),
-        "denoised": bool(parts),
+        "errors": _and(errors),
     }
+
+
+def _and(words: list[str]) -> str:
+    """Words in a row.
+
+    Examples
+    --------
+    >>> _and(["a", "b", "c"]), _and(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def smallest(counts: np.ndarray) -> np.ndarray:

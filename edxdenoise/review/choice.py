@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,13 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import load
-from edxdenoise.errors import ParameterError, recorded, warning_attrs
+from edxdenoise.errors import (
+    EdxdenoiseWarning,
+    ParameterError,
+    recorded,
+    texts_of,
+    warning_attrs,
+)
 from edxdenoise.io import read_regions, rounded_for_storage
 from edxdenoise.pipeline import quantify, rebuilt
 from edxdenoise.quantification import area_regions, sum_regions
@@ -125,7 +132,7 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
             )
         if choice.keep != before.keep or choice.regions != before.regions:
             ds = _quantified(ds, recipe)
-    ds = ds.assign_attrs({**warning_attrs(issued, ds.attrs), "recipe": recipe.to_toml()})
+    ds = ds.assign_attrs({**_warned(issued, ds), "recipe": recipe.to_toml()})
     ds = ds.drop_vars(COORD_COMPONENT_NOTE, errors="ignore")
     if choice.notes:
         notes = [choice.notes.get(int(number), "") for number in ds[DIM_COMPONENT].values]
@@ -134,6 +141,20 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
     if not recipe.output.cube:
         return ds.drop_vars(COUNTS_DENOISED.name, errors="ignore")
     return rounded_for_storage(ds)
+
+
+def _warned(issued: list[EdxdenoiseWarning], ds: xr.Dataset) -> dict[str, list[str]]:
+    """Attributes of the warnings; one that is issued again with other numbers replaces the old."""
+
+    def words(text: str) -> str:
+        return re.sub(r"[\d.,]+", "#", text)
+
+    anew = {words(str(warning)) for warning in issued}
+    before = {
+        name: [text for text in texts_of(ds.attrs, name) if words(text) not in anew]
+        for name in ("warnings", "notes")
+    }
+    return warning_attrs(issued, before)
 
 
 def _rebuilt(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:

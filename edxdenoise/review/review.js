@@ -5,7 +5,7 @@
   const rows = Number(body.rows), columns = Number(body.columns);
   const cards = [...document.querySelectorAll(".card")];
   const SVG = "http://www.w3.org/2000/svg";
-  let state = {version: -1}, box = null, shown = null, drawn = 0;
+  let state = {version: -1}, box = null, shown = null, maps = 0, spectra = 0;
 
   function tell(text) { $("told").textContent = text; }
 
@@ -98,10 +98,10 @@
   }
 
   async function showMap() {
-    const number = ++drawn, over = $("over").value;
-    const query = new URLSearchParams({name: $("name").value, over, version: state.version});
-    const found = await ask("map?" + query);
-    if (number !== drawn) return;
+    // Answers may come in another order than questions.
+    const number = ++maps, version = state.version;
+    const found = await ask("map?" + new URLSearchParams({name: $("name").value, over: $("over").value}));
+    if (number !== maps) return;
     $("rebuilt").src = found.rebuilt;
     $("rebuilt").alt = `map of ${found.words}, rebuilt from what is kept`;
     $("raw").hidden = !found.raw;
@@ -111,15 +111,13 @@
     $("low").textContent = found.legend.low;
     $("high").textContent = `${found.legend.high} ${found.legend.unit}`;
     $("ramp").style.background = `linear-gradient(to right, ${found.legend.gradient})`;
-    document.documentElement.dataset.map = state.version;
+    document.documentElement.dataset.map = version;
   }
 
   async function showSpectrum() {
-    const query = new URLSearchParams({version: state.version});
-    if (box) query.set("box", box.join(","));
-    const asked = String(box);
-    const found = await ask("spectrum?" + query);
-    if (asked !== String(box)) return;
+    const number = ++spectra, version = state.version;
+    const found = await ask("spectrum" + (box ? "?box=" + box.join(",") : ""));
+    if (number !== spectra) return;
     shown = found;
     ["y0", "y1", "x0", "x1"].forEach((id, i) => { if (document.activeElement !== $(id)) $(id).value = found.box[i]; });
     const [y0, y1, x0, x1] = found.box;
@@ -140,7 +138,7 @@
       });
       return row;
     }));
-    document.documentElement.dataset.spectrum = state.version;
+    document.documentElement.dataset.spectrum = version;
   }
 
   function element(name, attributes, text) {
@@ -231,7 +229,10 @@
       else return;
       event.preventDefault();
     });
-    note.addEventListener("change", () => change("note", number, note.value));
+    let writing = null;
+    const write = () => { clearTimeout(writing); change("note", number, note.value); };
+    note.addEventListener("input", () => { clearTimeout(writing); writing = setTimeout(write, 500); });
+    note.addEventListener("change", write);
     note.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === "Escape") button.focus(); });
   }
 

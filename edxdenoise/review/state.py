@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edxdenoise.cube import result_name
 from edxdenoise.errors import EdxdenoiseError, FormatError, ParameterError
 from edxdenoise.io import atomic_output, check_save, open_dataset, save_dataset
-from edxdenoise.report.page import result_id
 from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
 from edxdenoise.review.views import Views
 from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_COMPONENT
@@ -67,7 +67,7 @@ class Review:
                     f"{path} holds no {spec.name}; make a file with edxdenoise denoise"
                 )
         check_save(self.path, overwrite=True)
-        self._result = result_id(ds)
+        self._result = result_name(ds)
         self._written: str | None = None
         self._saved = Unsaved(Choice.of(ds))
         self._now = self._restored()
@@ -265,12 +265,12 @@ class Review:
                 state = self._now
                 self.version += 1
             ds = open_dataset(self.path)
-            if (result_id(ds), Choice.of(ds)) != (self._result, self._saved.choice):
+            if (result_name(ds), Choice.of(ds)) != (self._result, self._saved.choice):
                 raise FormatError(
                     f"{self.path} was changed since it was opened; start the review again"
                 )
             ds = applied(ds, state.choice)
-            becomes = result_id(ds)
+            becomes = result_name(ds)
             with self._lock:
                 self._write_journal(self._now, becomes)
             save_dataset(ds, self.path, overwrite=True)

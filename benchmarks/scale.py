@@ -1,0 +1,129 @@
+"""Time and memory of `denoise` with its defaults on maps of few counts, simulated block by block.
+
+    python benchmarks/scale.py
+    python benchmarks/scale.py --map 512x512x4096:1.2 --against ../older --csv
+    python benchmarks/scale.py --map 256x256x2048:10 512x512x2048:10 1024x1024x2048:10
+
+Each map is rows x columns x channels : counts per pixel. Peak memory is that of the whole process
+tree. With ``--against``, a folder with another version of edxdenoise denoises the same files, one
+after the other: only the ratios of one run mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from _measure import Run, machine, markdown, run, scratch
+
+from edxdenoise import simulate
+from edxdenoise.io import save_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "studies" / "results" / "scale.csv"
+PRESET = "nanoparticles"
+_RANGE = 20.0  # keV
+HEAD = ("map", "counts per pixel", "code", "time", "time per count", "peak memory", "stages in s")
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map that is simulated.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows, columns and channels.
+    counts : float
+        Per pixel.
+    """
+
+    shape: tuple[int, int, int]
+    counts: float
+
+    @classmethod
+    def parse(cls, text: str) -> Map:
+        """A map from text such as ``512x512x4096:1.2``."""
+        sizes, counts = text.split(":")
+        rows, columns, channels = map(int, sizes.split("x"))
+        return cls((rows, columns, channels), float(counts))
+
+    @property
+    def name(self) -> str:
+        """Its shape for people."""
+        return " x ".join(map(str, self.shape))
+
+    @property
+    def total(self) -> float:
+        """All counts."""
+        return self.shape[0] * self.shape[1] * self.counts
+
+    def write(self, path: Path) -> None:
+        """Simulate the counts alone."""
+        *shape, channels = self.shape
+        phantom = simulate(
+            PRESET,
+            shape=tuple(shape),
+            channels=channels,
+            energy_width=_RANGE / channels,
+            counts_per_pixel=self.counts,
+        )
+        save_dataset(phantom[["counts"]], path)
+
+
+def denoise(code: Path, path: Path, out: Path, extra: list[str]) -> Run:
+    """The command that is measured, of the package in the folder `code`."""
+    program = ["env", f"PYTHONPATH={code}", sys.executable, "-m", "edxdenoise"]
+    return run([*program, "-v", "denoise", path, "-o", out, "--overwrite", *extra]).checked()
+
+
+def row(each: Map, name: str, result: Run, first: Run) -> list[str]:
+    """One row of the table; the first version measured is what the others are compared with."""
+    found = re.findall(r"^([\w -]+): ([\d.]+) s$", result.errors, re.MULTILINE)
+    ratio = f"{result.seconds:.0f} s" + (
+        f", {result.seconds / first.seconds:.1f}x" if result is not first else ""
+    )
+    return [
+        each.name,
+        f"{each.counts:g}",
+        name,
+        ratio,
+        f"{result.seconds / each.total * 1e6:.0f} us",
+        f"{result.peak / 1e9:.2f} GB",
+        ", ".join(f"{stage} {float(seconds):.0f}" for stage, seconds in found),
+    ]
+
+
+def main() -> None:
+    """Simulate, denoise, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--map", nargs="+", default=["512x512x4096:1.2"], metavar="YxXxE:COUNTS")
+    parser.add_argument("--against", type=Path, help="folder of another version")
+    parser.add_argument("--options", nargs="*", default=[], help="of denoise, without the dashes")
+    parser.add_argument("--folder", type=Path, help="for scratch files")
+    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    chosen = parser.parse_args()
+    versions = {"this": ROOT} | ({"before": chosen.against} if chosen.against else {})
+    extra = [f"--{option}" for option in chosen.options]
+    rows = []
+    with scratch(chosen.folder) as folder:
+        for each in map(Map.parse, chosen.map):
+            each.write(folder / "map.zarr")
+            runs = {
+                name: denoise(code.resolve(), folder / "map.zarr", folder / "out.zarr", extra)
+                for name, code in versions.items()
+            }
+            rows += [row(each, name, result, runs["this"]) for name, result in runs.items()]
+            run(["rm", "-r", folder / "map.zarr"]).checked()
+    print(f"{PRESET}; {machine()}\n\n{markdown(HEAD, rows)}")
+    if chosen.csv:
+        with RESULTS.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The review in a browser: keys, boxes and saving do what they say."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from browser import Browser, find_browser
+from test_review import HOSTILE, denoised
+
+from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.review import Review
+from edxdenoise.review.choice import Choice
+from edxdenoise.review.server import ReviewServer
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    path = tmp_path / f"{HOSTILE[:8]}map.zarr"
+    save_dataset(denoised(), path)
+    served = ReviewServer(Review(path))
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def page(browser, server):
+    browser.errors.clear()
+    load(browser, server)
+    yield browser
+    assert not browser.errors
+
+
+def load(page, server):
+    page.open(server.address)
+    settled(page, server)
+
+
+def settled(page, server):
+    """Wait until the page shows what the server has."""
+    page.wait(
+        "['map', 'spectrum'].every((name) => document.documentElement.dataset[name] === "
+        f"'{server.review.version}') && !document.getElementById('raw').hidden",
+        seconds=20,
+    )
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def press(page, key):
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+
+
+def text(page, selector):
+    return page.js(f"document.querySelector('{selector}').textContent")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_every_picture_is_there_and_nothing_is_wider_than_the_window(page, width):
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    page.js("document.querySelectorAll('img').forEach((one) => { one.loading = 'eager'; })")
+    page.wait("[...document.images].every((one) => one.naturalWidth > 0)", seconds=20)
+    assert page.js("document.documentElement.scrollWidth") <= width
+    unnamed = "[...document.querySelectorAll('button, input, select, img, svg')].filter((one) => "
+    unnamed += "!(one.textContent.trim() || one.alt || one.labels?.length || "
+    unnamed += "one.getAttribute('aria-label') || one.closest('[aria-label]'))).length"
+    assert page.js(unnamed) == 0
+
+
+def test_keys_keep_and_drop_and_what_is_saved_stays(page, server):
+    review = server.review
+    page.js("document.querySelector('[data-number=\"1\"] .keep').focus()")
+    for _ in range(2):
+        press(page, "ArrowRight")
+    press(page, "k")
+    page.wait("document.getElementById('summary').textContent.startsWith('3 of 12')")
+    assert review.choice.keep == (1, 2, 3) and "not saved" in text(page, "#summary")
+    settled(page, server)
+    press(page, "ArrowLeft")
+    press(page, "d")
+    page.wait("document.getElementById('summary').textContent.startsWith('2 of 12')")
+    press(page, "n")
+    page.call("Input.insertText", text=HOSTILE)
+    press(page, "Enter")
+    page.wait("document.activeElement.textContent.trim() === 'keep 2'")
+    until(lambda: review.choice == Choice((1, 3), {2: HOSTILE}))
+    load(page, server)
+    assert page.js("document.querySelector('[data-number=\"2\"] .note input').value") == HOSTILE
+    assert "by you" in text(page, '[data-number="3"] .mark')
+    page.js("document.getElementById('save').click()")
+    page.wait("document.getElementById('told').textContent.startsWith('saved')", seconds=30)
+    settled(page, server)
+    load(page, server)
+    assert text(page, "#summary") == "2 of 12 kept, saved."
+    assert Choice.of(open_dataset(review.path)) == Choice((1, 3), {2: HOSTILE})
+
+
+def test_a_box_that_is_drawn_has_the_spectrum_of_its_pixels(page, server):
+    left, top, width, height = page.js(
+        "(() => { const r = document.querySelector('.map').getBoundingClientRect();"
+        "return [r.left, r.top, r.width, r.height]; })()"
+    )
+    # 12 rows and 16 columns.
+    page.drag(
+        (left + 3.5 / 16 * width, top + 2.5 / 12 * height),
+        (left + 9.5 / 16 * width, top + 6.5 / 12 * height),
+    )
+    page.wait("document.getElementById('box-words').textContent.startsWith('Rows 2 to 7, ')")
+    counts = server.review.views.ds.counts.values[2:7, 3:10]
+    assert (
+        text(page, "#box-words")
+        == f"Rows 2 to 7, columns 3 to 10: 35 pixels, {counts.sum():,} counts"
+    )
+    rows = page.js("[...document.querySelectorAll('#lines tr')].map((row) => row.textContent)")
+    assert rows[0].startswith(f"all X-rays{counts.sum():,} ± {np.sqrt(counts.sum()):.0f}")
+    page.js("document.getElementById('region-name').value = '<b>core</b>'")
+    page.js("document.querySelector('#region button').click()")
+    page.wait("document.querySelector('#regions li') !== null")
+    assert text(page, "#regions li").startswith("<b>core</b>=2:7,3:10 ")
+    assert server.review.choice.regions == ("<b>core</b>=2:7,3:10",)
+
+
+def test_a_note_is_kept_while_it_is_written(page, server):
+    page.js("document.querySelector('[data-number=\"4\"] .note input').focus()")
+    page.call("Input.insertText", text="half a sen")
+    until(lambda: server.review.choice.notes == {4: "half a sen"})
+    page.call("Input.insertText", text="tence")
+    until(lambda: server.review.choice.notes == {4: "half a sentence"})
+
+
+def test_another_tab_sees_what_is_chosen_and_a_server_that_ended_is_said(page, server):
+    server.review.set_keep(7, True)
+    page.wait("document.querySelector('[data-number=\"7\"]').classList.contains('kept')")
+    settled(page, server)
+    page.js("window.fetch = () => Promise.reject(new Error('gone'))")
+    page.js("document.querySelector('[data-number=\"8\"] .keep').click()")
+    page.wait("document.getElementById('told').textContent.includes('does not answer')")
+    assert page.js("document.querySelector('[data-number=\"8\"]').classList.contains('dropped')")
