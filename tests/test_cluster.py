@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from helpers import cube
 
 from edxdenoise.cluster import client
@@ -98,3 +100,15 @@ def test_failures_of_a_cluster_are_not_blamed_on_the_file():
         raise ClusterError("the scheduler is gone; start it")
     with pytest.raises(FormatError, match="^map.zarr: no energy"), naming([Path("map.zarr")]):
         raise FormatError("no energy")
+
+
+@pytest.mark.slow
+def test_workers_whose_memory_is_full_are_given_up():
+    said = []
+    with LocalCluster(
+        n_workers=1, processes=False, memory_limit="50MB", dashboard_address=None
+    ) as full:
+        with pytest.raises(ClusterError, match="since their memory is full .1 of 50 MB or more.;"):
+            with scheduler(full.scheduler_address, wait_for_workers=(1, 4), say=said.append):
+                da.ones(10, chunks=5).sum().compute()
+    assert len(said) == 1 and said[0].startswith("no worker has gone on for 3 s since")
