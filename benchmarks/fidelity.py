@@ -4,9 +4,9 @@
 
 Sections: `phantoms`, errors of cubes and of ratio maps against the truth of phantoms; `real`, line
 maps of real files thinned to a part of their counts, against the counts held out; `rank`, how many
-components are found; `small`, whether phases of single pixels and of five are; `coverage`, how
-often 95 % intervals hold the truth; `noise`, whether at% maps of a smooth specimen show what is not
-there; `speed`, seconds of each stage.
+components are found; `small`, whether phases of single pixels and of five are; `speed`, seconds of
+each stage. Intervals of at% are in studies/intervals.py, maps of a smooth specimen in
+studies/invented.py.
 
 Phantoms: cube error is the root mean square difference from the expected counts in units of Poisson
 noise. Errors of ratios are root mean squares over the mean size of the true ratio, in pixels of the
@@ -24,12 +24,11 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from _fidelity import AIMS, FILM, SOLAR, Phantom, columns
+from _fidelity import AIMS, FILM, Phantom, columns
 from _measure import machine, markdown
 from scipy import ndimage
 from unseen import true_r, true_scores
@@ -38,12 +37,10 @@ from edxdenoise import (
     Denoise,
     LineSpec,
     Prepare,
-    Quantify,
     denoise,
     make_cube,
     pca,
     prepare,
-    quantify,
     read_cube,
     reconstruct,
     select,
@@ -58,13 +55,19 @@ from edxdenoise.compute import scheduler
 from edxdenoise.decompose import neighbours
 from edxdenoise.quantification.estimators import line_weights
 
-SECTIONS = ("phantoms", "real", "rank", "small", "coverage", "noise", "speed")
+SECTIONS = ("phantoms", "real", "rank", "small", "speed")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DOSES = (300.0, 1000.0, 4000.0)
+# Of the solar cell in the section of phantoms.
+LOW_DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)
+# Pixels of the Gaussians whose width is chosen.
+WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 SEEDS = (0, 1, 2)
 SIGNAL = 0.15  # correlation with the truth from which a component is signal
 WEAK = 0.95  # correlation up to which a map is weak
-WIDTH = 2.0  # pixels of the Gaussian
+WIDTH = 2.0  # pixels of the Gaussian on maps
+_IMPULSE = np.zeros((65, 65))
+_IMPULSE[32, 32] = 1
 # Recipes of the two that are compared most.
 PLAIN = Denoise(subspace="pixel", shrink=False)
 WHOLE = Denoise(subspace="union")
@@ -124,6 +127,25 @@ def models(phantom: Phantom) -> Iterator[Row]:
     yield "its components without noise", bound, np.nan
 
 
+def blurred(phantom: Phantom) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and cube of the Gaussians with one width for all channels, the raw counts among them.
+
+    The width is that of the least risk, by Stein's formula with channels weighted by their noise,
+    or of the least cube error.
+    """
+    raw = phantom.ds["counts"].values.astype(np.float32)
+    noise = np.maximum(raw.mean(axis=(0, 1)), 1 / raw.shape[0] / raw.shape[1])
+    risks, errors, cubes = [2.0 * raw.shape[2]], [phantom.errors(raw)[0]], [raw]
+    for width in WIDTHS:
+        cube = ndimage.gaussian_filter(raw, (width, width, 0))
+        share = float(ndimage.gaussian_filter(_IMPULSE, width).max())
+        risks.append(float((((cube - raw) ** 2).mean(axis=(0, 1)) / noise + 2 * share).sum()))
+        errors.append(phantom.errors(cube)[0])
+        cubes.append(cube)
+    yield "Gaussian, width by risk", cubes[int(np.argmin(risks))]
+    yield "Gaussian, width by the answer", cubes[int(np.argmin(errors))]
+
+
 def keeping(ds: xr.Dataset, keep: np.ndarray) -> xr.Dataset:
     """With these components kept, the first always."""
     flags = keep.astype(np.int8)
@@ -151,6 +173,8 @@ def table_of(preset: str, dose: float, seeds: tuple[int, ...], full: bool) -> st
         phantom = Phantom(preset, dose, seed, full=full)
         raw = phantom.ds["counts"].values
         found.setdefault("raw", []).append([np.nan, *phantom.errors(raw), np.nan])
+        for name, cube in blurred(phantom):
+            found.setdefault(name, []).append([np.nan, *phantom.errors(cube), np.nan])
         for name, ds, seconds in models(phantom):
             clock = Clock()
             rebuilt = reconstruct(ds) if "counts_denoised" not in ds else ds
@@ -177,7 +201,7 @@ def phantoms(options: argparse.Namespace) -> None:
     """Tables of all presets and doses."""
     seeds = SEEDS[: options.seeds]
     for preset in AIMS:
-        for dose in DOSES if preset == "solar-cell" else (1000.0,):
+        for dose in (*LOW_DOSES, *DOSES) if preset == "solar-cell" else (1000.0,):
             print(f"\n### {preset}, {dose:g} counts per pixel, {len(seeds)} seeds\n")
             print(table_of(preset, dose, seeds, options.full), flush=True)
 
@@ -368,100 +392,6 @@ def seen_of(ds: xr.Dataset, places: np.ndarray, spectra: list[np.ndarray]) -> li
     return [*correlations, *contrasts]
 
 
-# Coverage ---------------------------------------------------------------------------------------
-
-_LINES = ("N_Ka", "I_La", "Pb_La")
-
-
-def at_percents(ds: xr.Dataset, source: str = "denoised") -> xr.Dataset:
-    """At% and ratios of the film's elements; k-factors are taken as exact."""
-    specs = {name: replace(SOLAR[name], k_factor_stddev=0.0) for name in _LINES}
-    return quantify(ds, specs, Quantify(ratios=("N/Pb", "I/Pb"), source=source))
-
-
-def coverage(options: argparse.Namespace) -> None:
-    """Share of pixels whose 95 % interval holds the truth, phase by phase."""
-    rows = []
-    for dose in (300.0, 1000.0, 4000.0):
-        phantom = Phantom("solar-cell", dose, 0)
-        expected = phantom.ds.assign(counts=phantom.ds["counts"].copy(data=phantom.expected))
-        truth = at_percents(expected, source="counts")
-        for name, recipe in (("without", PLAIN), ("union, shrunk", WHOLE)):
-            found = at_percents(denoise(phantom.ds, recipe))
-            for phase in FILM:
-                inside = phantom.share((phase,)) > 0.9
-                if inside.sum() < 20:
-                    continue
-                cells = []
-                for variable, dim in (("atomic_percent", "element"), ("ratio_map", "ratio")):
-                    for label in found[dim].values:
-                        own, true = (
-                            each[variable].sel({dim: label}).values[inside]
-                            for each in (found, truth)
-                        )
-                        error = found[f"{variable}_stddev"].sel({dim: label}).values[inside]
-                        good = np.isfinite(own) & np.isfinite(true)
-                        held = np.abs(own - true)[good] < 1.96 * error[good]
-                        cells.append(f"{100 * held.mean():.1f}" if good.any() else "-")
-                rows.append([f"{dose:g}, {phase}", name, str(int(inside.sum())), *cells])
-    head = ["counts per pixel, phase", "shrinkage", "pixels"]
-    print("\n" + markdown([*head, "N at%", "I at%", "Pb at%", "N/Pb", "I/Pb"], rows))
-
-
-# Nothing invented -------------------------------------------------------------------------------
-
-_SIGMAS = 5.0
-
-
-def noise(options: argparse.Namespace) -> None:
-    """At% maps of a smooth specimen: where they leave the truth by more than noise can.
-
-    Errors of the loadings are common to all pixels and move whole maps: what a parabola of the true
-    share explains is no structure, and is taken off.
-    """
-    base = simulate("solar-cell", shape=(33, 50), channels=325, energy_width=0.04)
-    spectra = base["phase_spectrum"].sel(phase=["MAPbI3 control", "PbI2"]).values.astype(float)
-    spectra /= spectra.sum(axis=1, keepdims=True)
-    share = np.linspace(0, 0.3, 64)[np.newaxis] * np.ones((48, 1))
-    shares = np.stack([1 - share, share], axis=-1)
-    energy = base["energy"].values
-    rows = []
-    for dose in (500, 2000):
-        expected = dose * shares @ spectra
-        truth = at_percents(make_cube(expected.astype(np.float32), energy=energy), "counts")
-        found: dict[str, list[list[float]]] = {"without": [], "union, shrunk": []}
-        for seed in range(options.noise_seeds // 2):
-            counts = np.random.default_rng([seed, dose]).poisson(expected).astype(np.uint16)
-            ds = make_cube(counts, energy=energy)
-            for name, recipe in zip(found, (PLAIN, WHOLE)):
-                maps = at_percents(denoise(ds, recipe))
-                difference = maps["atomic_percent"] - truth["atomic_percent"]
-                residual = without_parabola(np.nan_to_num(difference.values), share)
-                error = np.nan_to_num(maps["atomic_percent_stddev"].values)
-                pulls = np.abs(residual) / np.where(error > 0, error, np.inf)
-                sizes = [np.sqrt(np.mean(each[0] ** 2)) for each in (residual, error)]
-                kept = float(maps["component_keep"].sum())
-                beyond = float(np.mean(pulls > _SIGMAS))
-                found[name].append([kept, float(pulls.max()), beyond, *map(float, sizes)])
-        for name, each in found.items():
-            kept, largest, beyond, left, stated = np.array(each).T
-            cells = [f"{kept.min():.0f} to {kept.max():.0f}", str(np.sum(largest > _SIGMAS))]
-            cells += [f"{largest.max():.1f}", f"{100 * beyond.mean():.3f}"]
-            cells += [f"{np.median(left):.2f}", f"{np.median(stated):.2f}"]
-            rows.append([f"{dose} counts, {name}", str(len(each)), *cells])
-    head = ["counts per pixel, shrinkage", "seeds", "kept", "seeds beyond 5 sd", "largest, sd"]
-    head += ["pixels beyond, %", "N at% rms", "stated"]
-    print("\n" + markdown(head, rows))
-
-
-def without_parabola(maps: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Maps less the parabola of `share` that is nearest to each."""
-    powers = np.stack([share.ravel() ** n for n in range(3)], axis=1)
-    flat = maps.reshape(len(maps), -1).T
-    fitted = powers @ np.linalg.lstsq(powers, flat, rcond=None)[0]
-    return (flat - fitted).T.reshape(maps.shape)
-
-
 # Speed ------------------------------------------------------------------------------------------
 
 
@@ -522,8 +452,6 @@ _FUNCTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "real": real,
     "rank": rank,
     "small": small,
-    "coverage": coverage,
-    "noise": noise,
     "speed": speed,
 }
 
@@ -534,7 +462,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--full", action="store_true", help="phantoms of default size: 330x500x650")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of the phantoms, at most 3")
-    parser.add_argument("--noise-seeds", type=int, default=100)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real files")
     parser.add_argument("--figure", type=Path, help="also draw the map at a tenth of the dose")
     options = parser.parse_args()

@@ -29,6 +29,7 @@ DIM_DIRECTION = "direction"
 DIM_EDGE = "edge"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
+DIM_COMPONENT_OTHER = "component_other"
 
 COORD_AREA = "area"
 COORD_COMPONENT_NAME = "component_name"
@@ -204,6 +205,14 @@ COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
     "standard deviation of component_map_shrunk: of the total for the first, of what it is to the "
     "total for others",
 )
+COMPONENT_ERROR_CORRELATION = VariableSpec(
+    "component_error_correlation",
+    (DIM_COMPONENT, DIM_COMPONENT_OTHER),
+    "f",
+    "1",
+    "correlation of the errors of component_map_shrunk, but for that of the total, in a pixel; NaN "
+    "for dropped components",
+)
 TOTAL_STDDEV = VariableSpec(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
@@ -230,6 +239,7 @@ MEASUREMENT_NUMBERS = (
 SHRUNK_SPECS = (
     COMPONENT_MAP_SHRUNK,
     COMPONENT_MAP_SHRUNK_STDDEV,
+    COMPONENT_ERROR_CORRELATION,
     COMPONENT_SIGNAL_KEPT,
     TOTAL_STDDEV,
 )

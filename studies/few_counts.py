@@ -1,14 +1,15 @@
-"""Errors of line maps at few counts per pixel: real files, thinned and judged by the other counts.
+"""Errors of line maps at few counts per pixel: real files, thinned, and phantoms.
 
-    python studies/few_counts.py [--doses 1 3 10 30] [--seeds 3] [--csv]
+    python studies/few_counts.py [--maps dacite mineral] [--doses 1 3 10] [--seeds 3] [--csv]
 
 A file is split at random into a part with the dose wanted and the rest, which is an independent
 Poisson measurement of the same map. The error of a line map is
 
     sqrt(mean((estimate - scaled rest)^2) - noise of the scaled rest) / std(scaled rest):
 
-1 is what a map without contrast has. Line maps are sums over the window of the line, E +- 1 FWHM;
-figures are medians over the lines of a file, then means over seeds.
+1 is what a map without contrast has. Phantoms are judged by their expected counts. Line maps are
+sums over the window of the line, E +- 1 FWHM; figures are medians over the lines of a map, then
+means over seeds.
 
 Rows: the raw counts; Gaussians whose width is chosen for every line, by the answer (nobody can do
 that) or by the risk that Stein's formula estimates; principal components chosen by the network,
@@ -18,6 +19,7 @@ without smoothing; `denoise` as it is by default.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ import xarray as xr
 from _study import RESULTS, write_csv
 from scipy.ndimage import gaussian_filter
 
-from edxdenoise import Denoise, LineSpec, Prepare, denoise, prepare, read_cube, thin
+from edxdenoise import Denoise, LineSpec, Prepare, denoise, prepare, read_cube, simulate, thin
 from edxdenoise.quantification.estimators import line_weights
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -39,6 +41,13 @@ FILES = {
     "JEOL": ("jeol_tem_64x64.pts", "C O Al Si"),
 }
 DOSES = (1.0, 3.0, 8.0, 10.0, 30.0)
+# Preset, shape and lines; of several areas the first.
+PHANTOMS = {
+    "mineral, simulated": ("mineral", (96, 96), "O Na Al Si Ca Fe"),
+    "solar cell, simulated": ("solar-cell", (264, 100), "N In I Pb"),
+}
+PHANTOM_DOSES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 4000.0)
+LINES = {"In": "In_La", "I": "I_La", "Pb": "Pb_La"}
 ENERGY = (0.2, 10.0)  # keV
 WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  # pixels
 COMPONENTS = 30
@@ -118,43 +127,95 @@ def kernel_centre(width: float) -> float:
     return float(gaussian_filter(impulse, width).max() ** 2)
 
 
-def table(files: list[str], doses: list[float], seeds: int, data: Path) -> list[dict[str, str]]:
-    """One row per file and dose, one column per model; printed as they come."""
-    rows = []
-    for name in files:
-        path, elements = FILES[name]
-        ds = prepare([read_cube(data / path)], Prepare(energy=ENERGY, rebin_energy=2)).compute()
-        window = windows(ds, [f"{element}_Ka" for element in elements.split()])
-        full = float(ds["counts"].sum()) / ds.sizes["y"] / ds.sizes["x"]
-        for dose in doses:
-            if dose > LARGEST_SHARE * full:
-                continue
-            found: dict[str, list[float]] = {}
+def line_names(elements: str) -> list[str]:
+    """Lines of elements, K where it is in the range."""
+    return [LINES.get(element, f"{element}_Ka") for element in elements.split()]
+
+
+def real_parts(
+    name: str, doses: list[float], seeds: int, data: Path
+) -> Iterator[tuple[float, int, xr.Dataset, np.ndarray, Judge]]:
+    """Dose, seed, thinned map, windows and judge of a real file."""
+    path, elements = FILES[name]
+    ds = prepare([read_cube(data / path)], Prepare(energy=ENERGY, rebin_energy=2)).compute()
+    window = windows(ds, line_names(elements))
+    full = float(ds["counts"].sum()) / ds.sizes["y"] / ds.sizes["x"]
+    for dose in doses:
+        if dose <= LARGEST_SHARE * full:
             for seed in range(seeds):
                 part, judge = split(ds, window, dose, seed)
-                for model, errors in models(part, window, judge, seed):
-                    found.setdefault(model, []).append(float(np.median(errors)))
-            row = {"file": name, "counts per pixel": f"{dose:g}"}
-            row |= {model: f"{np.mean(each):.3f}" for model, each in found.items()}
-            print(*(f"{key}: {value}" for key, value in row.items()), sep=", ", flush=True)
-            rows.append(row)
-    return rows
+                yield dose, seed, part, window, judge
+
+
+def phantom_parts(
+    name: str, doses: list[float], seeds: int
+) -> Iterator[tuple[float, int, xr.Dataset, np.ndarray, Judge]]:
+    """The same of a phantom, whose geometry has the seed as well."""
+    preset, shape, elements = PHANTOMS[name]
+    for dose in doses:
+        for seed in range(seeds):
+            ds = simulate(
+                preset,
+                shape=shape,
+                channels=325,
+                energy_width=0.04,
+                counts_per_pixel=dose,
+                seed=seed,
+            ).compute()
+            if "area" in ds.coords:
+                ds = ds.isel(y=ds["area"].values == 1).drop_vars("area")
+            part = ds[["counts"]].assign_attrs(ds.attrs)
+            window = windows(part, line_names(elements))
+            truth = ds["expected_counts"].values @ window
+            yield dose, seed, part, window, Judge(truth, np.zeros(truth.shape[2]))
+
+
+def table(
+    maps: list[str], doses: list[float] | None, seeds: int, data: Path
+) -> list[dict[str, str]]:
+    """One row per map and dose, one column per model; printed as they come."""
+    found: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for name in maps:
+        parts = (
+            real_parts(name, doses or list(DOSES), seeds, data)
+            if name in FILES
+            else phantom_parts(name, doses or list(PHANTOM_DOSES), seeds)
+        )
+        for dose, seed, part, window, judge in parts:
+            row = found.setdefault((name, dose), {})
+            for model, errors in models(part, window, judge, seed):
+                row.setdefault(model, []).append(float(np.median(errors)))
+            print(name, dose, *(f"{m}: {v[-1]:.3f}" for m, v in row.items()), sep=", ", flush=True)
+    return [
+        {"map": name, "counts per pixel": f"{dose:g}"}
+        | {model: f"{np.mean(each):.3f}" for model, each in row.items()}
+        for (name, dose), row in found.items()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real files")
-    parser.add_argument("--files", nargs="+", default=list(FILES), choices=list(FILES))
-    parser.add_argument("--doses", nargs="+", type=float, default=list(DOSES))
+    every = [*FILES, *PHANTOMS]
+    parser.add_argument("--maps", nargs="+", default=every, choices=every)
+    parser.add_argument("--doses", nargs="+", type=float, help="counts per pixel")
     parser.add_argument("--seeds", type=int, default=3, help="number of random splits")
-    parser.add_argument("--csv", action="store_true", help="write few_counts.csv too")
+    parser.add_argument("--csv", action="store_true", help="write them to few_counts.csv too")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = table(options.files, options.doses, options.seeds, options.data)
+    rows = table(options.maps, options.doses, options.seeds, options.data)
     if options.csv:
-        write_csv(
-            RESULTS / "few_counts.csv", [list(rows[0]), *(list(row.values()) for row in rows)]
-        )
+        path = RESULTS / "few_counts.csv"
+        write_csv(path, [list(rows[0]), *merged(path, rows)])
+
+
+def merged(path: Path, rows: list[dict[str, str]]) -> list[list[str]]:
+    """Rows with those of other maps and doses that the file has, in the order of the maps."""
+    with path.open(newline="", encoding="utf-8") as file:
+        old = list(csv.reader(file))[1:]
+    cells = {(row[0], row[1]): row for row in [*old, *(list(row.values()) for row in rows)]}
+    every = [*FILES, *PHANTOMS]
+    return sorted(cells.values(), key=lambda row: (every.index(row[0]), float(row[1])))
 
 
 if __name__ == "__main__":

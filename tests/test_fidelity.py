@@ -3,15 +3,18 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+for folder in ("benchmarks", "studies"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 import _fidelity  # noqa: E402
 import fidelity  # noqa: E402
+from invented import without_parabola  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +49,32 @@ def test_blur_adds_to_the_width_of_edges(phantom):
     assert 0.5 < found[-3] < 0.95
 
 
+@pytest.mark.parametrize(("period", "fewest", "most"), [(200, 2.0, 8.0), (24, 0.7, 2.0), (2, 0, 0)])
+def test_widths_by_risk_and_by_the_answer(period, fewest, most):
+    """Wide where the specimen is flat, none where it is rough; both ways agree."""
+    y, x = np.mgrid[:64, :72]
+    expected = 40 * (1.1 + np.cos(2 * np.pi * y / period) * np.cos(2 * np.pi * x / period))
+    expected = expected[..., np.newaxis] * np.ones(3)
+    counts = np.random.default_rng(0).poisson(expected)
+    ds = {"counts": SimpleNamespace(values=counts)}
+    errors = SimpleNamespace(
+        ds=ds, errors=lambda cube: [float(np.sqrt(np.mean((cube - expected) ** 2)))]
+    )
+    blurs = {w: gaussian_filter(counts.astype(float), (w, w, 0)) for w in fidelity.WIDTHS}
+    found = {w: errors.errors(cube)[0] for w, cube in ({0: counts} | blurs).items()}
+    best = min(found, key=found.get)
+    assert fewest <= best <= most
+    cubes = dict(fidelity.blurred(errors))
+    answer, risk = (
+        errors.errors(cubes[f"Gaussian, width by {how}"])[0] for how in ("the answer", "risk")
+    )
+    assert answer == pytest.approx(found[best], rel=1e-3) and answer <= risk < 1.15 * answer
+
+
 def test_a_parabola_is_no_structure():
     share = np.linspace(0, 1, 30)[np.newaxis] * np.ones((20, 1))
     maps = np.stack([1 + share, share**2])
-    assert np.abs(fidelity.without_parabola(maps, share)).max() < 1e-12
+    assert np.abs(without_parabola(maps, share)).max() < 1e-12
 
 
 def test_errors_less_the_noise_of_held_out_counts_are_unbiased():

@@ -99,6 +99,7 @@ class TestContract:
         assert ds.counts.dtype == (np.uint8 if ds.counts.max() < 256 else np.uint16)
         evidence = {"component_spatial_statistic", "component_effect_size", "component_neighbour"}
         smoothing = {"component_map_shrunk_stddev", "component_signal_kept", "total_stddev"}
+        smoothing |= {"component_error_correlation"}
         sums = {"pixel_counts", "sum_spectrum", "held_out_error"}
         assert set(ds.data_vars) == set(CONTRACT) | evidence | smoothing | sums
 

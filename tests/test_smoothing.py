@@ -13,8 +13,15 @@ from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
 from edxdenoise.components import shrink
 from edxdenoise.components.nlm import TOLERANCES, non_local_means, offsets
 from edxdenoise.components.profiles import profiles
-from edxdenoise.components.shrink import area_rows
-from edxdenoise.components.smoothing import WIDTHS, gaussian, local_mean, mix_gaussians, smooth
+from edxdenoise.components.shrink import area_rows, error_variance, noise_scale
+from edxdenoise.components.smoothing import (
+    WIDTHS,
+    Mixed,
+    gaussian,
+    local_mean,
+    mix_gaussians,
+    smooth,
+)
 from edxdenoise.cube import kept_maps
 from edxdenoise.decompose import pca
 from edxdenoise.errors import DataError, EdxdenoiseWarning
@@ -316,6 +323,38 @@ def test_no_percent_is_sure_by_chance():
         maps.line_intensity_stddev.values**2,
         rtol=1e-4,
     )
+
+
+def test_what_smoothing_lost_is_part_of_the_error():
+    """Grains that were averaged away: the risk around them shows what the bootstrap does not."""
+    rng = RNG(0)
+    noisy = rng.normal(size=(1, 60, 60)).astype(np.float32)
+    grains = np.zeros((60, 60), bool)
+    grains[10:13, 10:13] = grains[40:43, 30:33] = True
+    noisy[0, grains] += 6
+    zero, one = np.zeros_like(noisy), np.ones_like(noisy)
+    flat = Mixed(zero, one / 3600, one / 3600, np.zeros((1, 1, 1)))
+    found = np.sqrt(error_variance(one / 3600, noisy, one[0], flat, one))[0]
+    assert found[grains].mean() > 3
+    far = ndimage.distance_transform_edt(~grains) > 14
+    assert np.mean(found[far] > 0.02) < 0.01
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_noise_is_that_of_the_counts_however_small_the_map(factor):
+    """Later components of few pixels are fitted to their noise: it is no larger for that."""
+    ds = phases((22, 24, 60), counts=400)
+    ds = ds.assign(counts=ds.counts * np.uint16(factor))
+    assert noise_scale(pca(weight(ds), components=20)) == pytest.approx(factor, rel=0.15)
+
+
+def test_errors_of_components_are_correlated():
+    ds = denoise(phases((24, 30, 40), counts=400), Denoise(components=6, keep="1-3"))
+    found = ds.component_error_correlation.values
+    assert np.isnan(found[0]).all() and np.isnan(found[:, 3:]).all()
+    part = found[1:3, 1:3]
+    np.testing.assert_allclose(np.diagonal(part), 1, rtol=1e-4)
+    assert part[0, 1] == pytest.approx(part[1, 0], abs=1e-6) and abs(part[0, 1]) <= 1
 
 
 def test_pure_noise_becomes_flat():

@@ -22,7 +22,7 @@ from scipy.ndimage import convolve
 
 from edxdenoise.components.nlm import offsets
 from edxdenoise.components.profiles import Profiles
-from edxdenoise.components.smoothing import local_mean, smooth
+from edxdenoise.components.smoothing import local_mean, risk_window, smooth
 
 # Noise added, over that of the data, and how often.
 _RATIO, _DRAWS = 0.7, 3
@@ -173,10 +173,13 @@ Maps = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 def _losses(maps: Maps, parts: list[Halves], image: np.ndarray, seed: int) -> np.ndarray:
     """Losses of profiles and totals that are smoothed with an image, shape (y, x)."""
     others, result = None, np.zeros(maps[0][1].shape)
+    window = risk_window(maps[0][1])
     for (_, weights, variance), part in zip(maps, parts):
         if len(part.values):
             known = weights * np.float32(1 / (1 + _RATIO))
-            found = smooth(part.values, known, variance, others=others, image=image, seed=seed)
+            found = smooth(
+                part.values, known, variance, window=window, others=others, image=image, seed=seed
+            )
             others = found.values, found.variance * variance
             result += part.losses(found.values)
     return result

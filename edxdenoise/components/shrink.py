@@ -10,7 +10,13 @@ import xarray as xr
 
 from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.profiles import Profiles, profiles
-from edxdenoise.components.smoothing import Mixed, gaussian_line, local_mean, smooth
+from edxdenoise.components.smoothing import (
+    Mixed,
+    gaussian_line,
+    local_mean,
+    risk_window,
+    smooth,
+)
 from edxdenoise.cube import (
     add_history,
     guide_images,
@@ -20,6 +26,7 @@ from edxdenoise.cube import (
 )
 from edxdenoise.errors import DataError
 from edxdenoise.schema import (
+    COMPONENT_ERROR_CORRELATION,
     COMPONENT_KEEP,
     COMPONENT_MAP,
     COMPONENT_MAP_SHRUNK,
@@ -29,6 +36,8 @@ from edxdenoise.schema import (
     COORD_AREA,
     COUNTS,
     DIM_COMPONENT,
+    DIM_ENERGY,
+    DIM_X,
     DIM_Y,
     IMAGE_GAIN,
     TOTAL_STDDEV,
@@ -45,6 +54,9 @@ _LEAST_COUNTS, _TOTAL_WEIGHT = 0.02, 8.0
 _FEWEST_COUNTS = 100.0
 # Draws of the bootstrap, and pixels over which their squares are averaged.
 _DRAWS, _WIDTH = 2, 1.5
+# Windows in which the risk is compared with the error that the bootstrap states, in pixels, and the
+# standard deviations of its own noise by which it must exceed that.
+_RISK_WIDTHS, _RISK_SURE = (1.0, 2.0, 4.0), 4.0
 
 
 def shrink(
@@ -82,7 +94,9 @@ def shrink(
     The method is in `edxdenoise.components.smoothing`. Its errors are those of a parametric
     bootstrap (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 6.5):
     the smoothed map is taken for the truth, noise of the known variance is added, and the sum is
-    smoothed by the whole estimator, the choice of weights included.
+    smoothed by the whole estimator, the choice of weights included. What smoothing has lost
+    already is not lost again: where Stein's risk around a pixel is surely above that error, the
+    difference is added.
     """
     validate(ds, COMPONENT_MAP, COMPONENT_SPECTRUM, COMPONENT_KEEP, WEIGHT_PIXEL, WEIGHT_ENERGY)
     if not is_poisson_weighted(ds):
@@ -122,6 +136,9 @@ def shrink(
             COMPONENT_MAP_SHRUNK_STDDEV.name: COMPONENT_MAP_SHRUNK_STDDEV.array(
                 _of_kept(ds, stddev)
             ),
+            COMPONENT_ERROR_CORRELATION.name: COMPONENT_ERROR_CORRELATION.array(
+                _of_pairs(ds, found.correlation)
+            ),
             TOTAL_STDDEV.name: TOTAL_STDDEV.array(found.total_stddev),
             COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(
                 _of_kept(ds, signal_kept(noisy, found))
@@ -151,6 +168,8 @@ class Smoothed:
         Share of each pixel in its own smoothed, rotated profile.
     totals, total_stddev : array of float32, shape (y, x)
         Counts.
+    correlation : array, shape (k, k)
+        Of the errors of the profiles in a pixel.
     """
 
     profiles: np.ndarray
@@ -158,17 +177,20 @@ class Smoothed:
     own: np.ndarray
     totals: np.ndarray
     total_stddev: np.ndarray
+    correlation: np.ndarray
 
     @classmethod
     def empty(cls, noisy: Profiles) -> Smoothed:
         """Room for the maps of `noisy`."""
-        maps = [np.empty_like(noisy.values) for _ in range(3)]
-        return cls(*maps, *(np.empty_like(noisy.counts) for _ in range(2)))
+        first, second, third = (np.empty_like(noisy.values) for _ in range(3))
+        totals, stddev = (np.empty_like(noisy.counts) for _ in range(2))
+        return cls(first, second, third, totals, stddev, np.zeros((len(noisy.values),) * 2))
 
     def put(self, rows: slice, part: Smoothed) -> None:
-        """Write the maps of some rows."""
-        for name, values in vars(part).items():
-            vars(self)[name][..., rows, :] = values
+        """Write the maps of some rows, and take their part in the correlation."""
+        for name in ("profiles", "stddev", "own", "totals", "total_stddev"):
+            vars(self)[name][..., rows, :] = vars(part)[name]
+        self.correlation += part.correlation * (part.totals.size / self.totals.size)
 
 
 def smooth_area(
@@ -194,7 +216,6 @@ def smooth_area(
     """
     totals, found, variance = estimate(noisy, noisy.values, noisy.counts, measured, seed, image)
     random = np.random.default_rng([seed, 2])
-    rotation = noisy.rotation.astype(np.float32)
     square, total_square = np.zeros_like(noisy.values), np.zeros_like(noisy.counts)
     expected = np.maximum(totals.values[0], _LEAST_COUNTS)
     for draw in range(draws):
@@ -204,15 +225,65 @@ def smooth_area(
         values *= counts > 0
         again, maps, _ = estimate(noisy, values, counts, measured, seed + draw + 1, image)
         total_square += (again.values[0] - totals.values[0]) ** 2 / draws
-        error = np.tensordot(rotation, maps.values - found.values, axes=1)
-        square += error**2 / draws
-    # Two draws may be low by chance: no less than the noise of the average.
-    least = np.tensordot(rotation**2, found.variance * variance, axes=1)
-    stddev = np.sqrt(np.maximum(nearby(square), least))
-    total_least = totals.variance[0] * noisy.scale * expected
-    total_stddev = np.sqrt(np.maximum(nearby(total_square[np.newaxis])[0], total_least))
+        square += (maps.values - found.values) ** 2 / draws
+    square = error_variance(square, noisy.values, noisy.counts, found, variance)
+    rotation = noisy.rotation.astype(np.float32)
+    stddev = np.sqrt(np.tensordot(rotation**2, square, axes=1))
+    correlation = np.eye(len(stddev))
+    # Errors of rotated profiles are uncorrelated.
+    for at, row in enumerate(rotation):
+        for other, column in enumerate(rotation[:at]):
+            shared = np.tensordot(row * column, square, axes=1) / (stddev[at] * stddev[other])
+            correlation[at, other] = correlation[other, at] = shared.mean(dtype=float)
+    total_variance = (np.float32(noisy.scale) * expected)[np.newaxis]
+    total_square = error_variance(
+        total_square[np.newaxis], noisy.counts[np.newaxis], measured, totals, total_variance
+    )
     smoothed = np.tensordot(rotation, found.values, axes=1)
-    return Smoothed(smoothed, stddev, found.own, totals.values[0], total_stddev)
+    total_stddev = np.sqrt(total_square[0])
+    return Smoothed(smoothed, stddev, found.own, totals.values[0], total_stddev, correlation)
+
+
+def error_variance(
+    square: np.ndarray,
+    values: np.ndarray,
+    weights: np.ndarray,
+    found: Mixed,
+    variance: np.ndarray,
+) -> np.ndarray:
+    """Mean squared error of smoothed maps.
+
+    Parameters
+    ----------
+    square : array of float32, shape (k, y, x)
+        Squared errors of the bootstrap.
+    values, variance : array of float32, shape (k, y, x)
+        What was smoothed, and the variance of its noise times the weights.
+    weights : array of float32, shape (y, x)
+    found : Mixed
+
+    Returns
+    -------
+    array of float32, shape (k, y, x)
+    """
+    from edxdenoise.components import kernels
+
+    # Two draws may be low by chance: no less than the noise of an average by a Gaussian, whose
+    # squared weights sum to half of the share of its centre.
+    stated = np.maximum(nearby(square), found.variance * variance / 2)
+    known = (weights > 0).astype(np.float32)
+    beyond = weights * ((values - found.values) ** 2 - stated) / variance
+    beyond += (2 * found.own - 1) * known
+    missing = np.zeros_like(beyond)
+    for width in _RISK_WIDTHS:
+        line = gaussian_line(width)
+        pixels = kernels.filtered(known[np.newaxis], line) * np.float32(4 * np.pi * width**2)
+        mean = kernels.filtered(beyond, line) * np.float32(4 * np.pi * width**2)
+        mean /= np.maximum(pixels, np.float32(1))
+        # The square of a normal deviate has the variance 2.
+        noise = np.sqrt(2 / np.maximum(pixels, np.float32(1)))
+        np.maximum(missing, mean - np.float32(_RISK_SURE) * noise, out=missing)
+    return stated + missing * variance / np.maximum(weights, np.float32(1))
 
 
 def estimate(
@@ -239,14 +310,21 @@ def estimate(
     counts = np.ascontiguousarray(counts, np.float32)
     variance = noisy.variance(local_mean(values, counts))
     total_variance = total_noise(noisy, counts, measured)[np.newaxis]
+    window = risk_window(counts)
     if not len(values):
         found = Mixed(*(np.empty_like(values) for _ in range(4)))
         others = None
     else:
-        found = smooth(values, counts, variance, image=image, seed=seed)
+        found = smooth(values, counts, variance, window=window, image=image, seed=seed)
         others = found.values, found.variance * variance
     totals = smooth(
-        counts[np.newaxis], measured, total_variance, others=others, image=image, seed=seed
+        counts[np.newaxis],
+        measured,
+        total_variance,
+        window=window,
+        others=others,
+        image=image,
+        seed=seed,
     )
     np.maximum(totals.values, 0, out=totals.values)
     return totals, found, variance
@@ -303,13 +381,43 @@ def signal_kept(noisy: Profiles, found: Smoothed) -> np.ndarray:
 def noise_scale(ds: xr.Dataset) -> float:
     """Variance of the noise over that of Poisson counts, as later components show it.
 
-    Whole counts have at least Poisson noise, and few of them too spiky a noise to tell more.
+    Those are fitted to their own noise, which raises their variance; components that hold signal
+    are not. Whole counts have at least Poisson noise, and few of them too spiky a noise to tell
+    more.
     """
-    if COUNTS.name not in ds or ds[COUNTS.name].dtype.kind != "u":
-        return score_noise(ds).scale
-    if pixel_counts(ds).mean() < _FEWEST_COUNTS:
+    whole = COUNTS.name in ds and ds[COUNTS.name].dtype.kind == "u"
+    if whole and pixel_counts(ds).mean() < _FEWEST_COUNTS:
         return 1.0
-    return max(score_noise(ds).scale, 1.0)
+    pixels, channels = ds.sizes[DIM_Y] * ds.sizes[DIM_X], ds.sizes[DIM_ENERGY]
+    # The scale is the median over the second half of the components.
+    share = min(0.75 * ds.sizes[DIM_COMPONENT] / min(pixels, channels), 1.0)
+    scale = float(score_noise(ds).scale / noise_eigenvalue(share, channels / pixels))
+    return max(scale, 1.0) if whole else scale
+
+
+def noise_eigenvalue(share: float, ratio: float) -> float:
+    """Eigenvalue that a share of all exceeds, for independent noise of variance 1.
+
+    V. A. Marchenko and L. A. Pastur, Math. USSR-Sb. 1 (1967) 457.
+
+    Parameters
+    ----------
+    share : float
+    ratio : float
+        Channels over pixels.
+
+    Examples
+    --------
+    >>> [round(noise_eigenvalue(share, 0.25), 2) for share in (0, 0.5, 1)]
+    [2.25, 0.92, 0.25]
+    """
+    low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
+    # Fine at the ends, where the density starts as a root; a ratio of 1 has a pole at 0.
+    angle = np.linspace(0, np.pi, 2001)
+    values = high - (high - low) * (1 - np.cos(angle)) / 2
+    density = np.sin(angle) ** 2 / np.maximum(values, 1e-9)
+    beyond = np.cumsum(density)
+    return float(np.interp(share, beyond / beyond[-1], values))
 
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:
@@ -329,6 +437,14 @@ def area_rows(area: np.ndarray) -> list[slice]:
     """
     ends = [0, *(np.flatnonzero(np.diff(area)) + 1).tolist(), len(area)]
     return [slice(first, end) for first, end in zip(ends, ends[1:])]
+
+
+def _of_pairs(ds: xr.Dataset, correlation: np.ndarray) -> np.ndarray:
+    """A number for every pair of components, NaN for the first and for those dropped."""
+    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
+    every = np.full((ds.sizes[DIM_COMPONENT],) * 2, np.nan, np.float32)
+    every[np.ix_(kept, kept)] = correlation
+    return every
 
 
 def _of_kept(ds: xr.Dataset, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ Each has a standardised risk in every pixel, known without the truth (C. M. Stei
 with w_m the share of the pixel in its own estimate: n K(0) / (K*n) for a Gaussian; for non-local
 means, whose weights were chosen by the noise, the response to a small random perturbation of the
 data (S. Ramani, T. Blu and M. Unser, IEEE Trans. Image Process. 17 (2008) 1540). With S_m the sum
-of R_m over a window of 8 pixels, the estimate is the mean of a_m with the weights exp(-S_m / 2) (G.
-Leung and A. R. Barron, IEEE Trans. Inf. Theory 52 (2006) 3396). What is averaged over how many
-pixels is thus decided locally, map by map, and nothing is all or nothing.
+of R_m over a window of 5 to 8 pixels, the estimate is the mean of a_m with the weights
+exp(-S_m / 2) (G. Leung and A. R. Barron, IEEE Trans. Inf. Theory 52 (2006) 3396). What is averaged
+over how many pixels is thus decided locally, map by map, and nothing is all or nothing.
 
 Wide Gaussians are applied to sums over bins of pixels and interpolated, so that the time does not
 depend on their width.
@@ -37,8 +37,11 @@ WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  
 _TRUNCATE = 3.5
 # Bins are at most this part of a width.
 _FINEST = 2.0
-# Window of the risk, and the bins it is summed over first, in pixels.
-_WINDOW, _BIN = 8.0, 4
+# Windows of the risk at few counts per pixel and at many, and the bins it is summed over first, in
+# pixels. With more counts fewer pixels tell which estimator is better.
+_WINDOWS, _BIN = (5.0, 8.0), 4
+# Mean counts up to which the window is the wider one.
+_FEW_COUNTS = 15.0
 # Perturbation for the response of non-local means, in standard deviations of the noise; the
 # response of single pixels is averaged over so many pixels.
 _STEP, _RESPONSE = 0.3, 3.0
@@ -161,7 +164,21 @@ def _centre(size: int, factor: int, line: np.ndarray) -> np.ndarray:
     return ((1 - part) * near + part * far).astype(np.float32)
 
 
-def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray) -> Mixed:
+def risk_window(counts: np.ndarray) -> float:
+    """Window of the risk for a map of these counts per pixel.
+
+    Examples
+    --------
+    >>> [risk_window(np.full((2, 2), n)) for n in (1, 15, 60, 1000)]
+    [8.0, 8.0, 5.0, 5.0]
+    """
+    mean = max(float(counts.mean(dtype=float)), 1.0)
+    return float(np.clip(_WINDOWS[1] * np.sqrt(_FEW_COUNTS / mean), *_WINDOWS))
+
+
+def mix_gaussians(
+    values: np.ndarray, weights: np.ndarray, variance: np.ndarray, window: float = _WINDOWS[1]
+) -> Mixed:
     """The mixture of the Gaussians, the mean of each map and the map as it is.
 
     Parameters
@@ -170,6 +187,8 @@ def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray)
         c and v of the module.
     weights : array of float32, shape (y, x)
         n; 0 where nothing is known.
+    window : float
+        Of the risk, in pixels.
     """
     from edxdenoise.components import kernels
 
@@ -200,7 +219,7 @@ def mix_gaussians(values: np.ndarray, weights: np.ndarray, variance: np.ndarray)
         # The map as it is does not exist in pixels without weight: the narrowest Gaussian is.
         means += [np.full((1, *shape), level, np.float32), np.where(known, plane, means[0])]
         scores = [
-            -0.5 * _windowed(kernels.binned_risk(mean, plane, weights, noise, share, _BIN))
+            -0.5 * _windowed(kernels.binned_risk(mean, plane, weights, noise, share, _BIN), window)
             for mean, share in zip(means, own)
         ]
         shares, logs = softmax(np.concatenate(scores))
@@ -244,12 +263,12 @@ def local_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result
 
 
-def _windowed(risk: np.ndarray) -> np.ndarray:
+def _windowed(risk: np.ndarray, window: float) -> np.ndarray:
     """Sums over the window, from sums over bins: shape (k, bin, bin)."""
     from edxdenoise.components import kernels
 
-    line = gaussian_line(coarse_width(_WINDOW, _BIN))
-    return kernels.filtered(risk, line) * np.float32(4 * np.pi * (_WINDOW / _BIN) ** 2)
+    line = gaussian_line(coarse_width(window, _BIN))
+    return kernels.filtered(risk, line) * np.float32(4 * np.pi * (window / _BIN) ** 2)
 
 
 def softmax(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -265,6 +284,7 @@ def smooth(
     weights: np.ndarray,
     variance: np.ndarray,
     *,
+    window: float = _WINDOWS[1],
     others: tuple[np.ndarray, np.ndarray] | None = None,
     image: np.ndarray | None = None,
     seed: int = 0,
@@ -277,6 +297,8 @@ def smooth(
         c and v of the module.
     weights : array of float32, shape (y, x)
         n.
+    window : float
+        Of the risk, in pixels; see `risk_window`.
     others : tuple of array, shape (q, y, x), optional
         Other maps that tell pixels apart, smoothed already, and the variance of their noise.
     image : array of float32, shape (p, y, x), optional
@@ -286,14 +308,14 @@ def smooth(
     """
     from edxdenoise.components import kernels
 
-    plain = mix_gaussians(values, weights, variance)
+    plain = mix_gaussians(values, weights, variance, window)
     found, least = _alike(plain, values, weights, variance, others, image)
     with np.errstate(divide="ignore"):
         deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
     random = np.random.default_rng(seed)
     sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
     step = np.float32(_STEP) * deviation * sign
-    moved_plain = mix_gaussians(values + step, weights, variance)
+    moved_plain = mix_gaussians(values + step, weights, variance, window)
     moved, _ = _alike(moved_plain, values + step, weights, variance, others, image)
     line = gaussian_line(_RESPONSE)
     known = (weights > 0).astype(np.float32)
@@ -305,7 +327,7 @@ def smooth(
         # A random response may be low, even negative, by chance.
         own = np.maximum(own, share) * known
         risk = kernels.binned_risk(mean, values, weights, variance, own, _BIN)
-        logs.append(-0.5 * _windowed(risk))
+        logs.append(-0.5 * _windowed(risk, window))
         stack.append(mean)
         shares.append(own)
     parts, evidence = softmax(np.stack(logs))

@@ -4,13 +4,13 @@ The covariances of `intensity` are those of Poisson counts behind the projection
 averaged they hold too much noise. A single pixel has instead, with n its denoised total and s the
 standard deviation of that,
 
-    V_lm = sum_k g^2 B_lk B_mk s_k^2 + I_l I_m s^2 / n^2 + b_l^2 delta_lm + R_lm
+    V_lm = sum_kq g^2 B_lk B_mq s_k s_q C_kq + I_l I_m s^2 / n^2 + b_l^2 delta_lm + R_lm
     B_lk = sum_j a_lj h_j p_kj
 
-with the sum over the kept components but the first and s_k of ``component_map_shrunk_stddev``. The
-noise of the total is common to all lines; b_l, ``line_intensity_bias``, is the bias that the raw
-counts show (`bias`), independent from line to line; R is of the detector's response
-(``line_systematic``).
+with the sum over pairs of kept components but the first, s_k of ``component_map_shrunk_stddev`` and
+C of ``component_error_correlation``. The noise of the total is common to all lines; b_l,
+``line_intensity_bias``, is the bias that the raw counts show (`bias`), independent from line to
+line; R is of the detector's response (``line_systematic``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import xarray as xr
 from edxdenoise.cube import is_poisson_weighted, kept_maps, pixel_counts
 from edxdenoise.quantification.estimators import score_weights, sums_denoised, weighted_sums
 from edxdenoise.schema import (
+    COMPONENT_ERROR_CORRELATION,
     COMPONENT_KEEP,
     COMPONENT_MAP_SHRUNK_STDDEV,
     DIM_COMPONENT,
@@ -57,15 +58,24 @@ def _of_denoised(ds: xr.Dataset) -> bool:
 
 def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
     """Variances of shrunk maps but for that of the total, dims (y, x, row), one row per line."""
-    return _profile_sums(ds, score_weights(ds, estimators) ** 2)
+    errors = _profile_errors(ds, estimators)
+    return (errors**2).coarsen(row=errors.sizes["row"] // len(estimators)).sum()
 
 
-def _profile_sums(ds: xr.Dataset, products: np.ndarray) -> xr.DataArray:
-    """sum_k g^2 products_k s_k^2 over the kept components but the first, dims (y, x, row)."""
+def _profile_errors(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
+    """Independent errors of the profile, dims (y, x, row): all of the first line, of the next ...
+
+    With C = U U', they are sum_k g B_lk U_kd s_k in every direction d.
+    """
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
+    correlation = ds[COMPONENT_ERROR_CORRELATION.name].values[np.ix_(kept, kept)].astype(float)
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    weights = score_weights(ds, estimators)[:, np.newaxis, kept] * root.T
     stddev = ds[COMPONENT_MAP_SHRUNK_STDDEV.name].isel({DIM_COMPONENT: kept})
-    sums = weighted_sums(stddev**2, DIM_COMPONENT, products[:, kept])
-    return sums * ds[WEIGHT_PIXEL.name] ** 2
+    # Component 1 alone has no error of the profile.
+    rows = weights.reshape(-1, len(kept)) if len(kept) else np.zeros((len(estimators), 0))
+    return weighted_sums(stddev, DIM_COMPONENT, rows) * ds[WEIGHT_PIXEL.name]
 
 
 def total_share(ds: xr.Dataset) -> xr.DataArray:
@@ -101,23 +111,22 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
     if not shares_noise(ds):
         same = covariance[DIM_LINE] == covariance[DIM_LINE_OTHER]
         return covariance.where(~same, stddev**2).transpose(*covariance.dims)
-    weights = score_weights(ds, ds[LINE_ESTIMATOR.name].values)
-    first, second = np.triu_indices(len(weights))
-    pairs = _profile_sums(ds, weights[first] * weights[second])
-    moved = xr.zeros_like(pairs.isel(row=slice(0)))
+    estimators = ds[LINE_ESTIMATOR.name].values
+    profile = _profile_errors(ds, estimators)
+    moved = profile.isel(row=slice(0))
     if LINE_SYSTEMATIC.name in ds:
         shifts = ds[LINE_SYSTEMATIC.name].values
         moved = sums_denoised(ds, shifts.reshape(-1, shifts.shape[-1]))
     single = xr.apply_ufunc(
         _of_pixels,
-        pairs.rename(row="pair"),
+        profile.rename(row="profile"),
         moved.rename(row="moved"),
         *(part.astype(np.float32) for part in (intensity, stddev, bias, total_share(ds))),
-        input_core_dims=[["pair"], ["moved"], *[[DIM_LINE]] * 3, []],
+        input_core_dims=[["profile"], ["moved"], *[[DIM_LINE]] * 3, []],
         output_core_dims=[[DIM_LINE, DIM_LINE_OTHER]],
         dask="parallelized",
         dask_gufunc_kwargs={
-            "output_sizes": {DIM_LINE_OTHER: len(weights)},
+            "output_sizes": {DIM_LINE_OTHER: len(estimators)},
             "allow_rechunk": True,
         },
         output_dtypes=[np.float32],
@@ -126,7 +135,7 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
 
 
 def _of_pixels(
-    pairs: np.ndarray,
+    profile: np.ndarray,
     moved: np.ndarray,
     intensity: np.ndarray,
     stddev: np.ndarray,
@@ -135,9 +144,8 @@ def _of_pixels(
 ) -> np.ndarray:
     """Covariances of one block, with lines last."""
     lines = stddev.shape[-1]
-    first, second = np.triu_indices(lines)
-    result = np.empty((*stddev.shape, lines))
-    result[..., first, second] = result[..., second, first] = pairs
+    profile = profile.reshape(*profile.shape[:-1], lines, -1)
+    result = profile @ profile.swapaxes(-1, -2)
     result += np.asarray(share)[..., None, None] * intensity[..., :, None] * intensity[..., None, :]
     moved = moved.reshape(*moved.shape[:-1], -1, lines)
     result += moved.swapaxes(-1, -2) @ moved

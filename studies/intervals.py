@@ -1,0 +1,112 @@
+"""How often 95 % intervals of single pixels hold the truth, phase by phase.
+
+    python studies/intervals.py [--seeds 4] [--counts-per-pixel 10 100 300 1000 4000] [--csv]
+
+Phantoms are denoised by default and quantified with exact k-factors. The truth is what the same
+estimator gives on the expected counts. Shares are of all pixels of a phase (90 % of their counts
+and more), all elements or ratios and all seeds; percents and ratios that have no answer, since
+nothing is detected there, are left out. Phases of fewer than 100 pixels in all seeds are too, and
+doses with fewer than 100 answers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import xarray as xr
+from _study import run
+
+from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
+from edxdenoise.simulation.net_counts import true_k_factors
+
+# Lines and ratios by preset.
+PHANTOMS = {
+    "solar-cell": (("N_Ka", "I_La", "Pb_La"), ("N/Pb", "I/Pb")),
+    "mineral": (("Na_Ka", "Si_Ka", "Ca_Ka"), ("Na/Si", "Ca/Si")),
+}
+SHAPE = (72, 96)
+COMPONENTS = 30
+DOSES = (10.0, 100.0, 300.0, 1000.0, 4000.0)
+# Share of a pixel's counts that makes it one of a phase; fewest pixels or answers of a figure.
+_PURE, _FEWEST = 0.9, 100
+_STDDEVS = 1.96
+
+
+def phantom(preset: str, dose: float, seed: int) -> xr.Dataset:
+    """Return a small phantom with its truth."""
+    return simulate(
+        preset,
+        shape=SHAPE,
+        channels=200,
+        energy_width=0.06,
+        counts_per_pixel=dose,
+        seed=seed,
+    ).compute()
+
+
+def pure_pixels(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Pixels of each phase, shape (y, x)."""
+    amounts = ds["phase_map"].values * ds["phase_spectrum"].values.sum(axis=1)[:, None, None]
+    total = np.maximum(amounts.sum(axis=0), 1e-9)
+    return {str(n): each > _PURE * total for n, each in zip(ds["phase"].values, amounts)}
+
+
+def held(preset: str, dose: float, seed: int) -> dict[tuple[str, str], np.ndarray]:
+    """Whether each interval holds the truth, by phase and kind of quantity, NaN without answer."""
+    names, ratios = PHANTOMS[preset]
+    ds = phantom(preset, dose, seed)
+    lines = {name: LineSpec(k) for name, (k, _) in true_k_factors(ds, names).items()}
+    recipe = Quantify(ratios=ratios)
+    found = quantify(
+        denoise(ds.drop_vars("expected_counts"), Denoise(components=COMPONENTS, seed=seed)),
+        lines,
+        recipe,
+    )
+    expected = ds.assign(counts=ds["expected_counts"])
+    truth = quantify(expected, lines, Quantify(ratios=ratios, source="counts"))
+    result = {}
+    for kind, name in (("at%", "atomic_percent"), ("ratios", "ratio_map")):
+        step = np.abs(found[name].values - truth[name].values)
+        good = np.where(np.isfinite(step), step < _STDDEVS * found[f"{name}_stddev"].values, np.nan)
+        for phase, inside in pure_pixels(ds).items():
+            result[phase, kind] = good[:, inside]
+    return result
+
+
+def study(seeds: int, counts_per_pixel: list[float]) -> list[list[str]]:
+    """Rows of the table, one per phase; columns by kind of quantity and dose."""
+    rows = []
+    for preset in PHANTOMS:
+        cells: dict[tuple[str, str], list[str]] = defaultdict(list)
+        pixels: dict[str, int] = {}
+        for dose in counts_per_pixel:
+            parts = defaultdict(list)
+            for seed in range(seeds):
+                for key, each in held(preset, dose, seed).items():
+                    parts[key].append(each)
+            for key, some in parts.items():
+                both = np.concatenate(some, axis=1)
+                pixels[key[0]] = both.shape[1]
+                answers = both[np.isfinite(both)]
+                share = f"{100 * answers.mean():.1f}" if answers.size >= _FEWEST else "-"
+                cells[key].append(share)
+        for phase, number in pixels.items():
+            if number >= _FEWEST:
+                shares = [share for kind in ("at%", "ratios") for share in cells[phase, kind]]
+                rows.append([f"{preset}: {phase}", str(number), *shares])
+                print(*rows[-1], sep=", ", flush=True)
+    return rows
+
+
+HEAD = ["phase", "pixels", *(f"{kind}, {d:g}" for kind in ("at%", "ratios") for d in DOSES)]
+
+if __name__ == "__main__":
+    run(
+        __file__,
+        __doc__,
+        HEAD,
+        study,
+        seeds=4,
+        options={"--counts-per-pixel": {"type": float, "nargs": "+", "default": list(DOSES)}},
+    )
