@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import cube, phases
+from scipy.ndimage import gaussian_filter
 
 from edxdenoise.cli import main
 from edxdenoise.comparison import DEFAULT_MODELS, compare, parse_model, supported, verdict
+from edxdenoise.comparison.blur import WIDTHS, blurred
 from edxdenoise.comparison.models import computed_components, parse_models
 from edxdenoise.comparison.tables import as_records, model_table, quantity_table, shortened
 from edxdenoise.compute import chunk
@@ -184,6 +186,27 @@ def test_what_denoise_does_is_a_model():
         assert own[name].sel(model="denoise") < 0.9 * own[name].sel(model="PCA spatial")
     z = (own["error"] - own["true_error"]) / own["error_stddev"]
     assert np.abs(z).max() < 4.5
+
+
+def test_a_blur_is_a_model():
+    """Its width is chosen by the risk alone; lazy counts give the same, and no components."""
+    y, _ = np.mgrid[:40, :50]
+    expected = 2 + np.cos(y / 6)[..., np.newaxis] * np.ones(9)
+    ds = cube(np.random.default_rng(0).poisson(expected).astype(np.uint8))
+    # Without the zero peak.
+    ds, expected = ds.isel(energy=slice(1, None)), expected[..., 1:]
+    cubes = [gaussian_filter(ds.counts.values.astype(float), (w, w, 0)) for w in WIDTHS]
+    least = min(np.mean((each - expected) ** 2) for each in cubes)
+    found = blurred(ds).counts_denoised
+    assert np.mean((found.values - expected) ** 2) < 1.1 * least
+    lazy = blurred(ds.chunk({"y": 16, "x": -1})).counts_denoised
+    np.testing.assert_allclose(lazy.values, found.values, rtol=1e-4)
+    truth = ds.counts.copy(data=expected.astype(np.float32))
+    compared = compare(ds.assign(expected_counts=truth), ["pca:1", "blur"], folds=2)
+    own = compared.sel(region="all", model="blur")
+    assert str(own["kept"].values) == "" and as_records(compared)["models"][1]["components"] == []
+    assert abs(own["error"] - own["true_error"]) < 4.5 * own["error_stddev"]
+    assert own["true_error"] < compared.sel(region="all", model="PCA 1")["true_error"]
 
 
 def test_names_of_models():

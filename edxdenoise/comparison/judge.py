@@ -61,7 +61,8 @@ def compare(
         beside the estimates.
     models : sequence of str
         Short names: ``pca:4`` (components 1 to 4), ``pca:1-4,8``, ``pca:cnn`` or another selector,
-        ``nmf:4``, and ``denoise`` for what `edxdenoise.denoise` does. By default the five of
+        ``nmf:4``, ``blur`` for a Gaussian of the width with the least estimated risk, and
+        ``denoise`` for what `edxdenoise.denoise` does. By default the five of
         Kosasih et al. (2023), which are pixelwise and without spatial shrinkage.
     lines : mapping of str to LineSpec, optional
         For residuals by line and, with k-factors, the errors of at% and ratios.
@@ -114,7 +115,10 @@ def compare(
         judged = Judged(_regions(areas, clusters, bare), windows, quantities)
         cubes = [each[COUNTS_DENOISED.name].data for each in fitted]
         full, maps = judge(cubes, judged, scale=scale_of(bare), expected=expected)
-    kept = [[int(number) for number in each[DIM_COMPONENT].values] for each in fitted]
+    kept = [
+        [int(number) for number in each[DIM_COMPONENT].values] if DIM_COMPONENT in each.dims else []
+        for each in fitted
+    ]
     del fitted, cubes
 
     parts: list[Sums] = []
@@ -222,6 +226,7 @@ def _functionals(
 
 def _most_telling(fitted: Sequence[xr.Dataset]) -> xr.Dataset:
     """The model whose components make the clusters: of most, but not more than there may be."""
+    fitted = [each for each in fitted if DIM_COMPONENT in each.dims]
     sizes = [each.sizes[DIM_COMPONENT] for each in fitted]
     few = [size for size in sizes if size <= MOST_CLUSTERS] or [min(sizes)]
     return fitted[sizes.index(max(few))]

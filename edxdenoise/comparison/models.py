@@ -9,6 +9,7 @@ from typing import cast
 
 import xarray as xr
 
+from edxdenoise.comparison.blur import blurred
 from edxdenoise.config import DECOMPOSITIONS, SELECTORS, Decomposition, Denoise
 from edxdenoise.decompose.pca import DEFAULT_COMPONENTS
 from edxdenoise.errors import ParameterError
@@ -20,6 +21,7 @@ from edxdenoise.survey import Survey
 
 # What stands for the recipe itself, with all it says.
 OWN = "denoise"
+BLUR = "blur"
 # What `denoise` does, then the article's five; its PCA M, picked by hand, is by our selector.
 DEFAULT_MODELS = (OWN, "pca:4", "pca:16", f"pca:{SELECTORS[0]}", "nmf:4", "nmf:16")
 
@@ -35,7 +37,7 @@ class Model:
     name : str
         For tables: ``"PCA 4"``.
     decomposition : str
-        Empty for what the recipe says.
+        Empty for what the recipe says, ``blur`` for an average over pixels.
     components : int, optional
         How many are computed; None for as many as a selector is to choose from.
     select : str
@@ -56,7 +58,8 @@ def parse_model(text: str) -> Model:
 
     ``pca:4`` keeps components 1 to 4; ``pca:1-4,8`` or ``pca:8,`` those listed; ``pca:elbow`` what
     a selector chooses, all of pixelwise components and without spatial shrinkage; ``nmf:4`` has
-    four components; ``denoise`` is what `edxdenoise.denoise` does, by default or as a recipe says.
+    four components; ``blur`` averages over a Gaussian whose width has the least estimated risk;
+    ``denoise`` is what `edxdenoise.denoise` does, by default or as a recipe says.
 
     Raises
     ------
@@ -71,12 +74,14 @@ def parse_model(text: str) -> Model:
     Traceback (most recent call last):
     ...
     edxdenoise.errors.ParameterError: model 'ica:4' is not known; write pca:4, pca:1-4,8, \
-pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all), nmf:4 or denoise
+pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all), nmf:4, blur or denoise
     """
     method, _, rest = re.sub(r"\s", "", text).partition(":")
     name = f"{method.upper()} {rest}"
     if (method, rest) == (OWN, ""):
         return Model(OWN, "", None)
+    if (method, rest) == (BLUR, ""):
+        return Model(BLUR, BLUR, None)
     # A comma at the end tells a list of one from a number of components.
     listed = rest.removesuffix(",")
     if method in DECOMPOSITIONS and listed.isdigit() and int(listed) > 0:
@@ -91,7 +96,7 @@ pca:SELECTOR (cnn, spatial, split, edge, elbow, second-elbow, all), nmf:4 or den
         return Model(name, method, None, select=rest)
     raise ParameterError(
         f"model '{text}' is not known; write pca:4, pca:1-4,8, pca:SELECTOR "
-        f"({', '.join(SELECTORS)}), nmf:4 or {OWN}"
+        f"({', '.join(SELECTORS)}), nmf:4, {BLUR} or {OWN}"
     )
 
 
@@ -158,6 +163,9 @@ def fit_models(
         components = min(components, sizes["y"] * sizes["x"], sizes["energy"])
     fitted, shared = [], None
     for model in models:
+        if model.decomposition == BLUR:
+            fitted.append(blurred(ds))
+            continue
         own = _own_recipe(model, recipe)
         if model.decomposition != "pca":
             fitted.append(denoise(ds, own, found=found, progress=progress))
@@ -204,4 +212,6 @@ def _networks(model: Model, recipe: Denoise) -> tuple[str, ...]:
 
 def _kept(ds: xr.Dataset) -> xr.Dataset:
     """Without the components that were dropped: a hundred maps that nobody needs any more."""
+    if DIM_COMPONENT not in ds.dims:
+        return ds
     return ds.isel({DIM_COMPONENT: ds[COMPONENT_KEEP.name].values == 1})

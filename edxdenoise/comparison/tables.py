@@ -108,7 +108,7 @@ def as_records(compared: xr.Dataset) -> dict[str, Any]:
         own = compared.isel(model=i)
         record: dict[str, Any] = {
             "model": name,
-            "components": [int(number) for number in str(own["kept"].values).split(",")],
+            "components": [int(number) for number in str(own["kept"].values).split(",") if number],
             "regions": {
                 str(region): {
                     key: _number(own[key].sel(region=region)) for key in _BY_REGION if key in own

@@ -68,7 +68,10 @@ def _profile_errors(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
     With C = U U', they are sum_k g B_lk U_kd s_k in every direction d.
     """
     kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
-    correlation = ds[COMPONENT_ERROR_CORRELATION.name].values[np.ix_(kept, kept)].astype(float)
+    # Files of earlier versions have none.
+    correlation = np.eye(len(kept))
+    if COMPONENT_ERROR_CORRELATION.name in ds:
+        correlation = ds[COMPONENT_ERROR_CORRELATION.name].values[np.ix_(kept, kept)].astype(float)
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
     weights = score_weights(ds, estimators)[:, np.newaxis, kept] * root.T
