@@ -136,7 +136,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     g = model[WEIGHT_PIXEL.name].values
     places = da.core.slices_from_chunks(held_out.chunks)
     sums = [
-        dask.delayed(_error_of_block)(
+        dask.delayed(error_of_block)(
             block, maps[:, *place], g[place], spectra, Scale(scale.pixel[place], scale.energy)
         )
         for place, block in zip(places, delayed_blocks(held_out))
@@ -153,7 +153,7 @@ def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:
     return Scale(np.maximum(pixel, 1) * factor / pixel.sum(), np.maximum(energy, 1))
 
 
-def _error_of_block(
+def error_of_block(
     held_out: Block, maps: np.ndarray, g: np.ndarray, spectra: np.ndarray, scale: Scale
 ) -> np.ndarray:
     """E and its variance, summed over a block.

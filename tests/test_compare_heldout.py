@@ -14,6 +14,7 @@ from edxdenoise.heldout import (
     FLOOR,
     LineWindows,
     Scale,
+    error_of_block,
     floored,
     held_out_error,
     heldout_sums,
@@ -210,3 +211,21 @@ def test_held_out_error_is_never_clipped():
     assert (found[:, 0] < 0).any() and (found[:, 0] > 0).any()
     pulls = found[:, 0] / found[:, 1]
     assert pulls.std() < 2
+
+
+@pytest.mark.parametrize("mean", [0.01, 3.0])
+def test_error_from_components_is_that_of_all_cells(mean):
+    """The judge of `held_out_error` looks at cells that hold counts alone, and finds the same."""
+    rng = np.random.default_rng(0)
+    maps, g = rng.normal(size=(3, 6, 7)), rng.uniform(0.5, 2, (6, 7))
+    spectra = rng.normal(size=(4, 50)) * mean
+    held_out = rng.poisson(mean, (6, 7, 50)).astype(np.uint8)
+    scale = Scale(rng.uniform(0.1, 1, (6, 7)), rng.uniform(1, 9, 50))
+    found = error_of_block(held_out, maps, g, spectra, scale)
+    model = g[..., None] * (spectra[0] + np.einsum("kyx,ke->yxe", maps, spectra[1:]))
+    predictions = 4 / 3 * model.reshape(1, -1, 50)
+    flat = Scale(scale.pixel.reshape(-1), scale.energy)
+    nothing = LineWindows(*np.zeros((2, 0, 50)))
+    cells = held_out.reshape(-1, 50)
+    sums = heldout_sums(cells, predictions, flat, 4, np.ones((1, 42)), nothing)
+    np.testing.assert_allclose(found, [sums["error"].item(), sums["error_variance"].item()])
