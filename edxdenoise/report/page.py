@@ -672,15 +672,22 @@ def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
                 "stray": str(row.stray),
                 "confused": str(row.confused_with),
                 "noise": f"{found.noise[number]:.2g}",
+                "confirmed": _confirmed(shown if own is None else own, float(found.noise[number])),
                 "pictures": pictures,
             }
         )
     return cards
 
 
+def _confirmed(image: np.ndarray, noise: float) -> bool:
+    """Whether the net counts of the whole map are beyond their counting noise."""
+    return bool(image.sum(dtype=float) > _SURE * noise * np.sqrt(image.size))
+
+
 def _counts(image: np.ndarray, noise: float) -> str:
     """Net counts of the whole map, with their counting error."""
-    return f"{image.sum(dtype=float):,.0f} ± {noise * np.sqrt(image.size):,.0f}"
+    net, stddev = image.sum(dtype=float), noise * np.sqrt(image.size)
+    return f"{net:,.0f} ± {stddev:,.0f}".replace("-", "−")
 
 
 def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
@@ -884,7 +891,9 @@ def _component_spectrum(
         for value in np.arange(first, last, spacing)
     ]
     zero = bottom - (0 - low) / (high - low) * (bottom - top)
-    return {"points": points, "labels": labels, "ticks": ticks, "zero": zero}
+    # Without names there is no room for them.
+    start = 0 if labels else top - 10
+    return {"points": points, "labels": labels, "ticks": ticks, "zero": zero, "start": start}
 
 
 def _tick_spacing(span: float) -> float:
@@ -1005,7 +1014,7 @@ def _scree(ds: xr.Dataset) -> Figure:
         y_axis_label="share of the variance (%)",
     )
     plot.toolbar.logo = None
-    for chosen, colour, label in ((kept, "#0072B2", "kept"), (~kept, "white", "dropped")):
+    for chosen, colour, label in ((~kept, "white", "dropped"), (kept, "#0072B2", "kept")):
         use = chosen & visible
         dots = plot.scatter(
             "number",
