@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from browser import Browser, find_browser
-from test_export import LINES, composed, counts_of
+from test_export import LINES, counts_of
 
 from edxdenoise.decompose import pca
 from edxdenoise.preprocess import weight
-from edxdenoise.quantification import line_intensity, region_table, sum_regions
+from edxdenoise.quantification import cliff_lorimer, line_intensity, region_table, sum_regions
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.findings import gather
 from edxdenoise.report.page import write_page
@@ -44,7 +44,7 @@ CANVASES = """
 @pytest.fixture(scope="module")
 def quantified():
     denoised = select(pca(weight(counts_of()), components=6), keep="1-2")
-    return composed(line_intensity(denoised, LINES), ratios=["Pt/Fe"])
+    return cliff_lorimer(line_intensity(denoised, LINES), ratios=["Pt/Fe"])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_box_says_what_the_library_says(page, quantified):
 
     mask = np.zeros(quantified.counts.shape[:2], bool)
     mask[y0:y1, x0:x1] = True
-    table = region_table(sum_regions(quantified, {"box": mask}), LINES, ratios=["Pt/Fe"])
+    table = region_table(sum_regions(quantified, {"box": mask}))
     rows = table[table["region"] == "box"].set_index("quantity")
     for number, element in enumerate(["Fe", "Pt"]):
         own = found["at"][str(number)]
@@ -120,7 +120,7 @@ def test_what_is_not_detected_has_the_limit_of_the_library(page, quantified):
     masks = {str(x): np.zeros(quantified.counts.shape[:2], bool) for x in range(8)}
     for x, mask in masks.items():
         mask[3, int(x)] = True
-    table = region_table(sum_regions(quantified, masks), LINES, ratios=["Pt/Fe"])
+    table = region_table(sum_regions(quantified, masks))
     platinum = table[(table["quantity"] == "Pt at%") & (table["kind"] == "region")]
     missing = platinum[platinum["value"].isna()].iloc[0]
     x = int(missing["region"])
