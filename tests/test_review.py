@@ -161,6 +161,15 @@ def test_lines_are_those_that_the_file_was_quantified_by(made):
 # Saving
 
 
+def test_elements_that_were_not_quantified_have_maps_too(made):
+    both = open_dataset(made / "quantified.nc")
+    views = Views.of(both.sel(line=["Fe_Ka"]))
+    assert views.names == ("total", "Fe_Ka", "Ca_Ka")
+    # The fit is of all elements at once, whichever of them were asked for.
+    np.testing.assert_allclose(views.rows[1:], both.line_estimator, rtol=1e-4, atol=1e-6)
+    assert np.isnan(views.atoms_ratio("Fe_Ka", "Ca_Ka"))
+
+
 @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
 def test_what_is_saved_is_there_when_the_file_is_opened(made, tmp_path, suffix):
     path = copied(made, tmp_path, suffix=suffix)

@@ -20,12 +20,12 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise.compute import compute
-from edxdenoise.cube import DETECTOR_RESPONSE, detector_resolution, sum_spectrum
-from edxdenoise.errors import recorded
-from edxdenoise.quantification import LineSpec, measure_response
+from edxdenoise.cube import detector_resolution, sum_spectrum
+from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.quantification.lines import quantified_lines
+from edxdenoise.report.findings import on_law
 from edxdenoise.review.choice import keep_flags
 from edxdenoise.schema import (
     COMPONENT_MAP,
@@ -43,6 +43,7 @@ from edxdenoise.schema import (
     WEIGHT_PIXEL,
 )
 from edxdenoise.xray import component_peaks, find_elements, identified, line_label, name_peaks
+from edxdenoise.xray.families import element_of
 
 TOTAL = "total"
 # Cells that a map is shown by at most.
@@ -81,7 +82,7 @@ class Views:
     spectra : array, shape (component + 1, energy)
         h p, and h times the mean.
     names : tuple of str
-        ``total`` and lines, such as ``Pb_La``.
+        ``total`` and lines, such as ``Pb_La``: first those that the file was quantified by.
     rows : array, shape (name, energy)
         What each channel counts for in them.
     atoms : array, shape (name,)
@@ -224,27 +225,25 @@ def cell_sums(maps: np.ndarray, side: int) -> np.ndarray:
 
 
 def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names, rows and atoms of `Views`: lines quantified, or else main lines of what is found."""
-    channels = ds.sizes[DIM_ENERGY]
-    lines: dict[str, LineSpec]
+    """Names, rows and atoms of `Views`: lines quantified, then main lines of all else found."""
+    lines: dict[str, LineSpec] = {}
+    estimators = np.zeros((0, ds.sizes[DIM_ENERGY]))
     if LINE_ESTIMATOR.name in ds and COORD_K_FACTOR in ds.coords:
         lines = quantified_lines(ds)
         estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
-    else:
-        found = find_elements(ds)
-        lines = {str(name): LineSpec() for name in found["line"]}
-        estimators = np.zeros((0, channels))
-        if lines:
-            if DETECTOR_RESPONSE not in ds.attrs:
-                with recorded(show=False):
-                    ds = measure_response(ds, found["element"])
-            estimators = line_weights(ds, lines).estimators
-    atoms = [math.nan]
-    for name, spec in lines.items():
-        known = spec.k_factor is not None
-        atoms.append(float(factor_arrays({name: spec})[1][0][0]) if known else math.nan)
-    rows = np.vstack([np.ones(channels), estimators])
-    return (TOTAL, *lines), rows, np.array(atoms)
+    known = {element_of(name) for name in lines}
+    found = find_elements(ds)
+    others = [
+        str(line) for line, element in zip(found["line"], found["element"]) if element not in known
+    ]
+    if others:
+        fitted = line_weights(on_law(ds), {name: LineSpec() for name in [*lines, *others]})
+        estimators = np.vstack([estimators, fitted.estimators[len(lines) :]])
+    atoms = np.full(1 + len(estimators), np.nan)
+    for number, (name, spec) in enumerate(lines.items(), 1):
+        if spec.k_factor is not None:
+            atoms[number] = factor_arrays({name: spec})[1][0][0]
+    return (TOTAL, *lines, *others), np.vstack([np.ones(ds.sizes[DIM_ENERGY]), estimators]), atoms
 
 
 def title(name: str) -> str:
