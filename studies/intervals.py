@@ -66,7 +66,7 @@ def held(preset: str, dose: float, seed: int) -> dict[tuple[str, str], np.ndarra
     )
     # The response of the detector is that measured, and so are the weights of the channels.
     rates = ds["expected_counts"].values.astype(float) @ found["line_estimator"].values.T
-    factors, _ = factor_arrays(lines, "weight")[1]
+    factors, _ = factor_arrays(lines)[1]
     amounts = factors[:, np.newaxis, np.newaxis] * np.moveaxis(rates, -1, 0)
     pairs = [parse_ratio(text, list(found["element"].values)) for text in ratios]
     truth = {

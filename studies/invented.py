@@ -52,7 +52,7 @@ def study(seeds: int, counts_per_pixel: list[float]) -> list[list[str]]:
     rates = np.stack([1 - share, share], axis=-1) @ spectra
     energy = cell["energy"].values
     lines = {name: LineSpec(k) for name, (k, _) in true_k_factors(cell, LINES).items()}
-    factors, none = factor_arrays(lines, "weight")[1]
+    factors, none = factor_arrays(lines)[1]
     rows = []
     for dose in counts_per_pixel:
         largest, errors = [], []
