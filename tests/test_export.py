@@ -328,7 +328,7 @@ def test_nothing_is_left_after_a_failure(
     def fail(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write_module, "write_msa", fail)
+    monkeypatch.setattr(write_module, "_save", fail)
     with pytest.raises(KeyboardInterrupt):
         write_report(quantified, tmp_path / "out")
     assert not list(tmp_path.iterdir())

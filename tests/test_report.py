@@ -126,7 +126,8 @@ def test_pixel_spectra_are_those_of_the_two_cubes(result):
     np.testing.assert_allclose(rebuilt, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_structure_dropped_is_warned_of_and_listed(tmp_path):
+def test_structure_dropped_is_warned_of_and_listed(tmp_path, monkeypatch):
+    without_pictures(monkeypatch)
     ds = denoised(phantom(mean=20.0), keep="1")
     with pytest.warns(
         EdxdenoiseWarning, match="residuals show .* that the model does not describe"
@@ -136,7 +137,8 @@ def test_structure_dropped_is_warned_of_and_listed(tmp_path):
     assert "Fe_Ka" in "".join(rows) and len(rows) > 1
 
 
-def test_a_report_of_counts_that_are_not_whole_has_no_audit(tmp_path):
+def test_a_report_of_counts_that_are_not_whole_has_no_audit(tmp_path, monkeypatch):
+    without_pictures(monkeypatch)
     ds = phantom()
     ds = denoised(ds.assign(counts=ds.counts * 1.2))
     with pytest.warns(EdxdenoiseWarning, match="No residual audit"):
