@@ -248,7 +248,9 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
         outcome = "right" if same else "WRONG"
     elif os.listdir(out):
         outcome = "LOST"
-    elif sum(line.startswith("Error") for line in lines) != 1 or "unexpected" in lines[-1]:
+    elif outcome == "message" and (
+        sum(line.startswith("Error") for line in lines) != 1 or "unexpected" in lines[-1]
+    ):
         outcome = "UNEXPECTED"
     message = re.sub(r"tcp://[\d.]+:\d+", "tcp://HOST:PORT", lines[-1] if lines else "")
     return {

@@ -443,7 +443,7 @@ def attack_by_interrupts(folder: Path, seeds: int, seed: int) -> Iterator[tuple[
     ds = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
     save_dataset(ds[["counts"]], source)
     words = ["denoise", source, "-o", path, "--components", "5", "--keep", "1-3", "--no-shrink"]
-    command = [sys.executable, "-m", "edxdenoise", *map(str, words)]
+    command = [sys.executable, "-m", "edxdenoise", "-q", *map(str, words)]
     start = time.monotonic()
     subprocess.run(command, capture_output=True, check=True)
     usual = time.monotonic() - start
