@@ -279,8 +279,10 @@ def quantify(
     given = line_specs(lines or {})
     # Axis and widths are those of the sum spectrum: few pixels make no clean peak there.
     strong = present_elements(ds, [*map(element_of, given), *recipe.elements])
-    with progress("elements"):
-        ds = with_local_elements(ds, recipe.elements)
+    if not given:
+        # Where lines are given, a false element of a few pixels would cost the others precision.
+        with progress("elements"):
+            ds = with_local_elements(ds, recipe.elements)
     lines = line_factors(ds, given, recipe)
     composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
     elements = present_elements(ds, [*map(element_of, lines), *recipe.elements])

@@ -1,6 +1,7 @@
 """On a cluster, nothing is lost because a worker sees other files than this process."""
 
 import sys
+import time
 from pathlib import Path
 
 import dask
@@ -108,6 +109,10 @@ def test_workers_whose_memory_is_full_are_given_up():
     with LocalCluster(
         n_workers=1, processes=False, memory_limit="50MB", dashboard_address=None
     ) as full:
+        (worker,) = full.workers.values()
+        end = time.monotonic() + 20
+        while worker.status.name != "paused" and time.monotonic() < end:
+            time.sleep(0.05)
         with pytest.raises(ClusterError, match="since their memory is full .1 of 50 MB or more.;"):
             with scheduler(full.scheduler_address, wait_for_workers=(1, 4), say=said.append):
                 da.ones(10, chunks=5).sum().compute()

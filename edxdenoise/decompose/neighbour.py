@@ -26,7 +26,7 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from edxdenoise.blocks import (
     Block,
@@ -472,9 +472,14 @@ def leading(matrix: np.ndarray, first: np.ndarray, count: int) -> tuple[np.ndarr
     size = len(matrix)
     if size > _LEAST_LANCZOS and count <= _FEW:
         start = np.ones(size) / np.sqrt(size)
-        values, vectors = eigsh(without(matrix, first), k=count, which="LA", v0=start)
-        order = np.argsort(values)[::-1]
-        return values[order], vectors.T[order]
+        try:
+            values, vectors = eigsh(without(matrix, first), k=count, which="LA", v0=start)
+        except ArpackNoConvergence:
+            # Of a map of a few pixels, whose eigenvalues are nearly all alike.
+            pass
+        else:
+            order = np.argsort(values)[::-1]
+            return values[order], vectors.T[order]
     values, vectors = scipy.linalg.eigh(
         without(matrix, first) @ np.eye(size),
         subset_by_index=(size - min(count, size), size - 1),

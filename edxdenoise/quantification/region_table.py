@@ -181,8 +181,8 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     J. Econometrics 29 (1985) 305).
 
     ``region_background``: a background that is wrong over many channels leaves small residuals. How
-    much a freer one changes the intensities shows it; the variance of this change, of counts alone,
-    is taken off its square.
+    much a freer one changes the intensities shows it, where the change exceeds three of its standard
+    deviations by counting; its variance is taken off its square.
 
     Parameters
     ----------
@@ -202,7 +202,10 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     freer = freer_background(ds[DIM_ENERGY].values, model).estimators
     change = freer[: len(lines)] - fitted[: len(lines)]
     moved = spectra @ change.T
-    excess = np.sign(moved) * np.sqrt(np.maximum(moved**2 - spectra @ (change**2).T, 0))
+    # A freer background is noisy: a change within its noise is no sign of a wrong background.
+    noise = spectra @ (change**2).T
+    certain = moved**2 > DETECTED**2 * noise
+    excess = np.sign(moved) * np.sqrt(certain * abs(moved**2 - noise))
     return ds.assign(
         {
             REGION_MISFIT.name: REGION_MISFIT.array(np.sqrt(known * abs(variance))),
