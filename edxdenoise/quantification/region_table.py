@@ -181,8 +181,8 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     J. Econometrics 29 (1985) 305).
 
     ``region_background``: a background that is wrong over many channels leaves small residuals. How
-    much a freer one changes the intensities shows it, where the change exceeds three of its standard
-    deviations by counting; its variance is taken off its square.
+    much a freer one changes the intensities shows it, where the change exceeds three of its
+    standard deviations by counting; its variance is taken off its square.
 
     Parameters
     ----------
