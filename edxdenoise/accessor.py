@@ -16,6 +16,7 @@ import xarray as xr
 from edxdenoise.cube import Resolution, detector_resolution, pixel_counts, sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import open_dataset, read_cube, save_dataset, to_hyperspy
+from edxdenoise.io.signals import OWN_SUFFIXES
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -41,7 +42,6 @@ from edxdenoise.schema import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_OWN = (".nc", ".zarr")
 # Maps by name: the variable, its standard deviation, the dimension of the names and the unit.
 _MAPS = (
     (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, DIM_ELEMENT, "at%"),
@@ -76,7 +76,7 @@ def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
     >>> ds = open("map.bcf")  # doctest: +SKIP
     >>> ds.edx.elements()  # doctest: +SKIP
     """
-    if Path(path).suffix.lower() in _OWN and signal is None:
+    if Path(path).suffix.lower() in OWN_SUFFIXES and signal is None:
         return open_dataset(path)
     return read_cube(path, signal=signal)
 

@@ -210,7 +210,7 @@ def counts_of(known: Compact, channels: int) -> da.Array:
         dtype=known.blocks.dtype,
         meta=np.empty((0, 0, 0), known.blocks.dtype),
     )
-    # No type of array of its own: xarray mixes none with others.
+    # An attribute and no new type of array, since xarray does not mix types of arrays.
     vars(counts)[_KNOWN] = known
     return counts
 

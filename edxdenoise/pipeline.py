@@ -42,7 +42,7 @@ from edxdenoise.quantification import (
     parse_ratio,
     sum_regions,
 )
-from edxdenoise.quantification.lines import LineLike, line_specs
+from edxdenoise.quantification.lines import LineLike, line_specs, with_factor
 from edxdenoise.quantification.resolve import check_thin, resolve_lines
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import (
@@ -284,7 +284,7 @@ def quantify(
         with progress("elements"):
             ds = with_local_elements(ds, recipe.elements)
     lines = line_factors(ds, given, recipe)
-    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
+    composed = with_factor(lines)
     elements = present_elements(ds, [*map(element_of, lines), *recipe.elements])
     with progress("quantities"):
         if composed:

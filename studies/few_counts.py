@@ -147,10 +147,17 @@ def real_parts(
                 yield dose, seed, part, window, judge
 
 
+def first_area(ds: xr.Dataset) -> xr.Dataset:
+    """Return the first area of a stack of maps; a single map as it is."""
+    if "area" not in ds.coords:
+        return ds
+    return ds.isel(y=ds["area"].values == 1).drop_vars("area")
+
+
 def phantom_parts(
     name: str, doses: list[float], seeds: int
 ) -> Iterator[tuple[float, int, xr.Dataset, np.ndarray, Judge]]:
-    """The same of a phantom, whose geometry has the seed as well."""
+    """Dose, seed, map, windows and judge of a phantom; the seed changes its geometry too."""
     preset, shape, elements = PHANTOMS[name]
     for dose in doses:
         for seed in range(seeds):
@@ -162,8 +169,7 @@ def phantom_parts(
                 counts_per_pixel=dose,
                 seed=seed,
             ).compute()
-            if "area" in ds.coords:
-                ds = ds.isel(y=ds["area"].values == 1).drop_vars("area")
+            ds = first_area(ds)
             part = ds[["counts"]].assign_attrs(ds.attrs)
             window = windows(part, line_names(elements))
             truth = ds["expected_counts"].values @ window

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from _study import RESULTS, write_csv
-from few_counts import DATA, ENERGY, FILES, Judge, split, windows
+from few_counts import DATA, ENERGY, FILES, Judge, first_area, split, windows
 
 from edxdenoise import Denoise, Prepare, denoise, prepare, read_cube, simulate
 from edxdenoise.cube import named_images
@@ -108,8 +108,7 @@ def phantoms(seeds: int) -> Iterator[tuple[str, xr.Dataset, np.ndarray]]:
                     seed=seed,
                     images=["specimen"],
                 ).compute()
-                if "area" in ds.coords:
-                    ds = ds.isel(y=ds["area"].values == 1).drop_vars("area")
+                ds = first_area(ds)
                 given = ds[["counts", "image"]].assign_attrs(ds.attrs)
                 yield f"{name}, {dose:g} counts per pixel", given, ds["expected_counts"].values
 

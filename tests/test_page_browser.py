@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browser import Browser, find_browser
+from browser import find_browser
 from test_export import LINES, counts_of
 
 from edxdenoise.decompose import pca
@@ -52,13 +52,6 @@ def address(quantified, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "index.html"
     write_page(gather(quantified), path)
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -364,8 +365,9 @@ def test_labels_of_other_files_and_components_stay(tmp_path):
 # Server
 
 
-@pytest.fixture
-def server(path):
+@contextmanager
+def serving(path):
+    """Serve the review of a file in a thread while the context lasts."""
     served = ReviewServer(Review(path))
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -373,6 +375,12 @@ def server(path):
     served.shutdown()
     served.server_close()
     thread.join()
+
+
+@pytest.fixture
+def server(path):
+    with serving(path) as served:
+        yield served
 
 
 def ask(server, path="", *, body=None, token=None, **headers):

@@ -1,39 +1,24 @@
 """The review in a browser: keys, boxes and saving do what they say."""
 
-import threading
 import time
 
 import numpy as np
 import pytest
-from browser import Browser, find_browser
-from test_review import HOSTILE, denoised
+from browser import find_browser
+from test_review import HOSTILE, denoised, serving
 
 from edxdenoise.io import open_dataset, save_dataset
-from edxdenoise.review import Review
 from edxdenoise.review.choice import Choice
-from edxdenoise.review.server import ReviewServer
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
 def server(tmp_path):
     path = tmp_path / f"{HOSTILE[:8]}map.zarr"
     save_dataset(denoised(), path)
-    served = ReviewServer(Review(path))
-    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield served
-    served.shutdown()
-    served.server_close()
-    thread.join()
+    with serving(path) as served:
+        yield served
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from edxdenoise.cli.options import (
     PathType,
     command,
     compute_options,
-    keys_of,
     overwrite_option,
     print_recipe_option,
     section_options,
 )
-from edxdenoise.config import Denoise, Input, Output, Prepare
+from edxdenoise.config import Denoise, Input, Output, Prepare, split_keys
 
 
 @command(short_help="Denoise spectrum images.")
@@ -52,12 +51,13 @@ def denoise(
     from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
 
+    reading, preparing, denoising, writing = split_keys(options, Input, Prepare, Denoise, Output)
     try:
         recipe = Recipe(
-            Input(tuple(map(str, inputs)), **keys_of(Input, options)),
-            Prepare(**keys_of(Prepare, options)),
-            Denoise(**keys_of(Denoise, options)),
-            output=Output(str(output), **keys_of(Output, options)),
+            Input(tuple(map(str, inputs)), **reading),
+            Prepare(**preparing),
+            Denoise(**denoising),
+            output=Output(str(output), **writing),
         )
     except RecipeError as error:
         raise click.UsageError(str(error).removeprefix("recipe: ")) from error

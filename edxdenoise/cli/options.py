@@ -88,11 +88,6 @@ def section_options(section: type, *names: str) -> Callable[[F], F]:
     return add
 
 
-def keys_of(section: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the `values` that are keys of a section."""
-    return {name: value for name, value in values.items() if name in options(section)}
-
-
 def _option(section: type, name: str, option: Option) -> Callable[[F], F]:
     """Return the decorator of one option."""
     hint, _ = annotation(section, name)

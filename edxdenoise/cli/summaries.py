@@ -79,7 +79,7 @@ def print_composition(ds: xr.Dataset) -> None:
     A phantom shows its true composition beside the measured one.
     """
     from edxdenoise.quantification import quantified_lines, region_table
-    from edxdenoise.quantification.lines import EstimatedLine
+    from edxdenoise.quantification.lines import EstimatedLine, with_factor
     from edxdenoise.report.text import with_error
 
     lines = quantified_lines(ds)
@@ -97,8 +97,8 @@ def print_composition(ds: xr.Dataset) -> None:
             for name, spec in estimated.items()
         )
         print_facts({"k-factors": f"estimated, their errors are part of those of at%: {factors}"})
-    composed = [spec for spec in lines.values() if spec.k_factor is not None]
-    if composed and not any(spec.k_factor_stddev for spec in composed):
+    composed = with_factor(lines)
+    if composed and not any(spec.k_factor_stddev for spec in composed.values()):
         say("errors include counting statistics only (no k-factor uncertainties were given)")
     if not composed:
         say("net counts; for at% give k-factors, or --k-factor estimate")

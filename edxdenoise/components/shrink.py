@@ -54,8 +54,8 @@ _LEAST_COUNTS, _TOTAL_WEIGHT = 0.02, 8.0
 _FEWEST_COUNTS = 100.0
 # Draws of the bootstrap, and pixels over which their squares are averaged.
 _DRAWS, _WIDTH = 2, 1.5
-# Windows in which the risk is compared with the error that the bootstrap states, in pixels, and the
-# standard deviations of its own noise by which it must exceed that.
+# Windows, in pixels, in which the risk is compared with the error that the bootstrap states; and by
+# how many standard deviations of the risk's noise it must exceed that error.
 _RISK_WIDTHS, _RISK_SURE = (1.0, 2.0, 4.0), 4.0
 
 

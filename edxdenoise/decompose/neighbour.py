@@ -224,7 +224,8 @@ def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
     channels = counts.shape[2]
     heights = np.array(counts.chunks[0])
     ends = np.cumsum(heights)
-    # Each has sums of its own: one for each worker, fewer where many channels make these large.
+    # Every part needs its sums in memory: one part per worker, fewer where many channels make the
+    # sums large.
     number = max(1, min(default_workers(), _SUMS // (16 * channels**2)))
     wanted = np.linspace(0, ends[-1], number + 1)[1:]
     cuts = sorted({0, *(np.searchsorted(ends, wanted) + 1).tolist()})

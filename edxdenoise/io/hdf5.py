@@ -65,5 +65,5 @@ def named(path: Path, data: Any) -> Any:
     ]
     if len(sources) != 1 or sources[0].shape != data.shape:
         return data
-    # Without a name of its own, another file of the same path would be taken for this one.
+    # Dask would name the array after its path, and confuse it with a later file at that path.
     return da.from_array(NamedDataset(path, sources[0]), chunks=data.chunks, name=False)

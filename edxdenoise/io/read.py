@@ -24,6 +24,7 @@ from edxdenoise.io.metadata import (
     unit_ratio,
 )
 from edxdenoise.io.signals import (
+    OWN_SUFFIXES,
     check_file,
     describe,
     energy_position,
@@ -81,7 +82,7 @@ def read_cube(
         If the file has no energy calibration, or its map lacks counts of its own sum spectrum.
     """
     path = check_file(path)
-    if path.suffix.lower() in (".nc", ".zarr"):
+    if path.suffix.lower() in OWN_SUFFIXES:
         from edxdenoise.io.own import open_counts
 
         if signal is not None:

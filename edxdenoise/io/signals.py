@@ -16,7 +16,8 @@ from edxdenoise.io.metadata import energy_values
 from edxdenoise.io.vendor import VendorSignal, open_isolated
 
 SPECTRUM_IMAGE = "spectrum image"
-_OWN = {".nc", ".zarr"}
+# Formats of ours that hold a Dataset.
+OWN_SUFFIXES = (".nc", ".zarr")
 # What `list_signals` opened last, for `read_cube`, which mostly follows.
 _kept: dict[tuple[Path, int, int], list[VendorSignal]] = {}
 
@@ -68,7 +69,7 @@ def list_signals(path: Path | str) -> list[SignalInfo]:
         If the file cannot be read.
     """
     path = check_file(path)
-    if path.suffix.lower() in _OWN:
+    if path.suffix.lower() in OWN_SUFFIXES:
         from edxdenoise.io.own import open_counts
         from edxdenoise.schema import COUNTS
 

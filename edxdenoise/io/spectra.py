@@ -10,7 +10,7 @@ from edxdenoise.errors import FormatError
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.metadata import energy_values
 from edxdenoise.io.own import open_dataset
-from edxdenoise.io.signals import check_file, energy_position, open_file
+from edxdenoise.io.signals import OWN_SUFFIXES, check_file, energy_position, open_file
 from edxdenoise.schema import COMPONENT_SPECTRUM, DIM_ENERGY, WEIGHT_ENERGY
 from edxdenoise.simulation.truth import PHASE_SPECTRUM
 
@@ -38,7 +38,7 @@ def read_spectra(path: str | Path, energy: np.ndarray) -> np.ndarray:
         does.
     """
     path = check_file(path)
-    if path.suffix.lower() in (".zarr", ".nc"):
+    if path.suffix.lower() in OWN_SUFFIXES:
         own, spectra = _of_dataset(path)
     else:
         own, spectra = guarded(path, lambda: _of_signal(path))

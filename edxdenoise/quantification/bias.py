@@ -27,7 +27,7 @@ from edxdenoise.errors import Rank, warn
 from edxdenoise.preprocess.thin import thin
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import behind_projection, sums_counts, sums_denoised
-from edxdenoise.quantification.lines import quantified_lines
+from edxdenoise.quantification.lines import composed_lines
 from edxdenoise.quantification.phases import pixel_features, similar_pixels
 from edxdenoise.quantification.shrunk import is_shrunk
 from edxdenoise.schema import (
@@ -208,7 +208,7 @@ def check_bias(ds: xr.Dataset) -> None:
         return
     names = [str(name) for name in ds[DIM_LINE].values]
     factors, unit = np.ones(len(names)), "% of the net counts"
-    lines = {n: spec for n, spec in quantified_lines(ds).items() if spec.k_factor is not None}
+    lines = composed_lines(ds)
     if lines:
         known = dict(zip(lines, factor_arrays(lines)[1][0]))
         factors, unit = np.array([known.get(name, 0.0) for name in names]), " at%"

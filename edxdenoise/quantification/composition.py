@@ -17,7 +17,12 @@ import xarray as xr
 
 from edxdenoise.cube import add_history
 from edxdenoise.errors import ParameterError, Rank, warn
-from edxdenoise.quantification.lines import LineSpec, check_k_factors, composed_lines
+from edxdenoise.quantification.lines import (
+    LineSpec,
+    check_k_factors,
+    composed_lines,
+    quantified_lines,
+)
 from edxdenoise.quantification.shrunk import pixel_covariance
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
@@ -151,6 +156,8 @@ def cliff_lorimer(
     """
     validate(ds, LINE_INTENSITY, LINE_INTENSITY_COVARIANCE, LINE_DETECTED)
     lines = composed_lines(ds)
+    if not lines:
+        check_k_factors(quantified_lines(ds))
     by_weight, by_atom = factor_arrays(lines)
     elements = [element_of(name) for name in lines]
     pairs = [parse_ratio(text, elements) for text in ratios]

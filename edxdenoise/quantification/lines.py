@@ -343,18 +343,13 @@ def quantified_lines(ds: xr.Dataset) -> dict[str, LineSpec]:
 
 
 def composed_lines(ds: xr.Dataset) -> dict[str, LineSpec]:
-    """Return the lines of a Dataset that have a k-factor.
+    """Return the lines of a Dataset that have a k-factor."""
+    return with_factor(quantified_lines(ds))
 
-    Raises
-    ------
-    ParameterError
-        If there is none.
-    """
-    lines = quantified_lines(ds)
-    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
-    if not composed:
-        check_k_factors(lines)
-    return composed
+
+def with_factor(lines: Mapping[str, LineSpec]) -> dict[str, LineSpec]:
+    """Return the lines that have a k-factor."""
+    return {name: spec for name, spec in lines.items() if spec.k_factor is not None}
 
 
 def intensities_used(ds: xr.Dataset) -> str:

@@ -39,6 +39,7 @@ from edxdenoise.quantification.lines import (
     composed_lines,
     elements_used,
     quantified_lines,
+    with_factor,
 )
 from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
@@ -96,7 +97,7 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
     validate(ds, LINE_ESTIMATOR, REGION_MASK, REGION_SPECTRUM)
     lines = quantified_lines(ds)
     ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
-    composed = {name: spec for name, spec in lines.items() if spec.k_factor is not None}
+    composed = with_factor(lines)
     counted = [name for name in lines if name not in composed]
     elements = [element_of(name) for name in composed]
     pairs = [parse_ratio(text, elements) for text in ratios]

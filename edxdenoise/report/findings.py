@@ -30,7 +30,7 @@ from edxdenoise.quantification import (
     sum_regions,
 )
 from edxdenoise.quantification.estimators import Weights, line_weights, sums_denoised
-from edxdenoise.quantification.lines import quantified_lines
+from edxdenoise.quantification.lines import quantified_lines, with_factor
 from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.sums import Cells, line_sums
 from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
@@ -95,7 +95,7 @@ class Quantified:
     @property
     def composed(self) -> dict[str, LineSpec]:
         """Lines with a k-factor."""
-        return {n: spec for n, spec in self.lines.items() if spec.k_factor is not None}
+        return with_factor(self.lines)
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,9 @@ def _warned(issued: list[EdxdenoiseWarning], ds: xr.Dataset) -> dict[str, list[s
     def words(text: str) -> str:
         return re.sub(r"[\d.,]+", "#", text)
 
-    anew = {words(str(warning)) for warning in issued}
+    repeated = {words(str(warning)) for warning in issued}
     before = {
-        name: [text for text in texts_of(ds.attrs, name) if words(text) not in anew]
+        name: [text for text in texts_of(ds.attrs, name) if words(text) not in repeated]
         for name in ("warnings", "notes")
     }
     return warning_attrs(issued, before)
