@@ -27,8 +27,8 @@ from selection import NOISE, SIGNAL, decomposed
 from unseen import true_r, unseen
 
 from edxdenoise import pca, simulate, weight
-from edxdenoise.classifier import network_input
-from edxdenoise.classifier.networks import build, keras, tensorflow
+from edxdenoise.components.network_inputs import network_input
+from edxdenoise.components.networks import build, keras, tensorflow
 from edxdenoise.training.augmentation import copied_order, picture_batches
 from edxdenoise.training.evaluation import Scores, score
 from edxdenoise.training.fit import SCHEDULES, constants

@@ -19,10 +19,10 @@ import numpy as np
 from _measure import machine, markdown
 
 from edxdenoise import pca, select, simulate, weight
-from edxdenoise.classifier import Classifier, network_input
-from edxdenoise.classifier.networks import device_names
-from edxdenoise.score_noise import score_noise
-from edxdenoise.spatial import spatial_evidence
+from edxdenoise.components.network_inputs import network_input
+from edxdenoise.components.networks import Classifier, device_names
+from edxdenoise.components.score_noise import score_noise
+from edxdenoise.components.spatial import spatial_evidence
 
 
 def best(function: Callable[[], object], repeats: int) -> float:

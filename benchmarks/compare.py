@@ -18,12 +18,12 @@ import numpy as np
 import xarray as xr
 from _measure import machine, markdown
 
-from edxdenoise.comparison import compare, verdict
-from edxdenoise.comparison.tables import model_table, quantity_table
-from edxdenoise.compute import scheduler
+from edxdenoise.blocks import scheduler
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
+from edxdenoise.validation.comparison import compare
+from edxdenoise.validation.verdicts import model_table, quantity_table, verdict
 
 ARTICLE = Recipe.from_file(Path(__file__).parents[1] / "data" / "solar-cell.toml")
 # Preset, dose and seed.

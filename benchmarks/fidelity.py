@@ -48,11 +48,11 @@ from edxdenoise import (
     thin,
     weight,
 )
+from edxdenoise.blocks import scheduler
 from edxdenoise.components import shrink, weight_by_signal
+from edxdenoise.components.neighbours import neighbours
 from edxdenoise.components.shrink import area_numbers, area_rows
 from edxdenoise.components.smoothing import gaussian
-from edxdenoise.compute import scheduler
-from edxdenoise.decompose import neighbours
 from edxdenoise.quantification.estimators import line_weights
 
 SECTIONS = ("phantoms", "real", "rank", "small", "speed")

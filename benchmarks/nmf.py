@@ -132,7 +132,7 @@ def main() -> None:
         who, path, loss, components, target = options.child
         child(who, Path(path), loss, int(components), float(target))
         return
-    from edxdenoise.compute import block_shape
+    from edxdenoise.blocks import block_shape
     from edxdenoise.simulation import simulate
 
     shape = (*options.shape, options.channels)

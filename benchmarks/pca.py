@@ -36,8 +36,8 @@ Method = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]
 
 def ours(solver: str) -> Method:
     """edxdenoise with one of its solvers."""
+    from edxdenoise.components.pca import pca
     from edxdenoise.cube import make_cube
-    from edxdenoise.decompose import pca
     from edxdenoise.preprocess import weight
 
     return (

@@ -31,9 +31,9 @@ COUNTS_PER_PIXEL = 1000.0
 
 def make(folder: Path, shape: tuple[int, int]) -> None:
     """Counts of the phantom, and a denoised Dataset of them."""
-    from edxdenoise.decompose import pca
+    from edxdenoise.components.pca import pca
+    from edxdenoise.components.selection import select
     from edxdenoise.preprocess import weight
-    from edxdenoise.selection import select
     from edxdenoise.simulation import simulate
 
     ds = simulate("solar-cell", shape=shape, counts_per_pixel=COUNTS_PER_PIXEL).compute()

@@ -28,15 +28,14 @@ from edxdenoise import LineSpec, Quantify
 from edxdenoise.cube import Resolution, detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, ParameterError
 from edxdenoise.io import read_cube
-from edxdenoise.jobs import run_recipe
 from edxdenoise.pipeline import quantify
 from edxdenoise.quantification import background_windows, element_of, region_table
 from edxdenoise.quantification.windows import place_windows
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.text import region_words
-from edxdenoise.simulation.materials import Material
+from edxdenoise.run import run_recipe
 from edxdenoise.simulation.presets import PRESETS
-from edxdenoise.simulation.spectrum import line_counts
+from edxdenoise.simulation.spectrum import Material, line_counts
 from edxdenoise.xray import SYMBOLS, atomic_weight, find_peaks, fwhm, line_energy
 
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,9 @@ import numpy as np
 import xarray as xr
 from _measure import machine, markdown
 
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
 from edxdenoise.cube import make_cube
-from edxdenoise.decompose import pca
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.pipeline import quantify as quantify_recipe
@@ -33,10 +34,13 @@ from edxdenoise.quantification.region_table import region_table
 from edxdenoise.quantification.regions import area_regions, sum_regions
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.text import region_words
-from edxdenoise.selection import select
 from edxdenoise.simulation import simulate
-from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
-from edxdenoise.simulation.truth import STRAY_PHASE, composition_tables
+from edxdenoise.simulation.truth import (
+    STRAY_PHASE,
+    composition_tables,
+    phase_line_counts,
+    true_k_factors,
+)
 from edxdenoise.xray import channel_response
 from edxdenoise.xray.families import families
 

@@ -36,8 +36,8 @@ from threadpoolctl import threadpool_limits
 from unseen import VARIANTS, true_r, true_scores, unseen, variance_cv
 
 from edxdenoise import pca, reconstruct, select, simulate, weight
+from edxdenoise.components.selection import SELECTORS
 from edxdenoise.errors import DataError, FormatError
-from edxdenoise.selection import SELECTORS
 
 BINS = ((20, 60), (60, 200), (200, 600), (600, 2500), (2500, 20_000))
 SECTIONS = ("bins", "robust", "end", "areas")
@@ -73,7 +73,7 @@ def selector(name: str, ds: xr.Dataset) -> Answer:
 
 def network(models: tuple[str, ...], ds: xr.Dataset) -> Answer:
     """The network alone: probability above one half."""
-    from edxdenoise.classifier import Classifier
+    from edxdenoise.components.networks import Classifier
 
     probability = Classifier.load(models).probability(ds)
     return probability, probability > 0.5
@@ -106,7 +106,7 @@ def registry(models: Sequence[str]) -> dict[str, Callable[[xr.Dataset], Answer]]
             print(f"{name} is left out: edxdenoise has no such selector")
     by_kind: dict[str, list[str]] = {}
     try:
-        from edxdenoise.classifier import Classifier
+        from edxdenoise.components.networks import Classifier
 
         for path in models:
             by_kind.setdefault(Classifier.load([path]).kind, []).append(path)

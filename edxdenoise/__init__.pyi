@@ -1,23 +1,20 @@
 from ._version import __version__
 from .accessor import open
-from .audit import residual_audit
-from .comparison import compare
-from .components import shrink
-from .compute import scheduler
+from .blocks import scheduler
+from .components import neighbours, nmf, pca, select, shrink
 from .config import Denoise, Input, Output, Prepare, Quantify
-from .cube import make_cube, stack_pixels, unstack_pixels
-from .decompose import neighbours, nmf, pca
+from .cube import make_cube, reconstruct, stack_pixels, unstack_pixels
 from .errors import EdxdenoiseError, EdxdenoiseWarning
 from .io import from_hyperspy, list_signals, open_dataset, read_cube, save_dataset
-from .jobs import convert_file, quantify_file, run_recipe
 from .pipeline import denoise, prepare, quantify
-from .preprocess import crop, rebin, stack, thin, unstack, weight
+from .preprocess import crop, rebin, stack, unstack, weight
 from .quantification import LineSpec, cliff_lorimer, line_intensity
 from .recipe import Recipe
-from .reconstruction import reconstruct
 from .report import write_report
-from .selection import select
+from .run import convert_file, quantify_file, run_recipe
 from .simulation import simulate
+from .thinning import thin
+from .validation import compare, residual_audit
 from .xray import find_elements
 
 __all__ = [

@@ -114,7 +114,7 @@ class Edx:
 
     def components(self) -> pd.DataFrame:
         """Return variance, probability, outcome and decision of each component."""
-        from edxdenoise.summary import component_table
+        from edxdenoise.components.selection import component_table
 
         return component_table(self._ds)
 
@@ -144,8 +144,8 @@ class Edx:
         ParameterError
             If there is no such map; the message lists those that there are.
         """
+        from edxdenoise.report.frame import image_figure, map_figure, well_known
         from edxdenoise.report.style import style
-        from edxdenoise.report.value_maps import image_figure, map_figure, well_known
 
         known: list[str] = []
         for value_spec, stddev_spec, dim, unit in _MAPS:

@@ -8,20 +8,29 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from edxdenoise.blocks import load
+from edxdenoise.cluster import check_total
 from edxdenoise.components import shrink, weight_by_signal
-from edxdenoise.compute import load
+from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.nmf import SPARE, Count, check_number, nmf, unwatched
+from edxdenoise.components.pca import check_components, pca, within_rank
+from edxdenoise.components.selection import check_models, parse_keep, select
 from edxdenoise.config import ESTIMATE, Denoise, Pixels, Prepare, Quantify, split_keys
-from edxdenoise.cube import check_cube, detector_resolution, energy_range, guide_images, is_lazy
-from edxdenoise.decompose import neighbours
-from edxdenoise.decompose.nmf import unwatched
-from edxdenoise.decompose.pca import within_rank
-from edxdenoise.decomposition import check_decomposition, decompose
+from edxdenoise.cube import (
+    check_cube,
+    detector_resolution,
+    energy_axis,
+    energy_range,
+    guide_images,
+    is_lazy,
+    reconstruct,
+)
 from edxdenoise.errors import DataError, Rank, warn
-from edxdenoise.io import check_profile, check_region, profile_steps, read_regions
-from edxdenoise.preprocess import crop, rebin, stack, weight
-from edxdenoise.preprocess.weight import check_weights
+from edxdenoise.io import check_profile, check_region, profile_steps, read_regions, read_spectra
+from edxdenoise.preprocess import check_weights, crop, rebin, stack, weight
 from edxdenoise.quantification import (
     LineSpec,
     background_windows,
@@ -42,25 +51,27 @@ from edxdenoise.quantification import (
     parse_ratio,
     sum_regions,
 )
+from edxdenoise.quantification.k_factors import check_thin, resolve_lines
 from edxdenoise.quantification.lines import LineLike, line_specs, with_factor
-from edxdenoise.quantification.resolve import check_thin, resolve_lines
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import (
     COMPONENT_KEEP,
+    COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE,
+    COORD_COMPONENT_NAME,
     COUNTS,
+    DIM_COMPONENT,
     DIM_DETECTOR,
     DIM_ELEMENT,
+    DIM_ENERGY,
     DIM_LINE,
     DIM_RATIO,
     DIM_REGION,
     DIM_X,
     DIM_Y,
     MEASURED,
+    WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
-from edxdenoise.selection import check_models, parse_keep, select
-from edxdenoise.shared_files import check_total
 from edxdenoise.survey import (
     Survey,
     check_survey,
@@ -69,7 +80,15 @@ from edxdenoise.survey import (
     warn_zero_peak,
     with_density,
 )
-from edxdenoise.xray import atomic_number, present_elements, with_local_elements
+from edxdenoise.xray import (
+    atomic_number,
+    component_peaks,
+    element_spectrum,
+    identified,
+    name_peaks,
+    present_elements,
+    with_local_elements,
+)
 from edxdenoise.xray.identification import GIVEN
 
 # Relative error of the largest variance, which is summed from products in 32 bits.
@@ -423,3 +442,133 @@ def _ends(limits: Pixels | None) -> tuple[int, int | None] | None:
         return None
     first, end = limits
     return first, None if end == math.inf else int(end)
+
+
+_NAMED_LINES = 3
+
+
+def decompose(ds: xr.Dataset, recipe: Denoise, progress: Count = unwatched) -> xr.Dataset:
+    """Components of weighted counts, as the recipe says; those of NMF have names.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts`` and weights.
+    recipe : Denoise
+    progress : callable
+        As `edxdenoise.nmf` takes it.
+    """
+    if recipe.decomposition == "pca":
+        return pca(ds, components=_number(recipe), solver=recipe.solver, seed=recipe.seed)
+    start, fixed = known_spectra(ds, recipe)
+    components: int | None = _number(recipe)
+    if recipe.components == "auto":
+        components = max(_signal_components(ds, recipe), len(fixed))
+    found = nmf(
+        ds,
+        components=components,
+        loss=recipe.loss,
+        init=recipe.init,
+        start=start if len(start) else None,
+        fixed=fixed if len(fixed) else None,
+        closure=recipe.closure,
+        tolerance=recipe.tolerance,
+        max_iterations=recipe.max_iterations,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    names = component_names(found)
+    return found.assign_coords({COORD_COMPONENT_NAME: (DIM_COMPONENT, names)})
+
+
+def check_decomposition(ds: xr.Dataset, recipe: Denoise) -> tuple[int | None, int]:
+    """Check what can be checked without a pass over the counts.
+
+    Returns
+    -------
+    components : int or None
+        How many there will be; None where the data decide.
+    maps : int
+        How many maps are held at a time.
+    """
+    shape = ds[COUNTS.name].shape
+    if recipe.decomposition == "pca":
+        components = check_components(_number(recipe), shape)
+        return components, components
+    start, fixed = known_spectra(ds, recipe)
+    if recipe.components == "auto":
+        return None, check_components(None, shape)
+    components = check_number(_number(recipe), len(start), len(fixed), shape)
+    return components, components + SPARE
+
+
+def known_spectra(ds: xr.Dataset, recipe: Denoise) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra to start from and spectra to hold, each (n, energy) in counts; none where not asked.
+
+    Raises
+    ------
+    FormatError, ParameterError
+        If a file holds none or an element has no line.
+    """
+    if recipe.start or recipe.fix_spectrum or recipe.fix_element:
+        energy_axis(ds)
+    energy = ds[DIM_ENERGY].values
+    none = [np.empty((0, energy.size))]
+    start = [read_spectra(path, energy) for path in recipe.start]
+    fixed = [read_spectra(path, energy) for path in recipe.fix_spectrum]
+    fixed += [
+        element_spectrum(
+            element,
+            energy,
+            beam_energy=ds.attrs.get("beam_energy"),
+            resolution=detector_resolution(ds),
+        )[np.newaxis]
+        for element in recipe.fix_element
+    ]
+    return np.concatenate(none + start), np.concatenate(none + fixed)
+
+
+def component_names(ds: xr.Dataset) -> list[str]:
+    """What the spectra of NMF may be called: their strongest lines, one of each element.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``component_spectrum``, ``weight_energy`` and the elements of the file.
+
+    Returns
+    -------
+    list of str
+        Energies where lines have no name; ``"no lines"`` where there are none.
+    """
+    found, resolution = identified(ds), detector_resolution(ds)
+    energy, h = ds[DIM_ENERGY].values, ds[WEIGHT_ENERGY.name].values
+    names = []
+    for spectrum in np.asarray(ds[COMPONENT_SPECTRUM.name].values):
+        peaks = name_peaks(component_peaks(energy, spectrum, h, resolution), found)
+        names.append(_joined([peak.name or peak.label for peak in peaks]))
+    return names
+
+
+def _joined(labels: Sequence[str]) -> str:
+    """The first labels that tell of different elements.
+
+    Examples
+    --------
+    >>> _joined(["I Lα", "Pb Mα / S Kα", "I Lβ", "N Kα", "Cu Kα"])
+    'I Lα, Pb Mα / S Kα, N Kα'
+    """
+    chosen: dict[str, str] = {}
+    for label in labels:
+        chosen.setdefault(label.split()[0], label)
+    return ", ".join(list(chosen.values())[:_NAMED_LINES]) or "no lines"
+
+
+def _number(recipe: Denoise) -> int | None:
+    return recipe.components if isinstance(recipe.components, int) else None
+
+
+def _signal_components(ds: xr.Dataset, recipe: Denoise) -> int:
+    """Return the number of principal components that the recipe's selector calls signal."""
+    chosen = select(pca(ds, seed=recipe.seed), selector=recipe.select, seed=recipe.seed)
+    return int(chosen[COMPONENT_KEEP.name].sum())

@@ -1,14 +1,9 @@
-"""One pass over the counts before anything is done with them."""
+"""One pass over the counts before anything is done with them, and checks of what it finds."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from traceback import walk_tb
 
 import dask.array as da
 import numpy as np
@@ -18,15 +13,14 @@ from edxdenoise.blocks import (
     Block,
     channel_sums,
     compact_blocks,
+    compute,
     known_sparse,
     pixel_sums,
     recast,
     stored_counts,
 )
-from edxdenoise.compute import compute
 from edxdenoise.cube import is_lazy, smallest_count_dtype
-from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError, Rank, warn
-from edxdenoise.io import check_totals
+from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 
 # Energies in keV below which counts are the detector's strobe peak and electronic noise.
@@ -35,12 +29,6 @@ _ZERO_PEAK = 0.1
 _ZERO_PEAK_SHARE = 0.02
 # Numbers of a `Survey`.
 _NUMBERS = 7
-# Packages that decode files: a ValueError or RuntimeError that passes through none of them is ours.
-_READERS = tuple(
-    f"{name}."
-    for name in ("edxdenoise.io", "h5py", "netCDF4", "numcodecs", "rsciio", "xarray.backends")
-    + ("sparse", "tifffile", "zarr")
-)
 
 
 @dataclass(frozen=True)
@@ -123,9 +111,22 @@ def check_survey(found: Survey, *, name: str) -> None:
     Raises
     ------
     DataError
-        Naming `name` and what to do.
+        Naming `name`, the file or data, and what to do.
     """
-    check_totals(np.array([found.total, found.smallest]), name=name)
+    if not np.isfinite([found.total, found.smallest]).all():
+        raise DataError(
+            f"'{name}' holds NaN or infinite numbers, counts must be finite; replace or crop them"
+        )
+    if found.smallest < 0:
+        raise DataError(
+            f"'{name}' holds negative numbers, counts must be 0 or more; use the raw counts, "
+            "without background subtraction"
+        )
+    if found.total == 0:
+        raise DataError(
+            f"'{name}' holds no counts at all: a line scan read as a map, or an empty "
+            "measurement; use another file"
+        )
 
 
 def warn_zero_peak(found: Survey) -> None:
@@ -157,48 +158,3 @@ def shrink_dtype(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     if counts.dtype == dtype:
         return ds
     return ds.assign({COUNTS.name: counts.copy(data=recast(counts.data, dtype))})
-
-
-@contextmanager
-def naming(files: Sequence[Path]) -> Iterator[None]:
-    """Put the name of the file before an error that does not say which file it is about."""
-    try:
-        yield
-    except ClusterError:
-        # That of the scheduler or of a worker, not of a file.
-        raise
-    except EdxdenoiseError as error:
-        if any(path.name in str(error) for path in files):
-            raise
-        raise type(error)(f"{_shown(files)}: {error}") from error
-
-
-@contextmanager
-def reading(files: Sequence[Path]) -> Iterator[None]:
-    """Explain damage inside a file, which shows only when its counts are first computed.
-
-    Errors of computing pass through: they are faults of this program and not of the file.
-    """
-    try:
-        yield
-    except EdxdenoiseError:
-        raise
-    # What h5py, zarr's codecs and readers raise on a block that they cannot decode.
-    except (OSError, RuntimeError, ValueError, zlib.error) as error:
-        if not isinstance(error, (OSError, zlib.error)) and not _raised_by_reader(error):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(
-            f"cannot read '{_shown(files)}': its counts are damaged ({text}); copy or export it "
-            "again"
-        ) from error
-
-
-def _raised_by_reader(error: BaseException) -> bool:
-    """Whether an error came up through a module that reads files."""
-    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
-    return any(f"{module}.".startswith(_READERS) for module in modules)
-
-
-def _shown(files: Sequence[Path]) -> str:
-    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])

@@ -152,8 +152,8 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
     from edxdenoise import Denoise, simulate
     from edxdenoise.config import Input, Output
     from edxdenoise.io import open_dataset, save_dataset
-    from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import run_recipe
 
     data, out = folder / "data", folder / "out"
     data.mkdir()

@@ -28,9 +28,9 @@ from edxdenoise import find_elements, make_cube
 from edxdenoise.cube import Resolution
 from edxdenoise.io import read_cube
 from edxdenoise.simulation.geometry import add_spheres, smooth_field
-from edxdenoise.simulation.materials import Material
 from edxdenoise.simulation.spectrum import (
     Instrument,
+    Material,
     line_counts,
     line_spectrum,
     material_spectra,

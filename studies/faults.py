@@ -41,7 +41,7 @@ import dask
 import numpy as np
 
 from edxdenoise import simulate
-from edxdenoise.compute import load
+from edxdenoise.blocks import load
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import EdxdenoiseError, recorded
 from edxdenoise.io import atomic, check_output, open_dataset, read_cube, save, save_dataset
@@ -67,7 +67,7 @@ _PATIENCE = 30.0
 _PYTHON = 0.3
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["edxdenoise.jobs", "edxdenoise.cli", "edxdenoise.summary"]
+    ["edxdenoise.run", "edxdenoise.cli"]
     + ["distributed", "h5py", "pint", "netCDF4", "xraydb", "xarray.backends.zarr", "rsciio"]
 )
 
@@ -326,7 +326,7 @@ def _outcomes(work: Callable[[int], str], count: int) -> Iterator[str]:
 
 def attack_recipes(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Change, repeat, remove and nest parts of a recipe."""
-    from edxdenoise.jobs import demo_recipe
+    from edxdenoise.run import demo_recipe
 
     text = demo_recipe().to_toml().replace("phantom.zarr", "absent.zarr")
     odd = ['"\\u0000"', "1e308", "-1", "nan", "[]", "{}", "true", '"x"', "[[" * 50 + "]]" * 50, "0"]
@@ -481,11 +481,11 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
     import tifffile
 
     from edxdenoise.io import write_msa
+    from edxdenoise.io.read import read_spectra
     from edxdenoise.io.regions import read_regions
-    from edxdenoise.io.spectra import read_spectra
-    from edxdenoise.jobs import demo_recipe
-    from edxdenoise.quantification.k_factor_table import read_k_factors
+    from edxdenoise.quantification.k_factors import read_k_factors
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import demo_recipe
 
     small = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16)[["counts"]]
     readers: dict[Path, Callable[[Path], Any]] = {}
@@ -606,8 +606,7 @@ def attack_names(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str
 
 def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Network files that name code, at any depth, or unpack to gigabytes."""
-    from edxdenoise.classifier.model import MODELS
-    from edxdenoise.classifier.networks import load_network
+    from edxdenoise.components.networks import MODELS, load_network
 
     source = sorted(MODELS.glob("default-*.keras"))[0]
     with zipfile.ZipFile(source) as archive:

@@ -14,7 +14,7 @@ import numpy as np
 from _study import run
 
 from edxdenoise import Denoise, denoise, simulate
-from edxdenoise.heldout import held_out_error, scale_of
+from edxdenoise.validation.holdout import held_out_error, scale_of
 
 HEAD = ("phantom", "counts per pixel", "true ratio", "held-out", "stddev", "off by, stddev")
 PRESETS = ("solar-cell", "core-shell", "mineral", "layers-gradient")

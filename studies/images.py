@@ -28,7 +28,7 @@ from few_counts import DATA, ENERGY, FILES, Judge, first_area, split, windows
 
 from edxdenoise import Denoise, Prepare, denoise, prepare, read_cube, simulate
 from edxdenoise.cube import named_images
-from edxdenoise.simulation.images import unrelated_image
+from edxdenoise.simulation.phantom import unrelated_image
 
 COMPONENTS = 20
 DOSES = {"dacite": (3.0, 10.0, 30.0), "JEOL": (3.0, 10.0, 30.0), "dust": (3.0,)}

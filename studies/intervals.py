@@ -20,7 +20,7 @@ from _study import run
 from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
 from edxdenoise.quantification import parse_ratio
 from edxdenoise.quantification.composition import factor_arrays
-from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import true_k_factors
 
 # Lines and ratios by preset.
 PHANTOMS = {

@@ -16,7 +16,7 @@ from _study import run
 
 from edxdenoise import Denoise, LineSpec, Quantify, denoise, make_cube, quantify, simulate
 from edxdenoise.quantification.composition import factor_arrays, fractions
-from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import true_k_factors
 
 LINES = ("N_Ka", "I_La", "Pb_La")
 SHAPE = (48, 64)

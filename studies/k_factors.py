@@ -27,8 +27,7 @@ from _study import run
 
 import edxdenoise as ed
 from edxdenoise.quantification import region_table
-from edxdenoise.quantification.k_factor_table import convert_k_factors
-from edxdenoise.quantification.k_factors import estimate_k_factors
+from edxdenoise.quantification.k_factors import convert_k_factors, estimate_k_factors
 from edxdenoise.xray import (
     Detector,
     atomic_number,

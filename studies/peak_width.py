@@ -23,9 +23,8 @@ from _study import run
 from edxdenoise import LineSpec, Quantify, make_cube
 from edxdenoise.cube import Resolution, detector_resolution
 from edxdenoise.pipeline import quantify
-from edxdenoise.simulation.materials import Material
 from edxdenoise.simulation.presets import PRESETS
-from edxdenoise.simulation.spectrum import line_counts, line_spectrum, material_spectra
+from edxdenoise.simulation.spectrum import Material, line_counts, line_spectrum, material_spectra
 from edxdenoise.xray import atomic_number, fwhm, line_energy
 from edxdenoise.xray.families import element_of
 

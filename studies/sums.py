@@ -30,7 +30,7 @@ from _study import run
 from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
 from edxdenoise.quantification import region_table
 from edxdenoise.quantification.composition import factor_arrays, fractions
-from edxdenoise.simulation.net_counts import phase_line_counts, true_k_factors
+from edxdenoise.simulation.truth import phase_line_counts, true_k_factors
 
 LINES = ("C_Ka", "N_Ka", "In_La", "Sn_La", "I_La", "Pb_La")
 SHAPE = (32, 32)

@@ -5,10 +5,9 @@ import pytest
 from helpers import cube, solar_cell
 
 from edxdenoise import denoise, residual_audit
-from edxdenoise.audit import audit
-from edxdenoise.audit.tails import deviance_root, tail_probability
 from edxdenoise.config import Denoise
 from edxdenoise.errors import DataError, ParameterError, SchemaError
+from edxdenoise.validation.residuals import audit, deviance_root, tail_probability
 
 
 def model(expected, seed=0):

@@ -28,10 +28,10 @@ from edxdenoise.errors import (
     warn,
 )
 from edxdenoise.io import save_dataset
-from edxdenoise.io.checks import check_counts, check_totals
 from edxdenoise.io.child import isolated
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.signals import list_signals
+from edxdenoise.survey import check_survey, survey
 
 
 def assert_one_line(error: BaseException, name: str) -> None:
@@ -355,16 +355,17 @@ def test_counts_that_cannot_be_worked_with(lazy, value, words):
     if value != 0:
         counts[0] = 5
     with pytest.raises(DataError, match=words) as caught:
-        check_counts(cube(counts, lazy))
+        check_survey(survey(cube(counts, lazy)), name="a.bcf")
     assert_one_line(caught.value, "'a.bcf'")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
 def test_sound_counts_pass_and_do_not_overflow(dtype):
-    check_counts(cube(np.full((16, 16, 2), 128, dtype), lazy=True))
-    check_totals(np.array([0, 3]), name="a")
+    found = survey(cube(np.full((16, 16, 2), 128, dtype), lazy=True))
+    check_survey(found, name="a")
+    assert found.total == 16 * 16 * 2 * 128
 
 
 def test_empty_measurement_is_read_but_refused(shared_data):
     with pytest.raises(DataError, match="tia.emi' holds no counts"):
-        check_counts(read_cube(shared_data / "small" / "tia.emi"))
+        check_survey(survey(read_cube(shared_data / "small" / "tia.emi")), name="tia.emi")

@@ -13,6 +13,7 @@ from edxdenoise.blocks import (
     channel_totals,
     compact_of,
     compact_size,
+    compute,
     dense,
     hold,
     known_sparse,
@@ -21,10 +22,10 @@ from edxdenoise.blocks import (
     sparse_block,
     whole_rows,
 )
-from edxdenoise.compute import compute
-from edxdenoise.heldout import held_out_error
-from edxdenoise.preprocess import hold_out, thin, weight
+from edxdenoise.preprocess import weight
 from edxdenoise.survey import survey
+from edxdenoise.thinning import hold_out, thin
+from edxdenoise.validation.holdout import held_out_error
 
 
 def few_counts(shape=(24, 30, 120), mean=0.02, seed=0):

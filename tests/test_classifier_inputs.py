@@ -8,19 +8,19 @@ from helpers import phases, solar_cell
 from scipy.ndimage import gaussian_filter
 
 import edxdenoise
-from edxdenoise.classifier import network_input
-from edxdenoise.classifier.inputs import (
+from edxdenoise.components.network_inputs import (
     BLOCKS,
     CHANNELS,
     SIGNED,
     compressed,
     empirical_null,
+    network_input,
     picture,
     whitened_stack,
 )
+from edxdenoise.components.score_noise import score_noise
+from edxdenoise.components.spatial import spatial_evidence
 from edxdenoise.errors import ParameterError
-from edxdenoise.score_noise import score_noise
-from edxdenoise.spatial import spatial_evidence
 
 INSIDE = 8  # channel of the share of pixels with counts
 

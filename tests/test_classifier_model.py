@@ -7,13 +7,11 @@ import pytest
 from helpers import solar_cell
 
 import edxdenoise
-from edxdenoise.classifier import Classifier
-from edxdenoise.classifier.inputs import CHANNELS
-from edxdenoise.classifier.model import MODELS
-from edxdenoise.classifier.networks import build, network_config
+from edxdenoise.components.network_inputs import CHANNELS
+from edxdenoise.components.networks import MODELS, Classifier, build, network_config
+from edxdenoise.components.score_noise import score_noise
 from edxdenoise.errors import FormatError
 from edxdenoise.schema import COMPONENT_MAP, COMPONENT_SPECTRUM
-from edxdenoise.score_noise import score_noise
 
 
 @lru_cache

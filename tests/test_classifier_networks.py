@@ -9,12 +9,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from edxdenoise.classifier import device_names
-from edxdenoise.classifier.inputs import CHANNELS
-from edxdenoise.classifier.networks import (
+from edxdenoise.components.network_inputs import CHANNELS
+from edxdenoise.components.networks import (
     NetworkConfig,
     build,
     config_of,
+    device_names,
     keras,
     load_network,
     network_config,
@@ -169,7 +169,7 @@ def test_impossible_configurations_are_refused():
 
 def test_nothing_is_written_to_the_terminal():
     code = (
-        "from edxdenoise.classifier.networks import *;"
+        "from edxdenoise.components.networks import *;"
         f"m = build(network_config('default', (0.,) * {CHANNELS}, (1.,) * {CHANNELS}));"
         "print(len(device_names()) > 0)"
     )

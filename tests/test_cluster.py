@@ -11,13 +11,12 @@ import pytest
 from distributed import LocalCluster
 from helpers import cube
 
-from edxdenoise.cluster import client
-from edxdenoise.compute import scheduler
+from edxdenoise.blocks import scheduler
+from edxdenoise.cluster import check_input, check_total, client
 from edxdenoise.errors import ClusterError, FormatError, ParameterError
 from edxdenoise.io import check_save, open_dataset, save_dataset
+from edxdenoise.io.guard import naming
 from edxdenoise.io.store import whole_store
-from edxdenoise.shared_files import check_input, check_total
-from edxdenoise.survey import naming
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from cluster_faults import can_hide, cluster, kill  # noqa: E402

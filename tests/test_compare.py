@@ -9,18 +9,31 @@ from click.testing import CliRunner
 from helpers import cube, phases
 from scipy.ndimage import gaussian_filter
 
+from edxdenoise.blocks import chunk
 from edxdenoise.cli import main
-from edxdenoise.comparison import DEFAULT_MODELS, compare, parse_model, supported, verdict
-from edxdenoise.comparison.blur import WIDTHS, blurred
-from edxdenoise.comparison.models import computed_components, parse_models
-from edxdenoise.comparison.tables import as_records, model_table, quantity_table, shortened
-from edxdenoise.compute import chunk
 from edxdenoise.config import Denoise, Quantify
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.io import save_dataset
 from edxdenoise.quantification import LineSpec
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
+from edxdenoise.validation.comparison import compare
+from edxdenoise.validation.models import (
+    DEFAULT_MODELS,
+    WIDTHS,
+    blurred,
+    computed_components,
+    parse_model,
+    parse_models,
+)
+from edxdenoise.validation.verdicts import (
+    as_records,
+    model_table,
+    quantity_table,
+    shortened,
+    supported,
+    verdict,
+)
 
 LINES = {
     "I_La": LineSpec(3.413, background=((2.8155, 2.925), (5.272, 5.3815))),

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from edxdenoise import Denoise, denoise, make_cube, simulate
-from edxdenoise.comparison.quantities import (
-    Quantities,
-    quality,
-    quantity_sums,
-    true_quantity_sums,
-)
-from edxdenoise.heldout import (
+from edxdenoise.validation.holdout import (
     FLOOR,
     LineWindows,
     Scale,
@@ -21,6 +15,7 @@ from edxdenoise.heldout import (
     scale_of,
     true_sums,
 )
+from edxdenoise.validation.quantities import Quantities, quality, quantity_sums, true_quantity_sums
 
 PIXELS, CHANNELS, FOLDS, DRAWS = 12, 15, 4, 3000
 

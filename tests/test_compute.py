@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from edxdenoise.compute import block_shape, chunk, compute, load, scheduler
+from edxdenoise.blocks import block_shape, chunk, compute, load, scheduler
 from edxdenoise.errors import MemoryLimitError, ParameterError
 from edxdenoise.resources import (
     check_memory,

@@ -8,11 +8,10 @@ from click.testing import CliRunner
 
 from edxdenoise.cli import main
 from edxdenoise.config import Denoise, Quantify
-from edxdenoise.decomposition import component_names, decompose
 from edxdenoise.errors import FormatError
 from edxdenoise.io import read_spectra, save_dataset, write_msa
-from edxdenoise.io.spectra import resampled
-from edxdenoise.pipeline import denoise, quantify
+from edxdenoise.io.read import resampled
+from edxdenoise.pipeline import component_names, decompose, denoise, quantify
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import behind_projection

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers import cube, phases, solar_cell
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import noise_edge, select, weighted_noise_edge
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import weight
-from edxdenoise.selection import noise_edge, select, weighted_noise_edge
 
 
 def pure_noise(shape, counts, seed, spread=0.3):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edxdenoise.selection import elbow_position, elbows
+from edxdenoise.components.selection import elbow_position, elbows
 
 
 def curve(*logarithms):

@@ -17,7 +17,8 @@ from rsciio.msa import file_reader as read_msa
 from rsciio.tiff import file_reader as read_tiff
 
 import edxdenoise.report.write as write_module
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
 from edxdenoise.errors import FormatError, SchemaError
 from edxdenoise.io import (
     PixelSize,
@@ -30,7 +31,6 @@ from edxdenoise.io import (
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, cliff_lorimer, line_intensity
 from edxdenoise.report import write_report
-from edxdenoise.selection import select
 from edxdenoise.xray import channel_response, line_energy
 
 LINES = {"Fe_Ka": LineSpec(1.45, 0.02), "Pt_La": LineSpec(5.08)}

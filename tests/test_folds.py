@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.preprocess import hold_out
-from edxdenoise.preprocess.folds import FOLDS
+from edxdenoise.thinning import FOLDS, hold_out
 
 
 def parts_of(ds, folds, seed=0):

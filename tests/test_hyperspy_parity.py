@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from helpers import phases, solar_cell
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import elbow_position, elbows
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.preprocess import crop, weight
-from edxdenoise.selection import elbow_position, elbows
 
 COMPONENTS = 20
 

@@ -26,9 +26,10 @@ from edxdenoise.io import list_signals, open_dataset, read_cube, read_mask, save
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.pipeline import denoise
-from edxdenoise.preprocess import crop, rebin, stack, thin, unstack
+from edxdenoise.preprocess import crop, rebin, stack, unstack
 from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
+from edxdenoise.thinning import thin
 
 
 def a_map(

@@ -14,15 +14,15 @@ import edxdenoise as ed
 from edxdenoise.cli import main
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, ParameterError
 from edxdenoise.io import open_dataset, save_dataset
-from edxdenoise.quantification.k_factor_table import (
+from edxdenoise.quantification.k_factors import (
     convert_k_factors,
+    estimate_k_factors,
     k_factor_table,
     read_k_factors,
+    resolve_k_factors,
 )
-from edxdenoise.quantification.k_factors import estimate_k_factors
 from edxdenoise.quantification.lines import LineSpec, quantified_lines
-from edxdenoise.quantification.resolve import resolve_k_factors
-from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import true_k_factors
 from edxdenoise.xray import atomic_weight, emission
 
 # Of a vendor, as Kosasih et al. (2023) used them.

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from helpers import cube, nothing_computed, phases, solar_cell
 
-from edxdenoise.blocks import known_sparse
-from edxdenoise.compute import load
-from edxdenoise.decompose import neighbour, neighbours, pca
+from edxdenoise.blocks import known_sparse, load
+from edxdenoise.components import neighbours as neighbour
+from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.pca import pca
 from edxdenoise.errors import ParameterError
-from edxdenoise.preprocess import weight
-from edxdenoise.preprocess.weight import weighted
+from edxdenoise.preprocess import weight, weighted
 from edxdenoise.simulation import simulate
 
 

@@ -8,16 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edxdenoise.compute import scheduler
-from edxdenoise.decompose import is_nmf, nmf, pca
-from edxdenoise.decompose.nmf_blocks import descend, descend_closed, onto_simplex, poisson_block
-from edxdenoise.decompose.nmf_start import Compressed, nndsvda
+from edxdenoise.blocks import scheduler
+from edxdenoise.components.nmf import (
+    Compressed,
+    descend,
+    descend_closed,
+    is_nmf,
+    nmf,
+    nndsvda,
+    onto_simplex,
+    poisson_block,
+)
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
-from edxdenoise.preprocess import weight
-from edxdenoise.preprocess.weight import weighted
-from edxdenoise.reconstruction import reconstruct
+from edxdenoise.preprocess import weight, weighted
 from edxdenoise.schema import SPECS, validate
-from edxdenoise.selection import select
 
 LOSSES = ("frobenius", "poisson")
 

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
 from edxdenoise.cube import make_cube, result_name
-from edxdenoise.decompose import pca
 from edxdenoise.preprocess import weight
 from edxdenoise.report.findings import gather
 from edxdenoise.report.page import page_text
-from edxdenoise.selection import select
 from edxdenoise.xray import channel_response, line_energy
 
 CHANNELS, WIDTH = 180, 0.05

@@ -5,13 +5,13 @@ import pytest
 from browser import find_browser
 from test_export import LINES, counts_of
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import reconstruct
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import cliff_lorimer, line_intensity, region_table, sum_regions
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.findings import gather
 from edxdenoise.report.page import write_page
-from edxdenoise.selection import select
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
 

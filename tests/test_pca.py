@@ -26,13 +26,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edxdenoise import blocks
-from edxdenoise.blocks import DENSITY
-from edxdenoise.compute import load
-from edxdenoise.decompose.pca import check_components, pca
+from edxdenoise.blocks import DENSITY, load
+from edxdenoise.components.pca import check_components, pca
+from edxdenoise.components.selection import select
+from edxdenoise.components.split import split_probability
+from edxdenoise.cube import reconstruct
 from edxdenoise.errors import DataError, ParameterError, SchemaError
-from edxdenoise.preprocess import thin, weight
-from edxdenoise.preprocess.weight import weighted
-from edxdenoise.reconstruction import reconstruct
+from edxdenoise.preprocess import weight, weighted
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,
@@ -41,8 +41,7 @@ from edxdenoise.schema import (
     MEAN_SPECTRUM,
     validate,
 )
-from edxdenoise.selection import select
-from edxdenoise.selection.split import split_probability
+from edxdenoise.thinning import thin
 
 SOLVERS = ("covariance", "randomized", "full", "incremental")
 LAZY_SOLVERS = ("covariance", "randomized", "full")
@@ -118,7 +117,7 @@ def test_solver_against_numpy(weighted_and_svd, solver, leading, noise):
 def test_products_of_large_cubes_in_32_bits(weighted_and_svd, monkeypatch):
     """What `gram` does for cubes too large for these tests: values as exact, vectors nearly."""
     ds, singular, _, spectra, _ = weighted_and_svd
-    monkeypatch.setattr(import_module("edxdenoise.decompose.gram"), "_SMALL", 0)
+    monkeypatch.setattr(import_module("edxdenoise.components.pca"), "_SMALL", 0)
     result = pca(ds, components=40, solver="covariance")
     np.testing.assert_allclose(singular_values(result), singular[:40], rtol=1e-6)
     assert_same_up_to_sign(result.component_spectrum.values[:3], spectra[:3], 1e-5)

@@ -20,10 +20,10 @@ from edxdenoise.errors import (
     RecipeError,
 )
 from edxdenoise.io import open_dataset, read_cube, save_dataset
-from edxdenoise.jobs import _blocks, convert_file, run_demo, run_recipe
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
+from edxdenoise.run import _blocks, convert_file, run_demo, run_recipe
 from edxdenoise.simulation import simulate
 
 
@@ -340,7 +340,7 @@ def test_demo_recipe_makes_it_again_where_it_lies(tmp_path, monkeypatch):
 def test_schedulers_agree(maps, tmp_path):
     from distributed import LocalCluster
 
-    from edxdenoise.compute import scheduler
+    from edxdenoise.blocks import scheduler
 
     results = []
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:

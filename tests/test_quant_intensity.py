@@ -10,18 +10,17 @@ import xarray as xr
 from helpers import nothing_computed, solar_cell
 
 from edxdenoise import Denoise, denoise
-from edxdenoise.cube import make_cube
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import make_cube, reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError, recorded
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
 from edxdenoise.quantification.bias import bias_table, check_bias
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.lines import record_lines
-from edxdenoise.quantification.phases import find_phases
 from edxdenoise.quantification.region_table import bin_ratio
-from edxdenoise.reconstruction import reconstruct
-from edxdenoise.selection import select
+from edxdenoise.quantification.regions import find_phases
 
 LINES = {name: LineSpec() for name in ("C_Ka", "I_La", "Pb_La", "Cu_Ka")}
 ELEMENTS = ["C", "N", "O", "In", "Sn", "I", "Pb", "Cu"]

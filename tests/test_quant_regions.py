@@ -18,7 +18,7 @@ from edxdenoise.schema import (
     LINE_INTENSITY,
     LINE_INTENSITY_COVARIANCE,
 )
-from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import true_k_factors
 from edxdenoise.xray import element_spectrum
 
 LINES = {"I_La": LineSpec(2.0, 0.1), "Pb_La": LineSpec(3.0, 0.1)}

@@ -12,7 +12,7 @@ from edxdenoise.pipeline import quantify
 from edxdenoise.quantification import measure_response
 from edxdenoise.quantification.region_table import region_table
 from edxdenoise.quantification.response import width_law
-from edxdenoise.simulation.net_counts import true_k_factors
+from edxdenoise.simulation.truth import true_k_factors
 from edxdenoise.xray import channel_response, fwhm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))

@@ -21,7 +21,7 @@ from edxdenoise.quantification.region_table import bin_ratio, compare_groups, re
 from edxdenoise.quantification.regions import sum_regions
 from edxdenoise.recipe import Recipe
 from edxdenoise.report.checks import bias_figure
-from edxdenoise.report.frame import end_labels
+from edxdenoise.report.frame import end_labels, map_figure, value_range, well_known
 from edxdenoise.report.integration import background_level, background_line, integration_figure
 from edxdenoise.report.quantities import (
     binned_ratio,
@@ -33,7 +33,6 @@ from edxdenoise.report.quantities import (
 )
 from edxdenoise.report.style import BLUE, ORANGE, style
 from edxdenoise.report.text import with_error
-from edxdenoise.report.value_maps import map_figure, value_range, well_known
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 import xarray as xr
 from helpers import nothing_computed, phases
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, SchemaError
 from edxdenoise.preprocess import weight
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.schema import COUNTS_DENOISED, validate
-from edxdenoise.selection import select
 
 
 @pytest.fixture(scope="module")

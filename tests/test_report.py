@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from edxdenoise.cube import make_cube, named_images
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import elbows, select, weighted_noise_edge
+from edxdenoise.cube import make_cube, named_images, reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.preprocess import stack, weight
 from edxdenoise.quantification import LineSpec, line_intensity
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report import write, write_report
 from edxdenoise.report.findings import gather, on_law
 from edxdenoise.report.frame import colour_range, draw_map, frame_of
@@ -27,7 +27,6 @@ from edxdenoise.report.style import add_axes, new_figure
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, line_sums, pixel_spectra
 from edxdenoise.report.text import component_list, decision, keeps_totals
 from edxdenoise.schema import MEASURED
-from edxdenoise.selection import elbows, select, weighted_noise_edge
 from edxdenoise.xray import Peak, channel_response, find_peaks, identified, line_energy, name_peaks
 
 CHANNELS, WIDTH = 200, 0.05

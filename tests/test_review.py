@@ -18,19 +18,18 @@ import xarray as xr
 from click.testing import CliRunner
 
 from edxdenoise.cli import main
-from edxdenoise.cube import make_cube
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import make_cube, reconstruct
 from edxdenoise.errors import FormatError, ParameterError, recorded
 from edxdenoise.io import open_dataset, rounded_for_storage, save_dataset
 from edxdenoise.pipeline import quantify, rebuilt
 from edxdenoise.preprocess import weight
 from edxdenoise.recipe import Recipe
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.review import Review
 from edxdenoise.review.choice import Choice, applied
 from edxdenoise.review.server import ReviewServer
 from edxdenoise.review.views import Box, Views
-from edxdenoise.selection import select
 from edxdenoise.training.labels import add_labels, read_labels
 from edxdenoise.xray import channel_response, line_energy
 

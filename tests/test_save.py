@@ -16,7 +16,7 @@ from edxdenoise import __version__
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
 from edxdenoise.io import open_dataset, save_dataset
-from edxdenoise.io.chunks import align, storage_chunks
+from edxdenoise.io.store import align, storage_chunks
 from edxdenoise.schema import SPECS
 
 SIZES = {"y": 6, "x": 5, "energy": 16, "component": 3, "line": 2, "element": 2, "ratio": 1}

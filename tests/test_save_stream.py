@@ -8,18 +8,18 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from edxdenoise.compute import scheduler
+from edxdenoise.blocks import scheduler
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import FormatError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.schema import COUNTS_DENOISED
 
-# The size of the blocks is what edxdenoise.compute cuts for such a map.
+# The size of the blocks is what edxdenoise.blocks cuts for such a map.
 _STREAM = """
 import json, resource, sys, time
 import dask.array as da, numpy as np, xarray as xr
 from edxdenoise.cube import make_cube
-from edxdenoise.compute import scheduler
+from edxdenoise.blocks import scheduler
 from edxdenoise.io import save_dataset
 from edxdenoise.schema import COUNTS_DENOISED
 

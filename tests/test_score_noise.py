@@ -5,14 +5,14 @@ import pytest
 import xarray as xr
 from helpers import phases, solar_cell
 
-from edxdenoise.decompose import pca
-from edxdenoise.preprocess import weight
-from edxdenoise.score_noise import (
+from edxdenoise.components.pca import pca
+from edxdenoise.components.score_noise import (
     neighbour_statistic,
     noise_correlated,
     noise_scale,
     score_noise,
 )
+from edxdenoise.preprocess import weight
 
 
 def true_variance(ds, expected, k):

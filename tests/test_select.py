@@ -11,12 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edxdenoise import config, denoise, make_cube
-from edxdenoise.config import Denoise
-from edxdenoise.decompose import pca
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
-from edxdenoise.preprocess import weight
-from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
-from edxdenoise.selection import (
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import (
     SELECTORS,
     Verdict,
     component_outcomes,
@@ -24,6 +20,10 @@ from edxdenoise.selection import (
     parse_keep,
     select,
 )
+from edxdenoise.config import Denoise
+from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError
+from edxdenoise.preprocess import weight
+from edxdenoise.schema import COMPONENT_KEEP, COMPONENT_SIGNAL_PROBABILITY, validate
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from helpers import cube
 
 from edxdenoise import Denoise, denoise
 from edxdenoise.components import weight_by_signal
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.cube import reconstruct
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification.estimators import behind_projection
-from edxdenoise.reconstruction import reconstruct
-from edxdenoise.selection import select
 
 UNION = Denoise(components=10, keep="1-4", shrink=False)
 

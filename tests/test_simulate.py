@@ -33,8 +33,8 @@ from edxdenoise.simulation.geometry import (
     smooth_field,
     split_rows,
 )
-from edxdenoise.simulation.materials import MATERIALS
-from edxdenoise.simulation.poisson import count_dtype
+from edxdenoise.simulation.phantom import count_dtype
+from edxdenoise.simulation.spectrum import MATERIALS
 from edxdenoise.xray import line_energy
 
 SMALL = {"shape": (40, 48), "channels": 160}

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edxdenoise.errors import ParameterError
-from edxdenoise.simulation.materials import MATERIALS, Material
-from edxdenoise.simulation.spectrum import Instrument, line_spectrum, material_spectra
-from edxdenoise.xray import channel_response, element_lines, emission, fwhm, line_energy
-from edxdenoise.xray.cross_sections import (
-    ionisation_cross_section,
-    velocity_squared,
+from edxdenoise.simulation.spectrum import (
+    MATERIALS,
+    Instrument,
+    Material,
+    line_spectrum,
+    material_spectra,
 )
+from edxdenoise.xray import channel_response, element_lines, emission, fwhm, line_energy
 from edxdenoise.xray.detector import Detector, discriminator, efficiency
+from edxdenoise.xray.lines import ionisation_cross_section, velocity_squared
 
 ENERGY = (np.arange(650) + 0.5) * 0.02
 POLYMER = Detector(130.0, 18.0, polymer_window=True)

@@ -26,7 +26,7 @@ from edxdenoise import (
 from edxdenoise.cli import main
 from edxdenoise.config import Prepare
 from edxdenoise.errors import RecipeError
-from edxdenoise.io.rounding import dropped_bits, round_mantissa, rounded_for_storage
+from edxdenoise.io.save import dropped_bits, round_mantissa, rounded_for_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 LINES = {"Pb_La": LineSpec(4.374), "I_La": LineSpec(3.413)}

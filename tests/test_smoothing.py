@@ -11,24 +11,25 @@ from scipy.stats import chi2
 
 from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
 from edxdenoise.components import shrink
-from edxdenoise.components.nlm import TOLERANCES, non_local_means, offsets
-from edxdenoise.components.profiles import profiles
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
 from edxdenoise.components.shrink import area_rows, error_variance, noise_scale
 from edxdenoise.components.smoothing import (
+    TOLERANCES,
     WIDTHS,
     Mixed,
     gaussian,
     local_mean,
     mix_gaussians,
+    non_local_means,
+    offsets,
+    profiles,
     smooth,
 )
-from edxdenoise.cube import kept_maps
-from edxdenoise.decompose import pca
+from edxdenoise.cube import kept_maps, reconstruct
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import weight
-from edxdenoise.quantification.shrunk import pixel_covariance
-from edxdenoise.reconstruction import reconstruct
-from edxdenoise.selection import select
+from edxdenoise.quantification.estimators import pixel_covariance
 
 RNG = np.random.default_rng
 

@@ -6,11 +6,11 @@ from helpers import cube, phases, solar_cell
 from scipy import ndimage
 from test_split import truth
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.components.spatial import spatial_evidence, spatial_sums
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.preprocess import weight
-from edxdenoise.selection import select, spatial_evidence
-from edxdenoise.spatial import spatial_sums
 
 
 def kernel_matrix(shape, s):

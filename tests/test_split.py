@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from helpers import cube, phases, solar_cell
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.components.split import signal_probability, split_probability
 from edxdenoise.errors import DataError
 from edxdenoise.preprocess import weight
-from edxdenoise.selection import select
-from edxdenoise.selection.split import signal_probability, split_probability
 
 COMPONENTS = 25
 
@@ -51,7 +51,7 @@ def test_verdict_on_solar_cells(cell):
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_estimated_correlation_is_the_true_one(cell, monkeypatch):
     # With these limits the probability is the estimate of r itself.
-    split = import_module("edxdenoise.selection.split")
+    split = import_module("edxdenoise.components.split")
     monkeypatch.setattr(split, "_INVISIBLE", 0.0)
     monkeypatch.setattr(split, "_VISIBLE", 1.0)
     ds, r = decomposed(*cell)

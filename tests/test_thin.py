@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.preprocess import hold_out, thin
+from edxdenoise.thinning import hold_out, thin
 
 FRACTIONS = (0.1, 0.5, 0.75)
 

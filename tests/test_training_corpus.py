@@ -6,8 +6,8 @@ import dask
 import numpy as np
 import pytest
 
-from edxdenoise.classifier.inputs import CHANNELS
-from edxdenoise.decompose import pca
+from edxdenoise.components.network_inputs import CHANNELS
+from edxdenoise.components.pca import pca
 from edxdenoise.errors import FormatError, ParameterError
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import PRESETS

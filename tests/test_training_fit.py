@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edxdenoise.classifier.inputs import BLOCKS, CHANNELS, SIGNED
-from edxdenoise.classifier.networks import build, load_network, network_config, tensorflow
+from edxdenoise.components.network_inputs import BLOCKS, CHANNELS, SIGNED
+from edxdenoise.components.networks import build, load_network, network_config, tensorflow
 from edxdenoise.errors import DataError, FormatError, ParameterError
 from edxdenoise.training.augmentation import (
     balanced_order,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edxdenoise.decompose import pca
+from edxdenoise.components.pca import pca
 from edxdenoise.errors import FormatError
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import simulate

@@ -22,8 +22,8 @@ from edxdenoise.errors import (
     warn,
     warning_attrs,
 )
-from edxdenoise.jobs import run_recipe
 from edxdenoise.recipe import Recipe
+from edxdenoise.run import run_recipe
 
 
 def test_warnings_say_what_it_means_and_what_to_do():

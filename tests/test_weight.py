@@ -11,8 +11,7 @@ from hypothesis import given, settings
 
 from edxdenoise.cube import is_poisson_weighted
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.preprocess import weight
-from edxdenoise.preprocess.weight import check_weights, unweighted, weighted
+from edxdenoise.preprocess import check_weights, unweighted, weight, weighted
 
 
 def root_or_one(totals):

@@ -25,7 +25,7 @@ def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
     edxdenoise classify map.zarr
     edxdenoise classify map.zarr --model mine.keras --json
     """
-    from edxdenoise.selection import select
+    from edxdenoise.components.selection import select
 
     ds = select(open_denoised(file), selector="cnn", models=model)
     if as_json:

@@ -89,8 +89,9 @@ def compare(
     edxdenoise compare map.bcf --energy 0.1:13 --report compared
     edxdenoise compare map.zarr --recipe cell.toml --model pca:4 --model pca:1-4,8 --model nmf:4
     """
-    from edxdenoise.comparison import DEFAULT_MODELS, compare_file
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import compare_file
+    from edxdenoise.validation.models import DEFAULT_MODELS
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
     recipe = _with_options(recipe.with_k_factors(k_factors), given({**options, "seed": seed}))
@@ -110,7 +111,7 @@ def compare(
             progress=progress,
         )
     if as_json:
-        from edxdenoise.comparison.tables import as_records
+        from edxdenoise.validation.verdicts import as_records
 
         click.echo(json.dumps(as_records(compared), indent=1))
     else:
@@ -133,13 +134,13 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
 
 def print_comparison(compared: xr.Dataset) -> None:
     """Models by held-out counts, quantities by model, and the sentences."""
-    from edxdenoise.comparison.tables import (
+    from edxdenoise.validation.verdicts import (
         MODELS_CAPTION,
         QUANTITIES_CAPTION,
         model_table,
         quantity_table,
+        verdict,
     )
-    from edxdenoise.comparison.words import verdict
 
     heads, rows = model_table(compared)
     print_table(MODELS_CAPTION, ["", *heads], rows)

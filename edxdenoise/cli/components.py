@@ -59,7 +59,7 @@ def open_denoised(file: Path) -> xr.Dataset:
 
 def component_records(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Return one record per component, ready for JSON; a number that there is not is None."""
-    from edxdenoise.summary import component_table
+    from edxdenoise.components.selection import component_table
 
     table = component_table(ds)
     return table.astype(object).where(table.notna(), None).to_dict("records")

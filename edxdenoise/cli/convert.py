@@ -38,7 +38,7 @@ def convert(
     \b
     edxdenoise convert map.bcf map.zarr
     """
-    from edxdenoise.jobs import convert_file
+    from edxdenoise.run import convert_file
 
     with computing(scheduler, workers, memory_limit) as progress:
         convert_file(

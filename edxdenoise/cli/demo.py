@@ -37,7 +37,7 @@ def demo(
     edxdenoise demo
     """
     from edxdenoise.cli.summaries import denoised_facts, print_composition, print_facts
-    from edxdenoise.jobs import demo_recipe, run_demo
+    from edxdenoise.run import demo_recipe, run_demo
 
     if print_recipe:
         click.echo(demo_recipe().to_toml(), nl=False)

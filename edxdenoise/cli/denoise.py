@@ -48,8 +48,8 @@ def denoise(
     """
     from edxdenoise.cli.summaries import denoised_facts, print_facts, say_written
     from edxdenoise.errors import RecipeError
-    from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import run_recipe
 
     reading, preparing, denoising, writing = split_keys(options, Input, Prepare, Denoise, Output)
     try:

@@ -49,7 +49,7 @@ def evaluate(
     from dataclasses import asdict
 
     from edxdenoise.resources import default_workers
-    from edxdenoise.training.job import evaluate_networks
+    from edxdenoise.training.fit import evaluate_networks
 
     with counting() as bar:
         found = evaluate_networks(

@@ -242,8 +242,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> Iterator[Progress]:
     """The scheduler a user asked for, and progress bars for what is computed on it."""
+    from edxdenoise.blocks import scheduler as dask_scheduler
     from edxdenoise.cluster import WAIT_FOR_WORKERS
-    from edxdenoise.compute import scheduler as dask_scheduler
 
     meta = click.get_current_context().meta
     with dask_scheduler(

@@ -21,7 +21,7 @@ from edxdenoise.config import Input
 
 def _print_devices(context: click.Context, option: click.Parameter, asked: bool) -> None:
     if asked:
-        from edxdenoise.classifier import device_names
+        from edxdenoise.components.networks import device_names
 
         names = device_names()
         click.echo("\n".join(names))
@@ -56,7 +56,7 @@ def info(
     edxdenoise info map.bcf
     """
     from edxdenoise.io import list_signals, pick_signal
-    from edxdenoise.summary import describe_cube, describe_memory, describe_signals
+    from edxdenoise.run import describe_cube, describe_memory, describe_signals
 
     found = list_signals(file)
     signals = describe_signals(found)

@@ -65,7 +65,7 @@ def kfactors(
     edxdenoise kfactors --elements I,Pb,In --k-factor Pb_La=4.374
     edxdenoise kfactors --table known.csv --from-energy 200 --beam-energy 80
     """
-    from edxdenoise.quantification.k_factor_table import k_factor_table, read_k_factors
+    from edxdenoise.quantification.k_factors import k_factor_table, read_k_factors
 
     known = read_k_factors(table) if table else {}
     for line, value, stddev in k_factors:

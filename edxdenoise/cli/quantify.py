@@ -69,8 +69,8 @@ def quantify(
     edxdenoise quantify map.zarr -o maps.zarr --recipe solar-cell.toml --report quantified
     """
     from edxdenoise.cli.summaries import print_composition, say_written
-    from edxdenoise.jobs import quantify_file
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import quantify_file
 
     recipe = Recipe() if recipe_file is None else Recipe.from_file(recipe_file)
     recipe = recipe.with_k_factors(k_factors)

@@ -42,8 +42,8 @@ def run(
         print_facts,
         say_written,
     )
-    from edxdenoise.jobs import run_recipe
     from edxdenoise.recipe import Recipe
+    from edxdenoise.run import run_recipe
 
     recipe = Recipe.from_file(recipe_file)
     if print_recipe:

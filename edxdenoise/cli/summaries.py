@@ -39,16 +39,10 @@ def print_facts(facts: dict[str, str]) -> None:
 
 def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     """Return what `edxdenoise denoise` did: the map, what was kept, the gain, the elements."""
+    from edxdenoise.components.selection import kept_numbers, uncertain_numbers
     from edxdenoise.cube import pixel_counts
     from edxdenoise.errors import texts_of
-    from edxdenoise.report.text import (
-        component_list,
-        held_out_words,
-        kept_numbers,
-        number_words,
-        smoothing_words,
-        uncertain_numbers,
-    )
+    from edxdenoise.report.text import component_list, held_out_words, number_words, smoothing_words
     from edxdenoise.schema import DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y, IMAGE_GAIN
     from edxdenoise.xray.identification import identified
 

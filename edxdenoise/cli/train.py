@@ -70,7 +70,7 @@ def train(
     edxdenoise train -o mine --labels labels.csv --simulated 100
     """
     from edxdenoise.resources import default_workers
-    from edxdenoise.training.job import train_networks
+    from edxdenoise.training.fit import train_networks
 
     with counting() as bar:
         trained = train_networks(

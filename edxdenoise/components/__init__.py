@@ -1,6 +1,9 @@
-"""Score maps freed of the noise that is known: by a mixture of averages, or by one weight each."""
+"""From weighted counts to the components that are kept: PCA, NMF, selection, smoothing."""
 
-from edxdenoise.components.shrink import shrink
-from edxdenoise.components.signal_share import weight_by_signal
+from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.nmf import is_nmf, nmf
+from edxdenoise.components.pca import pca
+from edxdenoise.components.selection import select
+from edxdenoise.components.shrink import shrink, weight_by_signal
 
-__all__ = ["shrink", "weight_by_signal"]
+__all__ = ["is_nmf", "neighbours", "nmf", "pca", "select", "shrink", "weight_by_signal"]

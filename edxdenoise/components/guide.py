@@ -20,9 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import convolve
 
-from edxdenoise.components.nlm import offsets
-from edxdenoise.components.profiles import Profiles
-from edxdenoise.components.smoothing import local_mean, risk_window, smooth
+from edxdenoise.components.smoothing import Profiles, local_mean, offsets, risk_window, smooth
 
 # Noise added, over that of the data, and how often.
 _RATIO, _DRAWS = 0.7, 3

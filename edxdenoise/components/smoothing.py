@@ -5,8 +5,7 @@ counts of the pixel for weight, or the totals of the pixels with weight 1. Its e
 
 - averages over Gaussians of .5 to 32 pixels, sum_j K_ij n_j c_j / sum_j K_ij n_j,
 - the mean of the map, and the map as it is,
-- non-local means of two tolerances (`edxdenoise.components.nlm`), guided by the mixture of the
-  others.
+- non-local means of two tolerances (`non_local_means`), guided by the mixture of the others.
 
 Each has a standardised risk in every pixel, known without the truth (C. M. Stein, Ann. Stat. 9
 (1981) 1135),
@@ -22,16 +21,40 @@ over how many pixels is thus decided locally, map by map, and nothing is all or 
 
 Wide Gaussians are applied to sums over bins of pixels and interpolated, so that the time does not
 depend on their width.
+
+Vector non-local means average a pixel with those nearby that are alike within their noise, after A.
+Buades, B. Coll and J.-M. Morel (Multiscale Model. Simul. 4 (2005) 490), with the vector of all
+profiles in place of patches, and its known noise in place of a parameter. With u the guide and v
+the variance of its noise, q = 1..Q,
+
+    d_ij = sum_q (u_iq - u_jq)^2 / (v_iq + v_jq),    w_ij = n_j exp(-max(d_ij - D, 0) / 2).
+
+For two pixels of the same material d follows a chi-square distribution with Q degrees of freedom. D
+is one of its quantiles, the tolerance: at .99 hardly any neighbour is chosen for its noise, at .5
+the average keeps finer detail.
+
+`profiles` makes kept score maps of uncorrelated signal, whose noise is known. The profile of a
+pixel, c_k = t_k / g times the root of all counts N, does not depend on the thickness: it is a mean
+over the n counts of the pixel, sum_j X_j p_kj / h_j / n. How n counts fall upon channels is
+multinomial. With s_j = h_j sum_m c_m p_mj / sqrt(N) the spectrum of the pixel, m = 1 the total,
+whose profile is 1,
+
+    n Var(c_k) = sum_j s_j N p_kj^2 / h_j^2 - c_k^2,
+
+which for the mean spectrum is 1 for every component, and no two of them are correlated: profiles
+are white, and stay so under rotation. They are rotated so that their signal, the covariance between
+neighbouring pixels, is uncorrelated too (A. A. Green et al., IEEE Trans. Geosci. Remote Sens. 26
+(1988) 65). A pixel without counts has no profile and the weight 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
-
-from edxdenoise.components.nlm import non_local_means
+import scipy.linalg
+from scipy.stats import chi2
 
 WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  # pixels
 _TRUNCATE = 3.5
@@ -361,3 +384,163 @@ def _alike(
         found.append(non_local_means(maps, noise, values, weights))
     means, own = (np.concatenate(parts) for parts in zip(*found))
     return means, own
+
+
+TOLERANCES = (0.5, 0.99)
+# All pixels as near as this along y and x, and beyond every third as far as that.
+_NEAR, _FAR, _STRIDE = 8, 18, 3
+
+
+@cache
+def offsets() -> tuple[np.ndarray, np.ndarray]:
+    """Steps along y and x to the pixels that one is averaged with, itself first."""
+    near = [(y, x) for y in range(-_NEAR, _NEAR + 1) for x in range(-_NEAR, _NEAR + 1)]
+    sparse = range(-_FAR, _FAR + 1, _STRIDE)
+    far = [(y, x) for y in sparse for x in sparse if max(abs(y), abs(x)) > _NEAR]
+    steps = np.array(sorted(near + far, key=lambda step: (step[0] ** 2 + step[1] ** 2, step)))
+    return np.ascontiguousarray(steps[:, 0]), np.ascontiguousarray(steps[:, 1])
+
+
+def non_local_means(
+    guide: np.ndarray, guide_variance: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average every pixel with those nearby whose guide is alike.
+
+    Parameters
+    ----------
+    guide, guide_variance : array of float32, shape (q, y, x)
+        u and v of the module. The first k are what is averaged, smoothed already.
+    values : array of float32, shape (k, y, x)
+        What is averaged.
+    weights : array of float32, shape (y, x)
+        n; 0 where nothing was measured.
+
+    Returns
+    -------
+    means : array of float32, shape (tolerance, k, y, x)
+        Weighted means; the guide in pixels that have no neighbour alike.
+    own : array of float32, shape (tolerance, 1, y, x)
+        Share that a pixel has in its own mean for the weights as they are.
+    """
+    from edxdenoise.components.kernels import alike_means
+
+    tolerances = chi2.ppf(TOLERANCES, len(guide)).astype(np.float32)
+    sums = alike_means(guide, guide_variance, values * weights, weights, *offsets(), tolerances)
+    below = sums[:, :1]
+    alone = below < _LEAST_WEIGHT
+    below[alone] = 1
+    return np.where(alone, guide[: len(values)], sums[:, 1:] / below), weights / below
+
+
+# Pixels over which the signal is looked for, in two scales.
+_SCALES = (1.0, 4.0)
+# Variance over that of the mean spectrum; no pixel is known better than that.
+_LEAST_VARIANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Rotated profiles of the kept components beside the first.
+
+    Parameters
+    ----------
+    values : array of float32, shape (k, y, x)
+        0 where there are no counts.
+    counts : array of float32, shape (y, x)
+        n, the weight.
+    rotation : array, shape (k, k)
+        Profiles of the components are ``rotation @ values``.
+    constant, slope : array, shape (k,), (k, k)
+        n Var(c) is ``constant + slope @ c - c^2``.
+    scale : float
+        Variance of the noise over that of Poisson counts.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    rotation: np.ndarray
+    constant: np.ndarray
+    slope: np.ndarray
+    scale: float
+
+    def rows(self, rows: slice) -> Profiles:
+        """Return the profiles of some rows."""
+        values, counts = self.values[:, rows], self.counts[rows]
+        return replace(self, values=np.ascontiguousarray(values), counts=counts)
+
+    def variance(self, smoothed: np.ndarray) -> np.ndarray:
+        """v: n times the variance of the noise where the profiles are `smoothed`, like `values`."""
+        result = np.tensordot(self.slope.astype(np.float32), smoothed, axes=1)
+        result += self.constant.astype(np.float32)[:, np.newaxis, np.newaxis]
+        result -= smoothed**2
+        np.maximum(result, np.float32(_LEAST_VARIANCE), out=result)
+        result *= np.float32(self.scale)
+        return result
+
+
+def profiles(
+    maps: np.ndarray,
+    spectra: np.ndarray,
+    g: np.ndarray,
+    h: np.ndarray,
+    counts: np.ndarray,
+    scale: float = 1.0,
+) -> Profiles:
+    """Profiles of components, of which the first is the total.
+
+    Parameters
+    ----------
+    maps : array, shape (1 + k, y, x)
+        Scores.
+    spectra : array, shape (1 + k, energy)
+        Loadings.
+    g, h : array, shape (y, x), (energy,)
+        Weights.
+    counts : array, shape (y, x)
+        Counts of the pixels.
+    scale : float
+        Variance of the noise over that of Poisson counts.
+    """
+    counts = np.asarray(counts, np.float32)
+    total = counts.sum(dtype=float)
+    others = spectra[1:].astype(float)
+    known = counts > 0
+    inverse = np.where(known, np.sqrt(total) / np.where(known, g, 1), 0).astype(np.float32)
+    values = maps[1:] * inverse
+    rotation = signal_directions(values, counts)
+    values = np.tensordot(rotation.T.astype(np.float32), values, axes=1)
+    rotated = rotation.T @ others
+    square = total * rotated**2 / h**2
+    first = spectra[0].astype(float) * h
+    # The first profile is 1: its spectrum is that of all counts.
+    constant = square @ first / first.sum()
+    slope = square @ (rotated * h).T / np.sqrt(total)
+    return Profiles(values, counts, rotation, constant, slope, scale)
+
+
+def signal_directions(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rotation (k, k) that makes the covariance between neighbours diagonal, strongest first."""
+    depth = len(values)
+    product = values * counts
+    total = np.zeros((depth, depth))
+    for scale in _SCALES:
+        kernel = gaussian(scale, *counts.shape)
+        below = np.maximum(kernel.sums(counts[np.newaxis]), np.finfo(np.float32).tiny)
+        near = (kernel.sums(product) - kernel.centre.astype(np.float32) * product) / below
+        total += _products(product, near)
+    mean = product.sum(axis=(1, 2), dtype=float)
+    total -= len(_SCALES) * np.outer(mean, mean) / max(counts.sum(dtype=float), 1)
+    directions = scipy.linalg.eigh((total + total.T) / 2)[1][:, ::-1]
+    if not depth:
+        return directions
+    # The sign is arbitrary, and perturbations of the data have signs as well.
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[np.newaxis], axis=0)
+    return directions * np.sign(largest)
+
+
+def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sums over pixels of the products of two stacks of maps, in 64 bits row by row."""
+    return sum(
+        a.astype(float) @ b.astype(float).T
+        for a, b in zip(np.moveaxis(first, 1, 0), np.moveaxis(second, 1, 0))
+    )

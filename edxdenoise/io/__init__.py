@@ -1,7 +1,6 @@
 """Reading and writing files; nothing here decides anything about the data."""
 
 from edxdenoise.io.atomic import atomic_output, check_apart, check_output
-from edxdenoise.io.checks import check_counts, check_totals
 from edxdenoise.io.export import (
     PixelSize,
     file_name,
@@ -14,24 +13,20 @@ from edxdenoise.io.hyperspy import from_hyperspy, to_hyperspy
 from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
-from edxdenoise.io.read import read_cube
+from edxdenoise.io.read import read_cube, read_spectra
 from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
-from edxdenoise.io.rounding import rounded_for_storage
-from edxdenoise.io.save import check_save, save_dataset, stored_size
+from edxdenoise.io.save import check_save, rounded_for_storage, save_dataset, stored_size
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
-from edxdenoise.io.spectra import read_spectra
 
 __all__ = [
     "PixelSize",
     "SignalInfo",
     "atomic_output",
     "check_apart",
-    "check_counts",
     "check_output",
     "check_profile",
     "check_region",
     "check_save",
-    "check_totals",
     "file_name",
     "file_source",
     "from_hyperspy",

@@ -1,4 +1,7 @@
-"""The one boundary to RosettaSciIO: its failures and its chatter end here."""
+"""The one boundary to RosettaSciIO: its failures and its chatter end here.
+
+So do damaged blocks of an HDF5 file, such as a .hspy.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ import struct
 import warnings
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from edxdenoise.errors import EdxdenoiseError, FormatError, issue, recorded
+import dask.array as da
+import numpy as np
+
+from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError, issue, recorded
+
+if TYPE_CHECKING:
+    import h5py
+
 
 _logger = logging.getLogger(__name__)
 _READER_LOGGER = "rsciio"
@@ -104,3 +115,110 @@ def _explain(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"the entry {text} is missing; the file is damaged or of a kind that is not known"
     return f"{text or type(error).__name__}; check that the file is whole and what its name says"
+
+
+class NamedDataset:
+    """A dataset of an HDF5 file; what cannot be read of it is an error that names the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    dataset : h5py.Dataset
+        In it.
+    """
+
+    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
+        self.path, self.name = path.absolute(), dataset.name
+        self.shape, self.dtype, self.ndim = dataset.shape, dataset.dtype, dataset.ndim
+        self._dataset: h5py.Dataset | None = dataset
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        import h5py
+
+        try:
+            if self._dataset is None:
+                self._dataset = h5py.File(self.path, "r")[self.name]
+            return self._dataset[key]
+        except OSError as error:
+            raise FormatError(
+                f"cannot read '{self.path}': a block of its counts is damaged "
+                f"({one_line(str(error))}); copy or export it again"
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Other processes open the file themselves.
+        return self.__dict__ | {"_dataset": None}
+
+
+def named(path: Path, data: Any) -> Any:
+    """`data` whose blocks are read from a dataset of an HDF5 file, with errors that name it.
+
+    Whatever else is returned as it is.
+    """
+    import h5py
+
+    if not isinstance(data, da.Array):
+        return data
+    # So Dask calls what `from_array` was given. The other layers may have millions of entries.
+    layers = [layer for name, layer in data.dask.layers.items() if name.startswith("original-")]
+    sources = [
+        value for layer in layers for value in layer.values() if isinstance(value, h5py.Dataset)
+    ]
+    if len(sources) != 1 or sources[0].shape != data.shape:
+        return data
+    # Dask would name the array after its path, and confuse it with a later file at that path.
+    return da.from_array(NamedDataset(path, sources[0]), chunks=data.chunks, name=False)
+
+
+# Packages that decode files: a ValueError or RuntimeError that passes through none of them is ours.
+_READERS = tuple(
+    f"{name}."
+    for name in ("edxdenoise.io", "h5py", "netCDF4", "numcodecs", "rsciio", "xarray.backends")
+    + ("sparse", "tifffile", "zarr")
+)
+
+
+@contextmanager
+def naming(files: Sequence[Path]) -> Iterator[None]:
+    """Put the name of the file before an error that does not say which file it is about."""
+    try:
+        yield
+    except ClusterError:
+        # That of the scheduler or of a worker, not of a file.
+        raise
+    except EdxdenoiseError as error:
+        if any(path.name in str(error) for path in files):
+            raise
+        raise type(error)(f"{_shown(files)}: {error}") from error
+
+
+@contextmanager
+def reading(files: Sequence[Path]) -> Iterator[None]:
+    """Explain damage inside a file, which shows only when its counts are first computed.
+
+    Errors of computing pass through: they are faults of this program and not of the file.
+    """
+    try:
+        yield
+    except EdxdenoiseError:
+        raise
+    # What h5py, zarr's codecs and readers raise on a block that they cannot decode.
+    except (OSError, RuntimeError, ValueError, zlib.error) as error:
+        if not isinstance(error, (OSError, zlib.error)) and not _raised_by_reader(error):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(
+            f"cannot read '{_shown(files)}': its counts are damaged ({text}); copy or export it "
+            "again"
+        ) from error
+
+
+def _raised_by_reader(error: BaseException) -> bool:
+    """Whether an error came up through a module that reads files."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(_READERS) for module in modules)
+
+
+def _shown(files: Sequence[Path]) -> str:
+    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])

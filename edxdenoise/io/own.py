@@ -13,10 +13,11 @@ import dask
 import numpy as np
 import xarray as xr
 
+from edxdenoise.cluster import check_input
+from edxdenoise.cube import REBUILT_FROM, reconstruct
 from edxdenoise.errors import FormatError, Rank, warn
-from edxdenoise.io.attrs import memory_attrs
 from edxdenoise.io.guard import guarded
-from edxdenoise.reconstruction import REBUILT_FROM, reconstruct
+from edxdenoise.io.store import memory_attrs
 from edxdenoise.schema import (
     COUNTS,
     COUNTS_DENOISED,
@@ -27,7 +28,6 @@ from edxdenoise.schema import (
     MEASUREMENT_NUMBERS,
     SPECS,
 )
-from edxdenoise.shared_files import check_input
 
 _SMALL = (MEASURED.name, IMAGE.name)
 # Attribute of a file with checksums of what no checksum of a chunk protects.

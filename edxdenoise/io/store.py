@@ -1,7 +1,9 @@
-"""The folder of a .zarr, in which a chunk that is missing or cut short is an error."""
+"""How a Dataset is stored: shapes of chunks, attributes for NetCDF, whole .zarr folders."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -10,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 import google_crc32c
+import numpy as np
+import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -128,3 +132,113 @@ def whole_store(path: Path) -> WholeStore:
         checks=checks,
         stamp=os.stat(path).st_mtime_ns,
     )
+
+
+# Names of the attributes that are JSON text in the file; itself only in the file.
+_JSON_ATTRS = "edxdenoise_json_attrs"
+# netCDF gives a list of one text back as the text alone.
+_LIST_ATTRS = ("area_label", "elements", "elements_given")
+
+
+def netcdf_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Turn what NetCDF has no type for into JSON text and note which attributes these are.
+
+    NetCDF has no None, bool, dict, list of lists or empty list.
+
+    Examples
+    --------
+    >>> netcdf_attrs({"title": "a", "stack": {"n": None}})
+    {'title': 'a', 'stack': '{"n": null}', 'edxdenoise_json_attrs': 'stack'}
+    """
+    native: dict[str, Any] = {}
+    as_json = []
+    for name, value in attrs.items():
+        if _is_native(name, value):
+            native[name] = value
+        else:
+            native[name] = json.dumps(value, default=_plain)
+            as_json.append(name)
+    if as_json:
+        native[_JSON_ATTRS] = " ".join(as_json)
+    return native
+
+
+def memory_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Inverse of `netcdf_attrs`; attributes read from Zarr come back as they are.
+
+    Examples
+    --------
+    >>> memory_attrs(netcdf_attrs({"elements": ["Pb"], "stack": {"n": None}}))
+    {'elements': ['Pb'], 'stack': {'n': None}}
+    """
+    attrs = dict(attrs)
+    for name in attrs.pop(_JSON_ATTRS, "").split():
+        attrs[name] = json.loads(attrs[name])
+    for name in _LIST_ATTRS:
+        if isinstance(attrs.get(name), str):
+            attrs[name] = [attrs[name]]
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in attrs.items()
+    }
+
+
+def _is_native(name: str, value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        fewest = 1 if name in _LIST_ATTRS else 2
+        return len(value) >= fewest and all(isinstance(item, str) for item in value)
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.size > 1 and value.dtype.kind in "iuf"
+    return isinstance(value, (str, int, float, np.integer, np.floating)) and not isinstance(
+        value, bool
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return str(value)
+
+
+# Numbers per stored chunk. Fewer make many small files, more make a viewer that wants one spectrum
+# wait; a float32 chunk has 1 MB to 67 MB.
+_SMALLEST_CHUNK = 1 << 18
+_LARGEST_CHUNK = 1 << 24
+
+
+def align(ds: xr.Dataset) -> xr.Dataset:
+    """Give every lazy variable blocks of one shape, and join blocks too small to be files."""
+    return ds.assign(
+        {
+            name: array.chunk(dict(zip(array.dims, _even_blocks(array))))
+            for name, array in ds.variables.items()
+            if array.chunks
+        }
+    )
+
+
+def _even_blocks(array: xr.Variable) -> tuple[int, ...]:
+    assert array.chunks is not None
+    blocks = [max(1, *sizes) for sizes in array.chunks]
+    for axis in reversed(range(array.ndim)):
+        wanted = _SMALLEST_CHUNK // math.prod(blocks)
+        if wanted > 1:
+            blocks[axis] = min(array.shape[axis], blocks[axis] * wanted)
+    return tuple(blocks)
+
+
+def storage_chunks(array: xr.Variable | xr.DataArray) -> tuple[int, ...]:
+    """Shape of the stored chunks: Dask blocks, cut into equal parts where they are too large.
+
+    No stored chunk lies in two Dask blocks, so that blocks can be written at the same time.
+    """
+    blocks = [max(sizes) for sizes in array.chunks] if array.chunks else array.shape
+    chunks = [max(1, block) for block in blocks]
+    for axis, (block, length) in enumerate(zip(blocks, array.shape)):
+        parts = min(block, math.ceil(math.prod(chunks) / _LARGEST_CHUNK))
+        if parts <= 1:
+            continue
+        if block < length:
+            parts = next(n for n in range(parts, block + 1) if block % n == 0)
+        chunks[axis] = math.ceil(block / parts)
+    return tuple(chunks)

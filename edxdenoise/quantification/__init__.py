@@ -11,6 +11,7 @@ from edxdenoise.quantification.composition import (
     check_composition,
     cliff_lorimer,
     fractions,
+    mask_vacuum,
     parse_ratio,
     ratio,
 )
@@ -22,11 +23,15 @@ from edxdenoise.quantification.lines import (
     check_reach,
     quantified_lines,
 )
-from edxdenoise.quantification.phases import Phases, can_split, find_phases
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, misfit, region_table
-from edxdenoise.quantification.regions import area_regions, sum_regions
+from edxdenoise.quantification.regions import (
+    Phases,
+    area_regions,
+    can_split,
+    find_phases,
+    sum_regions,
+)
 from edxdenoise.quantification.response import measure_response
-from edxdenoise.quantification.vacuum import mask_vacuum
 from edxdenoise.quantification.windows import background_windows
 from edxdenoise.xray.families import element_of, list_lines
 

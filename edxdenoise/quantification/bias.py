@@ -22,14 +22,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.compute import compute
+from edxdenoise.blocks import compute
 from edxdenoise.errors import Rank, warn
-from edxdenoise.preprocess.thin import thin
 from edxdenoise.quantification.composition import factor_arrays
-from edxdenoise.quantification.estimators import behind_projection, sums_counts, sums_denoised
+from edxdenoise.quantification.estimators import (
+    behind_projection,
+    is_shrunk,
+    sums_counts,
+    sums_denoised,
+)
 from edxdenoise.quantification.lines import composed_lines
-from edxdenoise.quantification.phases import pixel_features, similar_pixels
-from edxdenoise.quantification.shrunk import is_shrunk
+from edxdenoise.quantification.regions import pixel_features, similar_pixels
 from edxdenoise.schema import (
     DIM_LINE,
     DIM_X,
@@ -42,6 +45,7 @@ from edxdenoise.schema import (
     LINE_ESTIMATOR,
     LINE_INTENSITY_BIAS,
 )
+from edxdenoise.thinning import thin
 
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64

@@ -32,7 +32,7 @@ from edxdenoise.quantification.composition import (
     select_lines,
     unbiased_intensity,
 )
-from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.quantification.estimators import line_weights, pixel_covariance, shares_noise
 from edxdenoise.quantification.fit import freer_background
 from edxdenoise.quantification.lines import (
     EstimatedLine,
@@ -41,7 +41,6 @@ from edxdenoise.quantification.lines import (
     quantified_lines,
     with_factor,
 )
-from edxdenoise.quantification.shrunk import pixel_covariance, shares_noise
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     COORD_REGION_DISTANCE,

@@ -1,24 +1,41 @@
-"""Regions of a map and their sum spectra: the whole, areas, phases, a user's regions, profiles."""
+"""Regions of a map and their sum spectra: the whole, areas, phases, a user's regions, profiles.
+
+Phases are groups of pixels with similar spectra. Pixels that are grouped by all their counts are
+grouped by their noise as well: sums over such a group are biased, far beyond their counting errors.
+Here binomial thinning (`thin`) splits the counts into two independent halves. The first half finds
+the groups; the second half, whose noise had no part in it, gives sums that are Poisson distributed
+and unbiased.
+
+Pixels are compared by their shares of the kept component spectra, so that thickness does not count.
+Where counts are few the shares are averaged over neighbouring pixels first. Clusters that are no
+further apart than the noise of one pixel are merged: noise alone never makes a group.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from scipy.ndimage import gaussian_filter
 
+from edxdenoise.blocks import compute
+from edxdenoise.components.nmf import is_nmf
 from edxdenoise.cube import is_lazy, kept_maps
 from edxdenoise.errors import ParameterError
-from edxdenoise.quantification.phases import Phases
+from edxdenoise.quantification.estimators import sums_counts
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SPECTRUM,
     COORD_AREA,
+    COORD_COMPONENT_NAME,
     COORD_REGION_DISTANCE,
     COORD_REGION_KIND,
     COORD_REGION_SHARE,
     COUNTS,
+    DIM_COMPONENT,
     DIM_REGION,
     DIM_X,
     DIM_Y,
@@ -28,6 +45,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
+from edxdenoise.thinning import thin
 
 
 def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
@@ -154,3 +172,164 @@ def _block_spectra(counts: np.ndarray, masks: np.ndarray) -> np.ndarray:
     for spectrum, mask in zip(spectra, masks):
         spectrum[:] = counts[mask].sum(axis=0, dtype=np.float64)
     return spectra
+
+
+# K-means looks at no more pixels than these: enough for centres, whatever the map.
+_SAMPLE = 20_000
+_MOST_PHASES = 8
+# Steps of k-means: its centres need not have converged, since the groups only have to differ.
+_STEPS = 30
+# Counts that a pixel and its neighbours should hold together, and the widest Gaussian for it.
+_COUNTS_WANTED = 200.0
+_WIDEST = 4.0
+# Standard deviations of a pixel's noise by which the centres of two groups differ at least.
+_APART = 4.0
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Groups of similar pixels, and the counts that had no part in finding them.
+
+    Parameters
+    ----------
+    masks : dict of str to array of bool, shape (y, x)
+        By name.
+    held_out : Dataset
+        With the second half of the counts.
+    """
+
+    masks: dict[str, np.ndarray]
+    held_out: xr.Dataset
+
+
+def can_split(ds: xr.Dataset) -> bool:
+    """Whether the counts are whole numbers, which binomial thinning needs."""
+    return COUNTS.name in ds and ds[COUNTS.name].dtype.kind == "u"
+
+
+def find_phases(ds: xr.Dataset, *, seed: int = 0) -> Phases:
+    """Phases of a denoised map: k-means clusters, or what each NMF component dominates.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Denoised, with its whole ``counts``.
+    seed : int
+        Of the thinning and of k-means.
+
+    Returns
+    -------
+    Phases
+        The clusters are as many as there are kept components, from 2 to 8, less those that noise
+        does not tell apart, the largest first. One pass over the counts is computed.
+    """
+    first, second = thin(ds, seed=seed)
+    (values,) = compute(pixel_features(ds, first).data)
+    if is_nmf(ds):
+        labels, names = _dominant(ds, values), _component_names(ds)
+    else:
+        kept = int((ds[COMPONENT_KEEP.name].values == 1).sum())
+        labels = similar_pixels(values, min(max(kept, 2), _MOST_PHASES), seed=seed)
+        names = [f"phase {i + 1}" for i in range(labels.max() + 1)]
+    masks = {name: labels == i for i, name in enumerate(names)}
+    return Phases({name: mask for name, mask in masks.items() if mask.any()}, second)
+
+
+def pixel_features(model: xr.Dataset, ds: xr.Dataset) -> xr.DataArray:
+    """Sums of counts that tell pixels apart, dims (y, x, row); lazy where the counts are.
+
+    Parameters
+    ----------
+    model : Dataset
+        With component spectra and weights.
+    ds : Dataset
+        With the ``counts`` to sum.
+
+    Returns
+    -------
+    DataArray
+        For each kept component its score times the pixel weight; then the sum of the variances of
+        these, and the total.
+    """
+    kept = model[COMPONENT_KEEP.name].values == 1
+    spectra, h = model[COMPONENT_SPECTRUM.name].values, model[WEIGHT_ENERGY.name].values
+    # Least squares: principal components are orthonormal, the spectra of NMF are not.
+    dual = np.linalg.pinv(spectra).T if is_nmf(model) else spectra
+    rows = dual[kept] / h
+    rows = np.vstack([rows, (rows**2).sum(axis=0), np.ones(h.size)])
+    return sums_counts(ds, rows).transpose(DIM_Y, DIM_X, "row")
+
+
+def similar_pixels(features: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+    """Number of the group of each pixel, from 0, the largest group first.
+
+    Parameters
+    ----------
+    features : array, shape (y, x, row)
+        From `pixel_features`.
+    count : int
+        Groups, before those that noise does not tell apart are merged.
+    seed : int
+
+    Returns
+    -------
+    array of int, shape (y, x)
+    """
+    from sklearn.cluster import AgglomerativeClustering, KMeans
+
+    shape = features.shape[:2]
+    width = _width(features[..., -1].mean())
+    if width:
+        features = gaussian_filter(features, (width, width, 0))
+    *parts, variance, total = np.moveaxis(features, -1, 0).reshape(features.shape[-1], -1)
+    known = np.maximum(total, np.finfo(np.float32).tiny)
+    shares = np.stack(parts, axis=-1) / known[:, np.newaxis]
+    sample = np.random.default_rng(seed).permutation(len(shares))[:_SAMPLE]
+    # Noise has a variance inverse to the total: empty pixels must not make groups.
+    weights = np.maximum(total, 0)
+    means = KMeans(min(count, len(sample)), n_init=3, max_iter=_STEPS, random_state=seed)
+    means.fit(shares[sample], sample_weight=weights[sample] + np.finfo(np.float32).tiny)
+    labels = means.predict(shares)
+    if means.n_clusters > 1:
+        # The noise is the same in all directions of the weighted space.
+        noise = np.sqrt(np.average(variance / known**2, weights=weights + 1e-9) / len(parts))
+        # An average over neighbours has less of it.
+        noise /= max(np.sqrt(4 * np.pi) * width, 1)
+        merged = AgglomerativeClustering(
+            n_clusters=None, distance_threshold=_APART * noise, linkage="average"
+        )
+        labels = merged.fit_predict(means.cluster_centers_)[labels]
+    numbers, sizes = np.unique(labels, return_counts=True)
+    order = np.empty(labels.max() + 1, int)
+    order[numbers[np.argsort(-sizes, kind="stable")]] = np.arange(len(numbers))
+    return order[labels].reshape(shape)
+
+
+def _width(counts: float) -> float:
+    """Standard deviation of the Gaussian over which pixels of so many counts are averaged.
+
+    Examples
+    --------
+    >>> _width(500.0), round(_width(10.0), 2)
+    (0.0, 1.26)
+    """
+    width = np.sqrt(_COUNTS_WANTED / (4 * np.pi * max(counts, 1e-9)))
+    return float(min(width, _WIDEST)) if width > 0.5 else 0.0
+
+
+def _dominant(ds: xr.Dataset, features: np.ndarray) -> np.ndarray:
+    """The NMF component that has most of the counts of each pixel, shape (y, x)."""
+    kept = ds[COMPONENT_KEEP.name].values == 1
+    width = _width(features[..., -1].mean())
+    amounts = gaussian_filter(features[..., :-2], (width, width, 0))
+    counts = (ds[COMPONENT_SPECTRUM.name].values * ds[WEIGHT_ENERGY.name].values).sum(axis=1)
+    return np.argmax(amounts * counts[kept], axis=-1)
+
+
+def _component_names(ds: xr.Dataset) -> list[str]:
+    kept = ds.isel({DIM_COMPONENT: np.flatnonzero(ds[COMPONENT_KEEP.name].values)})
+    names = kept.coords.get(COORD_COMPONENT_NAME)
+    numbers = [f"phase {number}" for number in kept[DIM_COMPONENT].values]
+    if names is None:
+        return numbers
+    return [f"{number} ({name})" for number, name in zip(numbers, names.values)]

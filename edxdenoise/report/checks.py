@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.audit import Audit
 from edxdenoise.report.frame import draw_map, fit_map, frame_of, label_width
 from edxdenoise.report.style import (
     BLUE,
@@ -23,6 +22,7 @@ from edxdenoise.report.style import (
     new_figure,
 )
 from edxdenoise.schema import DIM_X, DIM_Y
+from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def audit_figure(ds: xr.Dataset, found: Audit) -> Figure:
     ds : Dataset
         That was audited.
     found : Audit
-        What `edxdenoise.audit.audit` gives.
+        What `edxdenoise.validation.residuals.audit` gives.
     """
     frame = frame_of(ds)
     listed = found.table.head(_LISTED)

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from edxdenoise.audit import BLOCK, Audit, audit
-from edxdenoise.compute import as_blocks, load
+from edxdenoise.blocks import as_blocks, load
+from edxdenoise.components.selection import kept_numbers, uncertain_numbers
 from edxdenoise.cube import (
     DETECTOR_RESPONSE,
     detector_resolution,
     is_lazy,
     pixel_counts,
+    reconstruct,
     sum_spectrum,
 )
 from edxdenoise.errors import DataError, Rank, recorded, warn, warning_attrs
@@ -31,9 +32,8 @@ from edxdenoise.quantification import (
 )
 from edxdenoise.quantification.estimators import Weights, line_weights, sums_denoised
 from edxdenoise.quantification.lines import quantified_lines, with_factor
-from edxdenoise.reconstruction import reconstruct
 from edxdenoise.report.sums import Cells, line_sums
-from edxdenoise.report.text import kept_numbers, number_words, uncertain_numbers
+from edxdenoise.report.text import number_words
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_MAP,
@@ -51,6 +51,7 @@ from edxdenoise.schema import (
     LINE_SYSTEMATIC,
     REGION_SPECTRUM,
 )
+from edxdenoise.validation.residuals import BLOCK, Audit, audit
 from edxdenoise.xray import (
     Peak,
     find_elements,

@@ -21,6 +21,7 @@ from edxdenoise.report.frame import (
     frame_of,
     grey_range,
     label_width,
+    net_range,
 )
 from edxdenoise.report.spectra import counts_unit, label_peaks
 from edxdenoise.report.style import (
@@ -42,7 +43,6 @@ from edxdenoise.report.text import (
     smoothing_words,
     verdict,
 )
-from edxdenoise.report.value_maps import net_range
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,

@@ -24,7 +24,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise._version import __version__
-from edxdenoise.audit import Audit
+from edxdenoise.components.selection import kept_numbers
 from edxdenoise.cube import (
     detector_resolution,
     measured_pixels,
@@ -43,19 +43,14 @@ from edxdenoise.report.frame import (
     frame_of,
     grey_range,
     length_label,
+    net_range,
     shortened,
+    value_range,
+    well_known,
 )
 from edxdenoise.report.maps import last_energy
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
-from edxdenoise.report.text import (
-    decision,
-    kept_numbers,
-    number_words,
-    region_words,
-    verdict,
-    with_error,
-)
-from edxdenoise.report.value_maps import net_range, value_range, well_known
+from edxdenoise.report.text import decision, number_words, region_words, verdict, with_error
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,
@@ -79,6 +74,7 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
+from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import component_peaks, identified, line_label, name_peaks
 from edxdenoise.xray.families import element_of
 

@@ -14,11 +14,15 @@ import xarray as xr
 from edxdenoise.quantification.region_table import bin_ratio, group_of
 from edxdenoise.quantification.regions import area_regions
 from edxdenoise.report.frame import (
+    FAR_ABOVE,
     Frame,
+    draw_value_map,
     fit_map,
     frame_of,
+    hatch_undetected,
     label_width,
     shortened,
+    well_known,
 )
 from edxdenoise.report.style import (
     DARK,
@@ -31,7 +35,6 @@ from edxdenoise.report.style import (
     series_line,
 )
 from edxdenoise.report.text import region_words, with_error
-from edxdenoise.report.value_maps import FAR_ABOVE, draw_value_map, hatch_undetected, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from edxdenoise.decompose import is_nmf
+from edxdenoise.components.nmf import is_nmf
+from edxdenoise.components.selection import elbows, kept_numbers, weighted_noise_edge
 from edxdenoise.errors import DataError
 from edxdenoise.report.style import (
     BLUE,
@@ -18,7 +19,7 @@ from edxdenoise.report.style import (
     VERMILION,
     new_plot,
 )
-from edxdenoise.report.text import decision, kept_numbers, warning_lines
+from edxdenoise.report.text import decision, warning_lines
 from edxdenoise.schema import (
     COMPONENT_KEEP,
     COMPONENT_SIGNAL_PROBABILITY,
@@ -28,7 +29,6 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
 )
-from edxdenoise.selection import elbows, weighted_noise_edge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

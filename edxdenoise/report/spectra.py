@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import isotonic_regression
 
+from edxdenoise.components.selection import kept_numbers
 from edxdenoise.errors import SHOWN
 from edxdenoise.report.style import (
     BLUE,
@@ -20,7 +21,7 @@ from edxdenoise.report.style import (
     label_powers,
     new_plot,
 )
-from edxdenoise.report.text import keeps_totals, kept_numbers, number_words, warning_lines
+from edxdenoise.report.text import keeps_totals, number_words, warning_lines
 from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from edxdenoise.blocks import delayed_blocks
-from edxdenoise.compute import chunk, compute
+from edxdenoise.blocks import chunk, compute, delayed_blocks
 from edxdenoise.cube import is_lazy, kept_maps
 from edxdenoise.schema import (
     COMPONENT_SPECTRUM,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise.components.nmf import is_nmf
+from edxdenoise.components.selection import component_name, kept_numbers, uncertain_numbers
 from edxdenoise.cube import is_poisson_weighted
-from edxdenoise.decompose import is_nmf
-from edxdenoise.decompose.nmf import HELD
 from edxdenoise.errors import texts_of
 from edxdenoise.schema import (
     COMPONENT_EFFECT_SIZE,
@@ -20,15 +20,12 @@ from edxdenoise.schema import (
     COMPONENT_SIGNAL_KEPT,
     COMPONENT_SIGNAL_PROBABILITY,
     COMPONENT_SPATIAL_STATISTIC,
-    COMPONENT_SPECTRUM,
     COMPONENT_VARIANCE_RATIO,
-    COORD_COMPONENT_NAME,
     DIM_COMPONENT,
     HELD_OUT_ERROR,
     IMAGE_GAIN,
     TOTAL_STDDEV,
 )
-from edxdenoise.selection import component_outcomes
 
 _LONGEST_LIST = 48
 _SELECTORS = {
@@ -40,16 +37,6 @@ _SELECTORS = {
     "second-elbow": "before the second elbow",
     "all": "all, as asked for",
 }
-
-
-def kept_numbers(ds: xr.Dataset) -> np.ndarray:
-    """Numbers, from 1, of the kept components."""
-    return ds[DIM_COMPONENT].values[ds[COMPONENT_KEEP.name].values == 1]
-
-
-def uncertain_numbers(ds: xr.Dataset) -> np.ndarray:
-    """Numbers, from 1, of the components that need a person's eye."""
-    return ds[DIM_COMPONENT].values[np.array(component_outcomes(ds)) == "uncertain"]
 
 
 def keeps_totals(ds: xr.Dataset) -> bool:
@@ -140,15 +127,6 @@ def held_out_words(ds: xr.Dataset) -> str:
         f"Squared error {with_error(error, stddev)} % of that of raw counts, judged by a "
         "quarter of the counts that was held out"
     )
-
-
-def component_name(ds: xr.Dataset, number: int) -> str | None:
-    """Name of a component that has one, and whether it was held."""
-    if COORD_COMPONENT_NAME not in ds.coords:
-        return None
-    name = str(ds[COORD_COMPONENT_NAME].sel({DIM_COMPONENT: number}).values)
-    held = number in np.atleast_1d(ds[COMPONENT_SPECTRUM.name].attrs.get(HELD, []))
-    return f"{name} (held)" if held else name
 
 
 def warning_lines(ds: xr.Dataset, *, most: int | None = None) -> list[str]:

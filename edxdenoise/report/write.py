@@ -23,6 +23,7 @@ from edxdenoise.io import (
 from edxdenoise.quantification.composition import select_lines
 from edxdenoise.report.checks import audit_figure, bias_figure
 from edxdenoise.report.findings import Findings, Quantified, gather, typical_pixel
+from edxdenoise.report.frame import image_figure, map_figure, well_known
 from edxdenoise.report.integration import integration_figure
 from edxdenoise.report.maps import component_figures, element_figures
 from edxdenoise.report.page import write_page
@@ -31,7 +32,6 @@ from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_spectrum, pixel_spectra
-from edxdenoise.report.value_maps import image_figure, map_figure, well_known
 from edxdenoise.schema import (
     ATOMIC_PERCENT,
     ATOMIC_PERCENT_STDDEV,

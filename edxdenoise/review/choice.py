@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import load
+from edxdenoise.blocks import load
+from edxdenoise.components.selection import select
 from edxdenoise.errors import (
     EdxdenoiseWarning,
     ParameterError,
@@ -37,7 +38,6 @@ from edxdenoise.schema import (
     DIM_REGION,
     HELD_OUT_ERROR,
 )
-from edxdenoise.selection import select
 
 
 @dataclass(frozen=True)

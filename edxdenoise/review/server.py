@@ -23,11 +23,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
+from edxdenoise.components.selection import component_name, component_outcomes
 from edxdenoise.errors import EdxdenoiseError, ParameterError
 from edxdenoise.io import pixel_size
 from edxdenoise.report.frame import colour_range, count_range, frame_of
 from edxdenoise.report.page import colour_legend, png_bytes
-from edxdenoise.report.text import component_name
 from edxdenoise.review.state import Review
 from edxdenoise.review.views import TOTAL, Box, title
 from edxdenoise.schema import (
@@ -37,7 +37,6 @@ from edxdenoise.schema import (
     DIM_X,
     DIM_Y,
 )
-from edxdenoise.selection import component_outcomes
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")

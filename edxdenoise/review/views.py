@@ -19,7 +19,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import compute
+from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import factor_arrays

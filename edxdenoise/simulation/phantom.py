@@ -1,4 +1,7 @@
-"""From a preset to a Dataset: expected counts, Poisson counts and the truth behind them, lazily."""
+"""From a preset to a Dataset: expected counts, Poisson counts and the truth behind them, lazily.
+
+Counts are the same however the map is cut into blocks.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from edxdenoise.compute import block_shape
+from edxdenoise.blocks import block_shape
 from edxdenoise.config import IMAGES
-from edxdenoise.cube import make_cube, named_images
+from edxdenoise.cube import make_cube, named_images, smallest_count_dtype
 from edxdenoise.errors import ParameterError
 from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y, IMAGE
-from edxdenoise.simulation.geometry import split_rows
-from edxdenoise.simulation.images import recorded, specimen_image, unrelated_image
-from edxdenoise.simulation.materials import MATERIALS
-from edxdenoise.simulation.poisson import SEGMENT, count_dtype, expected_counts, poisson_counts
+from edxdenoise.simulation.geometry import grains, smooth_field, split_rows
 from edxdenoise.simulation.presets import PRESETS, Preset
-from edxdenoise.simulation.spectrum import line_spectrum, material_spectra
+from edxdenoise.simulation.spectrum import MATERIALS, line_spectrum, material_spectra
 from edxdenoise.simulation.truth import (
     EXPECTED_COUNTS,
     PHASE_MAP,
@@ -32,7 +32,7 @@ from edxdenoise.simulation.truth import (
     composition_tables,
     percent_maps,
 )
-from edxdenoise.xray.lines import atomic_number
+from edxdenoise.xray.lines import atomic_number, atomic_weight
 
 # Streams of random numbers that grow from one seed.
 _GEOMETRY, _NOISE, _IMAGE = 0, 1, 2
@@ -79,7 +79,7 @@ def simulate(
         whose contrast has nothing to do with the chemistry. Counts do not depend on them.
     blocks : tuple of int, optional
         Rows and columns per Dask block; columns are rounded to multiples of 32. By default what
-        `edxdenoise.compute.block_shape` chooses.
+        `edxdenoise.blocks.block_shape` chooses.
 
     Returns
     -------
@@ -293,3 +293,158 @@ def _attributes(definition: Preset, names: list[str], shape: tuple[int, int]) ->
         "elements": sorted(elements, key=atomic_number),
         "live_time": definition.dwell_time * shape[0] * shape[1],
     }
+
+
+# Pixels along x that share one generator and one matrix product. Blocks are cut at its multiples
+# only, so that neither the draws nor the rounding of the products depend on them.
+SEGMENT = 32
+
+
+def expected_counts(phase_map: da.Array, spectra: np.ndarray) -> da.Array:
+    """Sum over phases of map times spectrum, lazily.
+
+    Parameters
+    ----------
+    phase_map : dask array, shape (phase, y, x)
+        In one chunk along phase; chunks along x start at multiples of `SEGMENT`.
+    spectra : array, shape (phase, energy)
+
+    Returns
+    -------
+    dask array of float32, shape (y, x, energy)
+    """
+    return da.map_blocks(
+        _expected_block,
+        phase_map,
+        spectra=spectra,
+        dtype=np.float32,
+        drop_axis=0,
+        new_axis=2,
+        chunks=(*phase_map.chunks[1:], (spectra.shape[1],)),
+        meta=np.empty((0, 0, 0), np.float32),
+    )
+
+
+def poisson_counts(expected: da.Array, dtype: np.dtype, *, seed: int, stream: int) -> da.Array:
+    """Draw Poisson counts, lazily; each row has its own generators.
+
+    Parameters
+    ----------
+    expected : dask array, shape (y, x, energy)
+        Chunks along x start at multiples of `SEGMENT`.
+    dtype : numpy.dtype
+        Of the counts.
+    seed, stream : int
+        What the generators grow from.
+
+    Returns
+    -------
+    dask array of `dtype`, shape (y, x, energy)
+    """
+    return da.map_blocks(
+        _poisson_block,
+        expected,
+        seed=seed,
+        stream=stream,
+        out=dtype,
+        dtype=dtype,
+        meta=np.empty((0, 0, 0), dtype),
+    )
+
+
+def count_dtype(phase_map: np.ndarray, spectra: np.ndarray) -> np.dtype:
+    """Smallest unsigned type that holds Poisson counts of any channel of any pixel.
+
+    The largest expectation is bounded, not computed: the cube need not exist. Ten standard
+    deviations and a margin for small expectations are never reached.
+    """
+    largest = float(np.tensordot(spectra.max(axis=1), phase_map, axes=1).max())
+    return smallest_count_dtype(int(np.ceil(largest + 10 * np.sqrt(largest) + 25)))
+
+
+def _segments(columns: int) -> list[slice]:
+    return [slice(start, min(start + SEGMENT, columns)) for start in range(0, columns, SEGMENT)]
+
+
+def _expected_block(phase_map: np.ndarray, *, spectra: np.ndarray) -> np.ndarray:
+    _, rows, columns = phase_map.shape
+    expected = np.empty((rows, columns, spectra.shape[1]), np.float32)
+    pixels = np.ascontiguousarray(np.moveaxis(phase_map, 0, -1))
+    for row in range(rows):
+        for part in _segments(columns):
+            np.matmul(pixels[row, part], spectra, out=expected[row, part])
+    return expected
+
+
+def _poisson_block(
+    expected: np.ndarray, *, seed: int, stream: int, out: np.dtype, block_info: dict
+) -> np.ndarray:
+    (top, _), (left, _), _ = block_info[0]["array-location"]
+    rows, columns, _ = expected.shape
+    counts = np.empty(expected.shape, out)
+    for row in range(rows):
+        for part in _segments(columns):
+            key = [seed, stream, top + row, left + part.start]
+            generator = np.random.default_rng(np.random.SeedSequence(key))
+            counts[row, part] = generator.poisson(expected[row, part])
+    return counts
+
+
+# Intensity of high-angle scattering goes with this power of the atomic number, between
+# Rutherford's 2 and what screening leaves of it: S. J. Pennycook, Ultramicroscopy 30 (1989) 58.
+_HAADF_POWER = 1.7
+# Backscattered share of 20 keV electrons by atomic number, from the constant up: W. Reuter, Proc.
+# 6th Int. Congr. X-ray Optics and Microanalysis (1972) 121.
+_BACKSCATTERED = (-0.0254, 0.016, -1.86e-4, 8.3e-7)
+# Noise over the standard deviation of the image, which has far more electrons than X-rays.
+_IMAGE_NOISE = 0.03
+# Where the darkest and the brightest pixel are in a detector's range of 16 bits.
+_DARKEST, _BRIGHTEST = 6000.0, 60000.0
+
+
+def specimen_image(names: list[str], maps: np.ndarray, kind: str) -> tuple[str, np.ndarray]:
+    """Return name and signal of a detector that sees mass, thickness and atomic number.
+
+    Parameters
+    ----------
+    names : list of str
+        Of the phases.
+    maps : array, shape (phase, y, x)
+        Mass thickness of each phase in a foil, share of the mass in bulk.
+    kind : str
+        ``TEM`` for a high-angle dark field, ``SEM`` for backscattered electrons.
+
+    Returns
+    -------
+    name : str
+        ``HAADF`` or ``BSE``.
+    signal : array, shape (y, x)
+        In arbitrary units, free of noise.
+    """
+    elements, weight, _ = composition_tables(names)
+    numbers = np.array([atomic_number(element) for element in elements], float)
+    if kind == "TEM":
+        masses = np.array([atomic_weight(element) for element in elements])
+        name, strength = "HAADF", numbers**_HAADF_POWER / masses
+    else:
+        name, strength = "BSE", np.polynomial.polynomial.polyval(numbers, _BACKSCATTERED)
+    return name, np.tensordot(weight @ strength, maps, axes=1)
+
+
+def unrelated_image(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Return the signal of a detector whose contrast has nothing to do with the chemistry.
+
+    It has grains with sharp edges and a slow change across the map, as the orientation of crystals
+    and the bending of a foil give; shape (y, x).
+    """
+    size = max(min(shape) / 8, 3.0)
+    labels, _ = grains(rng, shape, size)
+    return rng.uniform(0, 1, labels.max() + 1)[labels] + 0.15 * smooth_field(rng, shape, size)
+
+
+def recorded(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a signal, shape (y, x), with a little noise, as an array of uint16."""
+    noisy = signal + _IMAGE_NOISE * signal.std() * rng.standard_normal(signal.shape)
+    low, high = noisy.min(), noisy.max()
+    scale = (_BRIGHTEST - _DARKEST) / (high - low if high > low else 1.0)
+    return np.rint(_DARKEST + scale * (noisy - low)).astype(np.uint16)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edxdenoise.classifier.inputs import BLOCKS, PICTURE, SIGNED
-from edxdenoise.classifier.networks import CROP, tensorflow
+from edxdenoise.components.network_inputs import BLOCKS, PICTURE, SIGNED
+from edxdenoise.components.networks import CROP, tensorflow
 
 COPIES = 14
 WEAK = (0.1, 0.3)  # correlations with the truth that are drawn more often

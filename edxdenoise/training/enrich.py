@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from edxdenoise.decompose.gram import project_block
+from edxdenoise.components.pca import project_block
+from edxdenoise.components.score_noise import ScoreNoise, score_noise
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,
@@ -26,7 +27,6 @@ from edxdenoise.schema import (
     WEIGHT_ENERGY,
     WEIGHT_PIXEL,
 )
-from edxdenoise.score_noise import ScoreNoise, score_noise
 from edxdenoise.training.labels import (
     NOISE_BELOW,
     SIGNAL_ABOVE,

@@ -8,7 +8,7 @@ would be
 with lambda the expected counts, and r_k = |correlation of t_k with s_k| over the pixels says how
 much of the map is signal. g is taken from the true totals: those of the measured counts share
 their noise with t, and component 1 below 100 counts per pixel would look like signal for that
-reason alone. On a real file `edxdenoise.selection.split.split_probability` estimates the same
+reason alone. On a real file `edxdenoise.components.split.split_probability` estimates the same
 label from counts that were held out.
 """
 

@@ -21,8 +21,7 @@ import xarray as xr
 from edxdenoise.cube import make_cube
 from edxdenoise.simulation import PHASE_MAP, PHASE_SPECTRUM, PRESETS, STRAY_PHASE, simulate
 from edxdenoise.simulation.geometry import smooth_field, split_rows
-from edxdenoise.simulation.materials import MATERIALS, Material
-from edxdenoise.simulation.spectrum import line_spectrum, material_spectra
+from edxdenoise.simulation.spectrum import MATERIALS, Material, line_spectrum, material_spectra
 
 _DOSES = (5.0, 20_000.0)
 _SIDES = (32, 256)  # pixels of the longer side

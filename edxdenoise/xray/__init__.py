@@ -1,7 +1,7 @@
 """X-ray lines and detectors: energies, intensities and widths of lines."""
 
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
-from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY, element_spectrum
+from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, element_spectrum
 from edxdenoise.xray.identification import (
     FoundElement,
     Identification,

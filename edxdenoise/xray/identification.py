@@ -39,7 +39,7 @@ from scipy.special import erf
 from scipy.stats import norm, poisson
 from threadpoolctl import threadpool_limits
 
-from edxdenoise.compute import compute
+from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, WEIGHT_ENERGY
 from edxdenoise.xray.detector import (
@@ -50,10 +50,9 @@ from edxdenoise.xray.detector import (
     escape_fraction,
     fwhm,
 )
-from edxdenoise.xray.element import DEFAULT_BEAM_ENERGY
-from edxdenoise.xray.families import family_lines, window_free_efficiency
+from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, family_lines, window_free_efficiency
 from edxdenoise.xray.lines import SYMBOLS, Line, atomic_number, edge_energy, line_energy
-from edxdenoise.xray.local_peaks import chess_board, local_peaks
+from edxdenoise.xray.peaks import chess_board, local_peaks
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from edxdenoise.errors import FormatError
 from edxdenoise.io.child import isolated
-from edxdenoise.io.guard import guarded
-from edxdenoise.io.hdf5 import named
+from edxdenoise.io.guard import guarded, named
 from edxdenoise.io.vendor.base import VendorSignal, run_plugin, vendor_signal
 from edxdenoise.io.vendor.bruker import open_bruker
 from edxdenoise.io.vendor.jeol import open_asw, open_pts

@@ -1,0 +1,530 @@
+"""Components found by their neighbours: what is alike in pixels that lie side by side.
+
+PCA takes pixels as strangers, so that noise of high variance outranks weak signal. With D the
+weighted data (pixel x channel) and K_s a Gaussian of s pixels over the map without its centre,
+
+    G = sum_s D' K_s D / |K_s|,    |K_s| the root of the sum of its squared weights,
+
+is a covariance between neighbours. No pixel meets itself in it, so that shot noise, even or uneven,
+is 0 on average, and signal that reaches over a few pixels stays (maximum autocorrelation factors:
+P. Switzer and A. A. Green, Stanford Tech. Rep. 6 (1984); minimum noise fraction: A. A. Green et
+al., IEEE Trans. Geosci. Remote Sens. 26 (1988) 65). Its eigenvectors are orthonormal in the
+weighted space, as PCA's loadings are. Kernels end at the border of a stacked map.
+
+How many are signal is told by the same sum with the sign of every pixel flipped at random: what
+remains of it beside the components found is noise, whatever its kind, and an eigenvalue must exceed
+the largest of that by a tenth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import dask
+import dask.array as da
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from scipy import sparse
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from edxdenoise.blocks import (
+    Block,
+    again,
+    as_delayed,
+    compact_blocks,
+    compact_of,
+    delayed_blocks,
+    load,
+    sparse_block,
+    sum_blocks,
+    sum_terms,
+    whole_rows,
+)
+from edxdenoise.components.pca import channel_counts, map_signs, project, weighted_blocks
+from edxdenoise.config import SUBSPACES
+from edxdenoise.cube import add_history, detector_resolution, is_lazy
+from edxdenoise.errors import ParameterError
+from edxdenoise.resources import TILE_VALUES, default_workers
+from edxdenoise.schema import (
+    COMPONENT_MAP,
+    COMPONENT_NEIGHBOUR,
+    COMPONENT_SPECTRUM,
+    COMPONENT_VARIANCE,
+    COMPONENT_VARIANCE_RATIO,
+    COORD_AREA,
+    COUNTS,
+    DIM_ENERGY,
+    WEIGHT_ENERGY,
+    WEIGHT_PIXEL,
+    validate,
+)
+from edxdenoise.xray.detector import fwhm
+
+_SCALES = (1.0, 4.0)  # pixels
+_TRUNCATE = 3.0
+_REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
+# By how much an eigenvalue must exceed the null: a tenth, or 4 standard deviations of the
+# difference of two largest eigenvalues of noise. Those measured on 64 x 64 to 200 x 200 pixels and
+# 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994)
+# 151): one has 1.1 channels^(-2/3) of its value.
+_MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
+# Counts per pixel up to which the search is as smooth along the channels as the detector is, and
+# channels below which nothing is smoothed.
+_FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
+_SMALLEST_TILE = 2 * _REACH
+# Eigenvalues found by iterations, and the channels from which on these are the faster way.
+_FEW, _LEAST_LANCZOS = 24, 500
+# Relative error of the largest eigenvalue of random signs, far below the margin.
+_NULL_TOLERANCE = 1e-4
+# Bytes of the sums of all bands together.
+_SUMS = 300_000_000
+# Channels smoothed at a time, and weights of a smoothing that are nothing.
+_STRIP, _NO_WEIGHT = 128, 1e-12
+
+
+def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.Dataset:
+    """Put components found by their neighbours among, or in place of, those of `pca`.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``counts``, weights and the components that `edxdenoise.pca` gives. Stacked maps
+        (coordinate ``area``) are not neighbours of one another.
+    subspace : {"union", "neighbour", "pixel"}
+        ``neighbour`` takes eigenvectors of the neighbour covariance alone; ``union`` those of them
+        that are signal, and of the pixelwise components what these leave over: grains of single
+        pixels have no neighbours of their kind. ``pixel`` returns `ds` as it is.
+    seed : int
+        Of the signs.
+
+    Returns
+    -------
+    Dataset
+        As many components as before, orthonormal in the weighted space: first that of `pca`, the
+        total of every pixel and channel; then those that exceed the sign-flip null, flagged in
+        ``component_neighbour``, by their neighbour covariance; then the others. Lazy in, lazy
+        out.
+
+    Raises
+    ------
+    ParameterError
+        If the subspace is unknown.
+    """
+    if subspace not in SUBSPACES:
+        raise ParameterError(f"subspace '{subspace}' must be one of {', '.join(SUBSPACES)}")
+    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY, COMPONENT_SPECTRUM, COMPONENT_VARIANCE)
+    if subspace == "pixel":
+        return ds
+    counts, g, h = weighted_blocks(ds)
+    spectra, before, ratio = (
+        da.asarray(ds[spec.name].data)
+        for spec in (COMPONENT_SPECTRUM, COMPONENT_VARIANCE, COMPONENT_VARIANCE_RATIO)
+    )
+    count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
+    stacked = COORD_AREA in ds.coords
+    area = da.asarray(ds[COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
+    sums = neighbour_covariance(counts, g, area, seed)
+    level = channel_counts(ds).sum() / pixels
+    parts = dask.delayed(_basis, nout=2)(
+        as_delayed(sums),
+        as_delayed(h),
+        as_delayed(spectra),
+        as_delayed(before),
+        subspace,
+        energy=ds[DIM_ENERGY].values,
+        resolution=detector_resolution(ds),
+        level=level,
+    )
+    basis = da.from_delayed(parts[0], spectra.shape, np.float64)
+    found = da.from_delayed(parts[1], (count,), np.int8)
+    scaled = basis / h
+    (counts,) = again([counts], [scaled, g])
+    maps = project(counts, g, scaled)
+    variance = (maps.astype(np.float64) ** 2).sum(axis=(1, 2)) / pixels
+    side = map_signs(maps)
+    result = ds.assign(
+        {
+            COMPONENT_MAP.name: COMPONENT_MAP.array(maps * side[:, np.newaxis, np.newaxis]),
+            COMPONENT_SPECTRUM.name: COMPONENT_SPECTRUM.array(basis * side[:, np.newaxis]),
+            COMPONENT_VARIANCE.name: COMPONENT_VARIANCE.array(variance),
+            # The ratio of any component tells the total variance.
+            COMPONENT_VARIANCE_RATIO.name: COMPONENT_VARIANCE_RATIO.array(
+                variance * (ratio[0] / before[0])
+            ),
+            COMPONENT_NEIGHBOUR.name: COMPONENT_NEIGHBOUR.array(found),
+        }
+    )
+    result = add_history(result, f"neighbours subspace={subspace} seed={seed}")
+    return result if is_lazy(ds) else load(result)
+
+
+def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: int) -> da.Array:
+    """G h h' and the same with random signs, shape (2, channel, channel), float64; lazy.
+
+    Parameters
+    ----------
+    counts : dask array, shape (y, x, energy)
+    g : dask array, shape (y, x)
+        Pixel weights.
+    area : dask array of int, shape (y,)
+        Stacked map that a row belongs to.
+    seed : int
+        Of the signs, which do not depend on how the counts are cut into blocks.
+    """
+    sign = np.random.default_rng(seed).integers(0, 2, counts.shape[:2], np.int8) * 2 - 1
+    sums = _pair_sums if compact_of(counts).sparse else _tile_sums
+    return da.map_blocks(_symmetric, sums(counts, g, area, sign), dtype=np.float64)
+
+
+def _symmetric(sums: np.ndarray) -> np.ndarray:
+    result = np.empty_like(sums)
+    for each, target in zip(sums, result):
+        np.add(each, each.T, out=target)
+    result /= 2
+    return result
+
+
+def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
+    """Sums over square tiles with all their cells and those around them."""
+    rows, columns, channels = counts.shape
+    side = max(math.isqrt(TILE_VALUES // channels) - 2 * _REACH, _SMALLEST_TILE)
+    tiles = (even_parts(rows, side), even_parts(columns, side))
+    # Farther than the map is wide there is nothing to reach.
+    reach = (min(_REACH, rows), min(_REACH, columns))
+    # A weight of 0 leaves out what the tiles are padded with.
+    pixels = [1 / g, da.from_array(sign), da.broadcast_to(area[:, None], (rows, columns))]
+    padded = [
+        da.overlap.overlap(
+            array.rechunk((*tiles, *(-1 for _ in array.shape[2:]))),
+            depth=dict(enumerate(reach)),
+            boundary={0: 0, 1: 0},
+            allow_rechunk=False,
+        )
+        for array in (counts, *pixels)
+    ]
+    cube, *maps = padded
+    terms = da.blockwise(
+        neighbour_block,
+        "yx",
+        cube,
+        "yxe",
+        *(part for each in maps for part in (each, "yx")),
+        concatenate=True,
+        meta=np.empty((0, 0)),
+        reach=reach,
+    )
+    return sum_blocks(terms, (2, channels, channels))
+
+
+def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
+    """Sums over pairs of counts, by bands of whole rows with the rows that follow them."""
+    counts = whole_rows(counts)
+    channels = counts.shape[2]
+    heights = np.array(counts.chunks[0])
+    ends = np.cumsum(heights)
+    # Every part needs its sums in memory: one part per worker, fewer where many channels make the
+    # sums large.
+    number = max(1, min(default_workers(), _SUMS // (16 * channels**2)))
+    wanted = np.linspace(0, ends[-1], number + 1)[1:]
+    cuts = sorted({0, *(np.searchsorted(ends, wanted) + 1).tolist()})
+    blocks = delayed_blocks(compact_blocks(counts))
+    terms = []
+    for first, end in zip(cuts, cuts[1:]):
+        top, bottom = ends[first] - heights[first], ends[end - 1]
+        last = min(int(np.searchsorted(ends, bottom + _REACH)) + 1, len(ends))
+        rows = slice(top, min(bottom + _REACH, ends[-1]))
+        band = blocks[first:last], bottom - top
+        maps = as_delayed(1 / g[rows]), sign[rows], as_delayed(area[rows])
+        terms.append(dask.delayed(neighbour_band)(*band, *maps))
+    return sum_terms(terms, (2, channels, channels))
+
+
+def neighbour_band(
+    blocks: list[Block], own: int, inverse_weight: np.ndarray, sign: np.ndarray, area: np.ndarray
+) -> np.ndarray:
+    """Neighbour products of a band of rows, shape (2, channel, channel), as they are and flipped.
+
+    Their symmetric part is that of `neighbour_block`.
+
+    Parameters
+    ----------
+    blocks : list of Block
+        As wide as the map, from its first row on.
+    own : int
+        Rows of the band; those below it are what it meets.
+    inverse_weight, sign : array, shape (y, x)
+        1/g and random signs, of the band and what it meets.
+    area : array of int, shape (y,)
+        Number of the stacked map.
+    """
+    from edxdenoise.components.kernels import neighbour_sums
+
+    pixels, columns = inverse_weight.size, inverse_weight.shape[1]
+    rows = sparse.vstack([sparse_block(block).rows for block in blocks], format="csr")
+    starts = rows.indptr[: pixels + 1]
+    weights = np.repeat(inverse_weight.reshape(-1), np.diff(starts))
+    value = rows.data[: starts[-1]] * weights.astype(np.float64)
+    channel = rows.indices[: starts[-1]]
+    table = _pair_weights()
+    flat = sign.reshape(-1).astype(np.float64)
+    return neighbour_sums(starts, channel, value, columns, own, flat, area, table, rows.shape[1])
+
+
+def _pair_weights() -> np.ndarray:
+    """What a pair counts for, by rows down and columns to the right, shape (r + 1, 2 r + 1).
+
+    Twice the sum of the kernels: each pair is met once, and the symmetric part halves it.
+    """
+    weights = np.zeros((_REACH + 1, 2 * _REACH + 1))
+    for scale in _SCALES:
+        along_y, along_x, _ = _kernel(scale, 2 * _REACH + 1, 2 * _REACH + 1)
+        weights += 2 * np.outer(along_y[_REACH, _REACH:], along_x[_REACH])
+    return weights
+
+
+def even_parts(size: int, most: int) -> tuple[int, ...]:
+    """Parts of nearly equal size, none larger than `most`.
+
+    Examples
+    --------
+    >>> even_parts(90, 86), even_parts(10, 86)
+    ((45, 45), (10,))
+    """
+    number = -(-size // most)
+    return tuple(size // number + (i < size % number) for i in range(number))
+
+
+def neighbour_block(
+    counts: np.ndarray,
+    inverse_weight: np.ndarray,
+    sign: np.ndarray,
+    area: np.ndarray,
+    reach: tuple[int, int] = (_REACH, _REACH),
+) -> np.ndarray:
+    """Neighbour products of one tile, shape (2, channel, channel), as they are and flipped.
+
+    Parameters
+    ----------
+    counts : array, shape (y + 2 r, x + 2 r, energy)
+        With surroundings of r pixels.
+    inverse_weight, sign, area : array, shape (y + 2 r, x + 2 r)
+        1/g (0 where there is no pixel), random signs, number of the stacked map.
+    reach : tuple of int
+        r along y and x.
+    """
+    inside_y, inside_x = (slice(r, -r) for r in reach)
+    rows = np.multiply(counts, inverse_weight[..., np.newaxis], dtype=np.float32, casting="unsafe")
+    of_row = area[:, reach[1]]
+    same = of_row[:, np.newaxis] == of_row
+    kernels = [_kernel(s, len(counts), counts.shape[1]) for s in _SCALES]
+    sums = np.empty((2, counts.shape[2], counts.shape[2]))
+    for flipped in range(2):
+        if flipped:
+            rows *= sign[..., np.newaxis]
+        own = rows[inside_y, inside_x].reshape(-1, counts.shape[2])
+        near: np.ndarray | float = 0.0
+        for along_y, along_x, centre in kernels:
+            # Products with banded matrices: many times faster than filters channel by channel.
+            strip = np.tensordot((along_y * same)[inside_y], rows, axes=1)
+            near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
+            near -= centre * own
+        sums[flipped] = own.T @ near
+    return sums
+
+
+def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Gaussian along y and x as banded matrices, and its centre, over |K| without the centre.
+
+    Examples
+    --------
+    >>> along_y, along_x, centre = _kernel(1.0, 30, 30)
+    >>> weights = np.outer(along_y[15], along_x[15])
+    >>> weights[15, 15] -= centre
+    >>> bool(abs((weights**2).sum() - 1) < 1e-6), bool(abs(weights[15, 15]) < 1e-7)
+    (True, True)
+    """
+    reach = int(_TRUNCATE * scale + 0.5)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
+    norm = np.sqrt((line**2).sum() ** 2 - 1)
+    bands = []
+    for size in (rows, columns):
+        distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+        band = np.where(distance <= reach, np.exp(-0.5 * (distance / scale) ** 2), 0)
+        bands.append(band.astype(np.float32))
+    return bands[0], bands[1] / np.float32(norm), np.float32(1 / norm)
+
+
+def detector_smoothing(energy: np.ndarray, resolution: float, level: float) -> np.ndarray | None:
+    """Smoothing along the channels as far as few counts need it, shape (channel, channel).
+
+    Whatever the specimen, its spectrum is as smooth as the detector's resolution makes it, and most
+    of the noise is not. The width is that of a peak up to 10 counts per pixel; beyond, where the
+    noise needs it less and a blurred spectrum would show, it falls as 1 over the root of the
+    counts. None where that is no more than a part of a channel.
+
+    Parameters
+    ----------
+    energy : array, shape (channel,)
+        Channel centres in keV.
+    resolution : float
+        FWHM in eV at Mn K alpha.
+    level : float
+        Mean counts per pixel.
+
+    Examples
+    --------
+    >>> energy = np.arange(0.2, 2, 0.02)
+    >>> detector_smoothing(energy, 130.0, 3.0).shape, detector_smoothing(energy, 130.0, 1000.0)
+    ((90, 90), None)
+    """
+    if len(energy) < 2:
+        return None
+    width = (energy[-1] - energy[0]) / (len(energy) - 1)
+    sigma = fwhm(energy, resolution) / 1000 / (2 * np.sqrt(2 * np.log(2)))
+    sigma = sigma / width * min(1.0, np.sqrt(_FEW_COUNTS / max(level, 1e-9)))
+    if not np.median(sigma) > _LEAST_SMOOTHING:
+        return None
+    channel = np.arange(len(energy))
+    sigma = np.maximum(sigma, _LEAST_SMOOTHING)[:, np.newaxis]
+    weights = np.exp(-0.5 * (np.subtract.outer(channel, channel) / sigma) ** 2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _basis(
+    sums: np.ndarray,
+    h: np.ndarray,
+    spectra: np.ndarray,
+    variance: np.ndarray,
+    subspace: str,
+    *,
+    energy: np.ndarray,
+    resolution: float,
+    level: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal spectra (component, channel), and which of them exceed the sign-flip null.
+
+    Parameters
+    ----------
+    sums : array, shape (2, channel, channel)
+        Neighbour covariance, and with random signs, times h h'.
+    h : array, shape (channel,)
+        Channel weights.
+    spectra, variance : array
+        Of the pixelwise components.
+    subspace : {"union", "neighbour"}
+    energy, resolution, level
+        As `detector_smoothing` takes them.
+    """
+    count = len(spectra)
+    first = spectra[:1]
+    smoothing = detector_smoothing(energy, resolution, level)
+    covariance, flipped = sums / h[:, np.newaxis]
+    covariance /= h
+    flipped /= h
+    if smoothing is not None:
+        covariance, flipped = (smoothed(each, smoothing) for each in (covariance, flipped))
+    # Nearly always few are signal, and those are found many times faster alone.
+    few = min(_FEW, count - 1)
+    alone = subspace == "union" and len(covariance) > _LEAST_LANCZOS and few > 0
+    values, vectors = leading(covariance, first, few if alone else count)
+    number = signal_number(values[: count - 1], vectors, flipped, first)
+    if alone and number == few:
+        values, vectors = leading(covariance, first, count)
+        number = signal_number(values[: count - 1], vectors, flipped, first)
+    basis = [first, vectors[: number if subspace == "union" else count - 1]]
+    if subspace == "union" and count > number + 1:
+        known = np.concatenate(basis)
+        left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ known.T @ known)
+        basis.append(np.linalg.svd(left, full_matrices=False)[2][: count - number - 1])
+    found = np.zeros(count, np.int8)
+    found[1 : number + 1] = 1
+    return orthonormal_rows(np.concatenate(basis)), found
+
+
+def smoothed(matrix: np.ndarray, smoothing: np.ndarray) -> np.ndarray:
+    """A symmetric matrix smoothed along both sides, S M S'.
+
+    The smoothing reaches over few channels: blocks of it have few columns that are not 0.
+    """
+    for _ in range(2):
+        product = np.empty_like(matrix)
+        for start in range(0, len(matrix), _STRIP):
+            strip = smoothing[start : start + _STRIP]
+            used = np.flatnonzero((strip > _NO_WEIGHT).any(axis=0))
+            within = slice(used[0], used[-1] + 1)
+            product[start : start + _STRIP] = strip[:, within] @ matrix[within]
+        matrix = product.T
+    return matrix
+
+
+def leading(matrix: np.ndarray, first: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Largest eigenvalues, falling, and their eigenvectors (rows) of a symmetric matrix.
+
+    Parameters
+    ----------
+    matrix : array, shape (channel, channel)
+    first : array, shape (1, channel)
+        Is projected out.
+    count : int
+        How many; a few of many channels are found by Lanczos iterations.
+    """
+    size = len(matrix)
+    if size > _LEAST_LANCZOS and count <= _FEW:
+        start = np.ones(size) / np.sqrt(size)
+        try:
+            values, vectors = eigsh(without(matrix, first), k=count, which="LA", v0=start)
+        except ArpackNoConvergence:
+            # Of a map of a few pixels, whose eigenvalues are nearly all alike.
+            pass
+        else:
+            order = np.argsort(values)[::-1]
+            return values[order], vectors.T[order]
+    values, vectors = scipy.linalg.eigh(
+        without(matrix, first) @ np.eye(size),
+        subset_by_index=(size - min(count, size), size - 1),
+    )
+    return values[::-1], vectors.T[::-1]
+
+
+def signal_number(
+    values: np.ndarray, vectors: np.ndarray, flipped: np.ndarray, first: np.ndarray
+) -> int:
+    """Return the number of eigenvalues above those of random signs beside earlier components.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        Of the neighbour covariance beside `first`, falling.
+    vectors : array, shape (n, channel)
+    flipped : array, shape (channel, channel)
+        Neighbour covariance with random signs.
+    first : array, shape (1, channel)
+    """
+    filled = np.count_nonzero(np.diag(flipped))
+    least = 1 + max(_MARGIN, _SPREADS * filled ** (-2 / 3))
+    start = np.ones(len(flipped)) / np.sqrt(len(flipped))
+    for number, value in enumerate(values):
+        left = without(flipped, np.concatenate([first, vectors[:number]]))
+        null = eigsh(left, k=1, which="LA", v0=start, tol=_NULL_TOLERANCE)[0][0]
+        if value <= least * null:
+            return number
+    return len(values)
+
+
+def without(matrix: np.ndarray, vectors: np.ndarray) -> LinearOperator:
+    """A symmetric matrix with orthonormal rows `vectors` projected out of both sides."""
+
+    def beside(columns: np.ndarray) -> np.ndarray:
+        return columns - vectors.T @ (vectors @ columns)
+
+    def product(columns: np.ndarray) -> np.ndarray:
+        return beside(matrix @ beside(columns))
+
+    return LinearOperator(matrix.shape, matvec=product, matmat=product, dtype=matrix.dtype)
+
+
+def orthonormal_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows made orthonormal to rounding, each as near to what it was as that allows."""
+    triangle = np.linalg.qr(rows.T)
+    return (triangle[0] * np.sign(np.diag(triangle[1]))).T

@@ -1,0 +1,590 @@
+"""From files to files: what the commands do, with nothing half-written left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from edxdenoise._version import __version__
+from edxdenoise.blocks import chunk, compact_size, hold
+from edxdenoise.config import Denoise, Input, Output, Quantify
+from edxdenoise.cube import energy_axis, mark_missing, measured_pixels, result_name
+from edxdenoise.errors import (
+    DataError,
+    EdxdenoiseWarning,
+    Rank,
+    RecipeError,
+    recorded,
+    warn,
+    warning_attrs,
+)
+from edxdenoise.io import (
+    SignalInfo,
+    atomic_output,
+    check_apart,
+    check_output,
+    check_save,
+    file_source,
+    read_cube,
+    read_mask,
+    rounded_for_storage,
+    save_dataset,
+    stored_size,
+)
+from edxdenoise.io.guard import naming, reading
+from edxdenoise.pipeline import (
+    Progress,
+    check_denoise,
+    check_quantify,
+    denoise,
+    line_factors,
+    name_of,
+    prepare,
+    quantify,
+    quantities,
+    silent,
+)
+from edxdenoise.quantification import LineSpec
+from edxdenoise.recipe import Recipe
+from edxdenoise.report import write_comparison, write_report
+from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
+from edxdenoise.schema import (
+    COMPONENT_KEEP,
+    COORD_AREA,
+    COUNTS,
+    COUNTS_DENOISED,
+    DIM_DETECTOR,
+    DIM_ENERGY,
+    DIM_LINE_OTHER,
+    DIM_X,
+    DIM_Y,
+    HELD_OUT_ERROR,
+    IMAGE,
+    MEASUREMENT_NUMBERS,
+)
+from edxdenoise.simulation import EXPECTED_COUNTS, simulate
+from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
+from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey
+from edxdenoise.validation.comparison import check_compare, compare
+from edxdenoise.validation.holdout import held_out_error
+from edxdenoise.validation.models import DEFAULT_MODELS
+from edxdenoise.validation.verdicts import (
+    MODELS_CAPTION,
+    QUANTITIES_CAPTION,
+    model_table,
+    quantity_table,
+    verdict,
+)
+from edxdenoise.xray import find_elements
+
+_DEMO_LINES = ("Pb_La", "I_La", "N_Ka", "C_Ka", "In_La", "Sn_La")
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    folder: str | Path = ".",
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Do what the recipe says, from its input files to its output file and report.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With ``input.files`` and ``output.file``; with lines, the result is quantified as well.
+    folder : path
+        Where paths in the recipe that are relative start from.
+    overwrite : bool
+        Whether existing outputs may be replaced.
+    memory_limit : int, optional
+        Bytes; half of what is free by default.
+    workers : int, optional
+        Blocks worked on at a time; one per processor by default.
+    progress : callable, optional
+        As `denoise` takes it.
+
+    Returns
+    -------
+    Dataset
+        What was written; its counts are lazy.
+
+    Raises
+    ------
+    EdxdenoiseError
+        Of the kind that fits; no output is left behind.
+    """
+    files, output, report = _paths(recipe, folder, overwrite)
+    chosen = replace(
+        recipe.denoise,
+        model=_below(folder, recipe.denoise.model),
+        start=_below(folder, recipe.denoise.start),
+        fix_spectrum=_below(folder, recipe.denoise.fix_spectrum),
+    )
+    masks = [read_mask(path) for path in _below(folder, recipe.input.missing)]
+    if recipe.quantifies:
+        check_quantify(recipe.lines, recipe.quantify)
+    with recorded() as issued, naming(files):
+        with progress("reading"), reading(files):
+            maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+            if masks:
+                maps = [mark_missing(ds, mask) for ds, mask in zip(maps, masks)]
+            ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
+            ds = _with_truth(ds, maps)
+            if recipe.quantifies:
+                check_quantify(recipe.lines, recipe.quantify, ds)
+            components = check_denoise(ds, chosen)
+            ds, found, judged = _blocks(ds, components, chosen, memory_limit, workers)
+            # Counts that were read as a whole: what is held of them now takes less.
+            del maps
+        raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
+        if judged and found.whole:
+            with progress("held-out counts"):
+                ds = ds.assign(
+                    {HELD_OUT_ERROR.name: held_out_error(shrink_dtype(raw, found), chosen)}
+                )
+        if recipe.quantifies:
+            ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
+    ds = _signed(ds, recipe, issued)
+    written = rounded_for_storage(_written(ds))
+    if not recipe.output.cube:
+        written = written.drop_vars(COUNTS_DENOISED.name)
+    _say_size(written, output, progress)
+    with progress("writing"):
+        save_dataset(written, output, overwrite=overwrite, total=found.total)
+    if report is not None:
+        with progress("report"):
+            write_report(ds, report, overwrite=overwrite)
+    return ds
+
+
+def quantify_file(
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Quantify one denoised file, or any readable one by its counts, into a file of maps.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With one file in ``input.files``, ``output.file`` and, where wanted, lines and
+        ``[quantify]``.
+    overwrite, memory_limit, workers, progress
+        As `run_recipe` takes them.
+
+    Returns
+    -------
+    Dataset
+        What was written: intensities, percents and ratios with their standard deviations.
+    """
+    files, output, report = _paths(recipe, ".", overwrite)
+    check_quantify(recipe.lines, recipe.quantify)
+    with recorded() as issued, naming(files):
+        with progress("reading"), reading(files):
+            ds = read_file(files[0], recipe.input.signal, memory_limit)
+            ds = chunk(ds, memory_limit=memory_limit, workers=workers)
+        with reading(files):
+            ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
+    ds = _signed(ds, recipe, issued)
+    maps = _written(quantities(ds))
+    _say_size(maps, output, progress)
+    with progress("writing"):
+        save_dataset(maps, output, overwrite=overwrite)
+    if report is not None:
+        with progress("report"):
+            write_report(ds, report, overwrite=overwrite)
+    return maps
+
+
+def convert_file(
+    path: str | Path,
+    out: str | Path,
+    *,
+    signal: str | None = None,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Write the spectrum image of a file in one of our formats, block by block.
+
+    Parameters are those of `run_recipe`; `signal` picks one where the file holds several.
+    """
+    files = [Path(path)]
+    check_apart(files, [out])
+    check_save(out, overwrite=overwrite)
+    with progress("reading"), naming(files), reading(files):
+        ds = chunk(
+            read_file(path, signal, memory_limit), memory_limit=memory_limit, workers=workers
+        )
+        found = survey(ds)
+        check_survey(found, name=name_of(ds))
+        ds = shrink_dtype(ds, found)
+    with progress("writing"):
+        save_dataset(ds, out, overwrite=overwrite, total=found.total)
+
+
+def demo_recipe() -> Recipe:
+    """Return the recipe of `run_demo`, which quantifies its phantom by the phantom's k-factors."""
+    factors = true_k_factors(_demo_phantom(), _DEMO_LINES)
+    lines = {name: LineSpec(round(k, 4), round(error, 4)) for name, (k, error) in factors.items()}
+    return Recipe(
+        Input(("phantom.zarr",)),
+        lines=lines,
+        quantify=Quantify(ratios=("I/Pb", "N/Pb"), intensities="fit"),
+        output=Output("denoised.zarr", "report"),
+    )
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Simulate a small solar cell into `folder`, denoise and quantify it there, with pictures."""
+    with atomic_output(Path(folder), overwrite, folder=True) as partial:
+        partial.mkdir(exist_ok=True)
+        with progress("simulation"):
+            save_dataset(_demo_phantom(), partial / "phantom.zarr")
+        return run_recipe(
+            demo_recipe(),
+            folder=partial,
+            memory_limit=memory_limit,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def _with_truth(ds: xr.Dataset, maps: list[xr.Dataset]) -> xr.Dataset:
+    """Keep the phases of a phantom whose pixels are unchanged, to show true compositions."""
+    phases = maps[0].get(PHASE_MAP.name)
+    shape = ds[COUNTS.name].shape[:2]
+    if len(maps) > 1 or phases is None or phases.shape[1:] != shape:
+        return ds
+    return ds.assign({PHASE_MAP.name: phases.assign_coords(y=ds["y"], x=ds["x"])})
+
+
+def _demo_phantom() -> xr.Dataset:
+    return simulate("solar-cell", shape=(132, 200), channels=325, energy_width=0.04)
+
+
+def _paths(
+    recipe: Recipe, folder: str | Path, overwrite: bool
+) -> tuple[list[Path], Path, Path | None]:
+    """Inputs, output and report of a recipe, once it is sure that they can be written."""
+    if not recipe.input.files:
+        raise RecipeError("recipe: 'input.files' names no file; name at least one")
+    if recipe.output.file is None:
+        raise RecipeError("recipe: 'output.file' names no file; name one ending in .zarr")
+    files = [Path(folder, name) for name in recipe.input.files]
+    output = Path(folder, recipe.output.file)
+    report = None if recipe.output.report is None else Path(folder, recipe.output.report)
+    check_apart(files, [output, report])
+    if not recipe.output.cube and output.suffix.lower() == ".hspy":
+        raise RecipeError(
+            "recipe: 'output.cube' is false, but a .hspy file holds nothing else than the denoised "
+            "counts; write .zarr or .nc"
+        )
+    # An output that cannot be written must be known before an hour of work, not after it.
+    check_save(output, overwrite=overwrite)
+    if report is not None:
+        check_output(report, overwrite, folder=True)
+    return files, output, report
+
+
+def _below(folder: str | Path, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(Path(folder, name)) for name in names)
+
+
+def _signed(ds: xr.Dataset, recipe: Recipe, issued: list[EdxdenoiseWarning]) -> xr.Dataset:
+    signed = ds.assign_attrs(edxdenoise_version=__version__, recipe=recipe.to_toml())
+    return signed.assign_attrs(warning_attrs(issued, ds.attrs))
+
+
+def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
+    """Say what will be written before it is, where `progress` can say anything."""
+    say = getattr(progress, "say", None)
+    if say is not None:
+        say(f"writing {output.name}, about {format_memory(stored_size(ds))}")
+
+
+def _written(ds: xr.Dataset) -> xr.Dataset:
+    """Leave out the covariance maps, which `line_estimator` and the sum spectra stand for."""
+    return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
+
+
+def _blocks(
+    ds: xr.Dataset,
+    components: int,
+    recipe: Denoise,
+    memory_limit: int | None,
+    workers: int | None,
+) -> tuple[xr.Dataset, Survey, bool]:
+    """Cut into blocks that keep within the limit, and hold the counts if the limit allows.
+
+    Return too what all counts are, and whether a part of them may be held and fitted besides: not
+    by NMF, which would take as long again.
+    """
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    shape, dtype = ds[COUNTS.name].shape, ds[COUNTS.name].dtype
+    need = memory_needed(
+        (shape[0], shape[1], shape[2]),
+        dtype.itemsize,
+        components=components,
+        workers=workers,
+        neighbours=recipe.asks_neighbours,
+        shrink=recipe.averages,
+    )
+    check_memory(need.streamed, limit, "this job")
+    ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
+    whole = need.in_memory <= limit
+    if whole:
+        ds = _held(ds)
+    found = survey(ds)
+    stored = compact_size(shape, found.filled, dtype.itemsize)
+    working = need.in_memory - need.cube
+    if not whole and working + stored <= limit:
+        ds = _held(ds)
+    return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
+
+
+def _held(ds: xr.Dataset) -> xr.Dataset:
+    counts = ds[COUNTS.name]
+    return ds.assign({COUNTS.name: counts.copy(data=hold(counts.data))})
+
+
+def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
+    """The spectrum image of a file; one of ours that does not know its source gets it."""
+    ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+    return ds if "source" in ds.attrs else ds.assign_attrs(source=file_source(path))
+
+
+def compare_file(
+    recipe: Recipe,
+    models: Sequence[str] = DEFAULT_MODELS,
+    *,
+    folds: int = 8,
+    overwrite: bool = False,
+    memory_limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> xr.Dataset:
+    """Compare models of a file, prepared and quantified as a recipe says.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With ``input.files``; ``output.report`` is the folder of pictures, if there is one.
+    models, folds
+        As `compare` takes them.
+    overwrite, memory_limit, workers, progress
+        As `edxdenoise.run_recipe` takes them.
+
+    Returns
+    -------
+    Dataset
+        As `compare` gives it, with the attributes ``warnings`` and ``notes``.
+    """
+    files = [Path(name) for name in recipe.input.files]
+    report = None if recipe.output.report is None else Path(recipe.output.report)
+    check_compare(models, recipe.lines, recipe.quantify, folds)
+    if report is not None:
+        check_apart(files, [None, report])
+        check_output(report, overwrite, folder=True)
+    with recorded() as issued, naming(files), reading(files):
+        maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+        ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
+        if all(EXPECTED_COUNTS.name in each for each in maps):
+            truth = [each.assign({COUNTS.name: each[EXPECTED_COUNTS.name]}) for each in maps]
+            expected = prepare(truth, recipe.prepare)[COUNTS.name].data
+            ds = ds.assign({EXPECTED_COUNTS.name: EXPECTED_COUNTS.array(expected)})
+        compared = compare(
+            chunk(ds, memory_limit=memory_limit, workers=workers),
+            models,
+            lines=line_factors(ds, recipe.lines, recipe.quantify) if recipe.quantifies else {},
+            quantify=recipe.quantify,
+            denoise=recipe.denoise,
+            folds=folds,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+    compared = compared.assign_attrs(warning_attrs(issued))
+    if report is not None:
+        with progress("report"):
+            tables = {MODELS_CAPTION: model_table(compared)}
+            if "quantity_contrast" in compared:
+                tables[QUANTITIES_CAPTION] = quantity_table(compared)
+            write_comparison(
+                compared, report, sentences=verdict(compared), tables=tables, overwrite=overwrite
+            )
+    return compared
+
+
+_MEASUREMENT = ("title", "instrument", *MEASUREMENT_NUMBERS, "elements", "source")
+
+
+def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[str, int]:
+    """Bytes that denoising a signal needs, told from its shape before anything is read.
+
+    Returns
+    -------
+    dict
+        ``cube`` as stored, ``at_least`` block by block and ``at_best`` with the cube in memory.
+    """
+    rows, columns, channels = signal.shape
+    itemsize = np.dtype(signal.dtype).itemsize
+    components = min(100, rows * columns, channels)
+    need = memory_needed(
+        (rows, columns, channels),
+        itemsize,
+        components=components,
+        workers=workers,
+        neighbours=True,
+        shrink=True,
+    )
+    return {"cube": need.cube, "at_least": need.streamed, "at_best": need.in_memory}
+
+
+def describe_signals(signals: Sequence[SignalInfo]) -> list[dict[str, Any]]:
+    """The signals of a file as records, ready for JSON."""
+    return [
+        {
+            "index": signal.index,
+            "title": signal.title,
+            "kind": signal.kind,
+            "signal_type": signal.signal_type,
+            "shape": list(signal.shape),
+            "dtype": signal.dtype,
+            "nbytes": signal.nbytes,
+        }
+        for signal in signals
+    ]
+
+
+def describe_cube(
+    path: str | Path, *, signal: str | None = None, memory_limit: int | None = None
+) -> dict[str, Any]:
+    """Shape, axes, counts and measurement of the spectrum image of a file; reads the counts.
+
+    Parameters
+    ----------
+    path : path
+        Any readable file.
+    signal : str, optional
+        Number or title where there are several.
+    memory_limit : int, optional
+        Bytes.
+
+    Returns
+    -------
+    dict
+        Ready for JSON.
+
+    Warns
+    -----
+    EdxdenoiseWarning
+        If the counts are such that they cannot be decomposed.
+    """
+    files = [Path(path)]
+    with naming(files), reading(files):
+        ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+        offset, width = energy_axis(ds)
+        looked = survey(ds)
+        try:
+            check_survey(looked, name=files[0].name)
+        except DataError as error:
+            warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
+    counts = ds[COUNTS.name]
+    missing = int(np.count_nonzero(~measured_pixels(ds)))
+    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    axes = {DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[DIM_ENERGY].attrs["units"]}}
+    for dim in (DIM_Y, DIM_X):
+        values = ds[dim].values
+        step = float(values[1] - values[0]) if values.size > 1 else 1.0
+        axes[dim] = {
+            "offset": float(values[0]),
+            "scale": step,
+            "units": ds[dim].attrs.get("units", ""),
+        }
+    result: dict[str, Any] = {
+        "shape": list(counts.shape),
+        "dtype": str(counts.dtype),
+        "axes": axes,
+        # JSON has no NaN.
+        "total_counts": looked.total if np.isfinite(looked.total) else None,
+        "counts_per_pixel": looked.total / pixels if np.isfinite(looked.total) else None,
+        "largest_count": looked.largest if np.isfinite(looked.largest) else None,
+        "empty_pixels": (looked.empty_pixels - missing) / pixels,
+        "missing_pixels": missing / pixels,
+        "images": _describe_images(ds),
+        "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
+    }
+    if COMPONENT_KEEP.name in ds:
+        result["result"] = result_name(ds)
+    found = find_elements(ds)
+    result["elements"] = found[["element", "line", "net_counts", "significance", "where"]].to_dict(
+        "records"
+    )
+    factors = vendor_k_factors(json.loads(ds.attrs.get("original_metadata") or "{}"))
+    if factors:
+        result["k_factors"] = factors
+    if COORD_AREA in ds.coords:
+        result["areas"] = list(ds[COORD_AREA].attrs.get("area_label", []))
+    return result
+
+
+def _describe_images(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """The images recorded with the counts as records, ready for JSON."""
+    if IMAGE.name not in ds:
+        return []
+    records = []
+    for name, image in zip(ds[DIM_DETECTOR].values, ds[IMAGE.name].values):
+        values = image[np.isfinite(image)]
+        records.append(
+            {
+                "name": str(name),
+                "dtype": str(image.dtype),
+                "smallest": float(values.min()),
+                "largest": float(values.max()),
+                "mean": float(values.mean(dtype=float)),
+            }
+        )
+    return records
+
+
+def vendor_k_factors(metadata: Any, path: str = "") -> dict[str, Any]:
+    """Entries of a vendor's metadata that are called k-factors, by their path.
+
+    What they count, an alpha line or its whole family, the vendor's manual says.
+
+    Examples
+    --------
+    >>> vendor_k_factors({"Results": {"Fe": {"K-factor": 1.45, "Z": 26}}})
+    {'Results.Fe.K-factor': 1.45}
+    """
+    if not isinstance(metadata, dict):
+        return {}
+    found = {}
+    for key, value in metadata.items():
+        full = f"{path}.{key}" if path else str(key)
+        if re.search(r"k[\W_]?factor", str(key), re.IGNORECASE):
+            found[full] = value
+        else:
+            found |= vendor_k_factors(value, full)
+    return found
