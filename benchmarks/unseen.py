@@ -352,14 +352,14 @@ def row_flicker(ds: xr.Dataset, truth: Truth, seed: int) -> tuple[xr.Dataset, Tr
     """Every row keeps a share of its counts, between 0.7 and 1, as where the beam flickers."""
     rng = np.random.default_rng([seed, 1])
     kept = rng.uniform(0.7, 1, (ds.sizes[DIM_Y], 1))
-    counts = rng.binomial(ds[COUNTS.name].values, kept[:, :, None])
+    counts = rng.binomial(ds[COUNTS].values, kept[:, :, None])
     return _with(ds, counts), (truth[0] * kept, truth[1])
 
 
 def dead_pixels(ds: xr.Dataset, truth: Truth, seed: int) -> tuple[xr.Dataset, Truth]:
     """One pixel in a hundred is empty."""
     alive = np.random.default_rng([seed, 2]).random(truth[0].shape[1:]) > 0.01
-    return _with(ds, ds[COUNTS.name].values * alive[:, :, None]), (truth[0] * alive, truth[1])
+    return _with(ds, ds[COUNTS].values * alive[:, :, None]), (truth[0] * alive, truth[1])
 
 
 def scaled(ds: xr.Dataset, truth: Truth, seed: int) -> tuple[xr.Dataset, Truth]:
@@ -377,13 +377,13 @@ VARIANTS = {
 
 
 def _counts(ds: xr.Dataset) -> np.ndarray:
-    return ds[COUNTS.name].values.astype(np.float32)
+    return ds[COUNTS].values.astype(np.float32)
 
 
 def _with(ds: xr.Dataset, counts: np.ndarray) -> xr.Dataset:
     if counts.dtype.kind == "i":
-        counts = counts.astype(ds[COUNTS.name].dtype)
-    return ds.assign({COUNTS.name: (ds[COUNTS.name].dims, counts)})
+        counts = counts.astype(ds[COUNTS].dtype)
+    return ds.assign({COUNTS: (ds[COUNTS].dims, counts)})
 
 
 # Truth of components -----------------------------------------------------------------------------

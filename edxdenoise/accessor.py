@@ -13,40 +13,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cube import Resolution, detector_resolution, pixel_counts, sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import open_dataset, read_cube, save_dataset, to_hyperspy
 from edxdenoise.io.signals import OWN_SUFFIXES
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    COMPONENT_KEEP,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_COMPONENT,
-    DIM_DETECTOR,
-    DIM_ELEMENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_RATIO,
-    DIM_X,
-    DIM_Y,
-    IMAGE,
-    LINE_INTENSITY,
-    LINE_INTENSITY_STDDEV,
-    RATIO,
-    RATIO_STDDEV,
-    WEIGHT_ENERGY,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Maps by name: the variable, its standard deviation, the dimension of the names and the unit.
 _MAPS = (
-    (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, DIM_ELEMENT, "at%"),
-    (RATIO, RATIO_STDDEV, DIM_RATIO, ""),
-    (LINE_INTENSITY, LINE_INTENSITY_STDDEV, DIM_LINE, "net counts"),
+    (v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV, v.DIM_ELEMENT, "at%"),
+    (v.RATIO, v.RATIO_STDDEV, v.DIM_RATIO, ""),
+    (v.LINE_INTENSITY, v.LINE_INTENSITY_STDDEV, v.DIM_LINE, "net counts"),
 )
 
 
@@ -103,7 +83,7 @@ class Edx:
     def sum_spectrum(self) -> xr.DataArray:
         """Counts of all pixels per channel."""
         return xr.DataArray(
-            sum_spectrum(self._ds), {DIM_ENERGY: self._ds[DIM_ENERGY]}, name="sum_spectrum"
+            sum_spectrum(self._ds), {v.DIM_ENERGY: self._ds[v.DIM_ENERGY]}, name="sum_spectrum"
         )
 
     def elements(self) -> pd.DataFrame:
@@ -149,13 +129,13 @@ class Edx:
 
         known: list[str] = []
         for value_spec, stddev_spec, dim, unit in _MAPS:
-            if value_spec.name not in self._ds:
+            if value_spec not in self._ds:
                 continue
             names = [str(each) for each in self._ds[dim].values]
             known += names
             if name in names:
                 value, error = (
-                    self._ds[spec.name].isel({dim: names.index(name)}).values
+                    self._ds[spec].isel({dim: names.index(name)}).values
                     for spec in (value_spec, stddev_spec)
                 )
                 caption = f"{name.replace('_', ' ')}{', standard deviation' * stddev}"
@@ -163,11 +143,11 @@ class Edx:
                 image, spread = (error, None) if stddev else (value, error)
                 with style():
                     return map_figure(self._ds, image, spread, caption, unit or name, pixels)
-        if IMAGE.name in self._ds:
-            names = [str(each) for each in self._ds[DIM_DETECTOR].values]
+        if v.IMAGE in self._ds:
+            names = [str(each) for each in self._ds[v.DIM_DETECTOR].values]
             known += names
             if name in names:
-                recorded = self._ds[IMAGE.name].isel({DIM_DETECTOR: names.index(name)}).values
+                recorded = self._ds[v.IMAGE].isel({v.DIM_DETECTOR: names.index(name)}).values
                 with style():
                     return image_figure(self._ds, recorded, name)
         raise ParameterError(
@@ -181,10 +161,10 @@ class Edx:
         from edxdenoise.report.sums import denoised_spectrum
         from edxdenoise.xray import find_peaks, identified, name_peaks
 
-        energy, spectrum = self._ds[DIM_ENERGY].values, sum_spectrum(self._ds)
+        energy, spectrum = self._ds[v.DIM_ENERGY].values, sum_spectrum(self._ds)
         peaks = name_peaks(find_peaks(energy, spectrum, self.resolution), identified(self._ds))
         spectra = {"raw": spectrum}
-        if COMPONENT_KEEP.name in self._ds:
+        if v.COMPONENT_KEEP in self._ds:
             spectra["denoised"] = denoised_spectrum(self._kept())
         with style():
             return sum_figure(energy, spectra, peaks)
@@ -208,9 +188,9 @@ class Edx:
 
     def _kept(self) -> xr.Dataset:
         """Return the kept components, computed, without counts."""
-        keep = np.flatnonzero(self._ds[COMPONENT_KEEP.name].values == 1)
-        cubes = [COUNTS.name, COUNTS_DENOISED.name]
-        return self._ds.drop_vars(cubes, errors="ignore").isel({DIM_COMPONENT: keep}).compute()
+        keep = np.flatnonzero(self._ds[v.COMPONENT_KEEP].values == 1)
+        cubes = [v.COUNTS, v.COUNTS_DENOISED]
+        return self._ds.drop_vars(cubes, errors="ignore").isel({v.DIM_COMPONENT: keep}).compute()
 
     def report(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the page and pictures of a result into a folder."""
@@ -228,18 +208,18 @@ class Edx:
 
     def _facts(self) -> dict[str, str]:
         ds = self._ds
-        counted = WEIGHT_ENERGY.name in ds or "pixel_counts" in ds
-        facts = {"pixels": f"{ds.sizes.get(DIM_Y, 0)} x {ds.sizes.get(DIM_X, 0)}"}
-        if DIM_ENERGY in ds.dims:
-            facts["channels"] = str(ds.sizes[DIM_ENERGY])
+        counted = v.WEIGHT_ENERGY in ds or "pixel_counts" in ds
+        facts = {"pixels": f"{ds.sizes.get(v.DIM_Y, 0)} x {ds.sizes.get(v.DIM_X, 0)}"}
+        if v.DIM_ENERGY in ds.dims:
+            facts["channels"] = str(ds.sizes[v.DIM_ENERGY])
         if counted:
             # Of a file that was only opened they would need a pass over all counts.
             facts["counts per pixel"] = f"{float(pixel_counts(ds).mean()):,.4g}"
-        if COMPONENT_KEEP.name in ds:
-            keep = ds[COMPONENT_KEEP.name].values == 1
+        if v.COMPONENT_KEEP in ds:
+            keep = ds[v.COMPONENT_KEEP].values == 1
             facts["components kept"] = f"{keep.sum()} of {keep.size}"
-        if ATOMIC_PERCENT.name in ds:
-            facts["elements quantified"] = " ".join(map(str, ds[DIM_ELEMENT].values))
+        if v.ATOMIC_PERCENT in ds:
+            facts["elements quantified"] = " ".join(map(str, ds[v.DIM_ELEMENT].values))
         return facts
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from edxdenoise import cluster
+from edxdenoise import schema as v
 from edxdenoise.errors import FormatError, MemoryLimitError, ParameterError
 from edxdenoise.resources import (
     BLOCK_COPIES,
@@ -34,7 +35,6 @@ from edxdenoise.resources import (
     default_workers,
     format_memory,
 )
-from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y
 
 # Below this share of cells that hold counts the sparse products win; measured on uint8 blocks of
 # 4096 pixels x 2048 channels: the Gram matrix of 1 % is 4 times faster than the dense one
@@ -493,15 +493,17 @@ def chunk(
 
     Parameters are those of `block_shape`. Nothing is computed.
     """
-    sizes = ds[COUNTS.name].sizes
+    sizes = ds[v.COUNTS].sizes
     rows, columns = block_shape(
-        (sizes[DIM_Y], sizes[DIM_X], sizes[DIM_ENERGY]), memory_limit=memory_limit, workers=workers
+        (sizes[v.DIM_Y], sizes[v.DIM_X], sizes[v.DIM_ENERGY]),
+        memory_limit=memory_limit,
+        workers=workers,
     )
-    counts = ds[COUNTS.name]
+    counts = ds[v.COUNTS]
     if isinstance(counts.data, np.ndarray):
         lazy = as_blocks(counts.data, (rows, columns, -1))
-        ds = ds.assign({COUNTS.name: counts.copy(data=lazy)})
-    return ds.chunk({DIM_Y: rows, DIM_X: columns, DIM_ENERGY: -1})
+        ds = ds.assign({v.COUNTS: counts.copy(data=lazy)})
+    return ds.chunk({v.DIM_Y: rows, v.DIM_X: columns, v.DIM_ENERGY: -1})
 
 
 def as_blocks(array: np.ndarray, chunks: tuple[Any, ...]) -> da.Array:

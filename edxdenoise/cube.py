@@ -10,30 +10,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import as_blocks, channel_totals, compute, pixel_totals
 from edxdenoise.errors import DataError, ParameterError, SchemaError
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_COMPONENT,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    IMAGE,
-    MEAN_SPECTRUM,
-    MEASURED,
-    PIXEL_COUNTS,
-    SUM_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    WEIGHTING,
-    validate,
-)
 
 DEFAULT_RESOLUTION = 130.0  # eV, FWHM at Mn K alpha
 # eV; files also hold the resolution at another line, such as 60 at C K alpha, or none.
@@ -103,15 +82,15 @@ def make_cube(
         counts = _shrink_dtype(counts)
     coords = {}
     for dim, size, values, units, long_name in (
-        (DIM_Y, counts.shape[0], y, spatial_units, "position along y"),
-        (DIM_X, counts.shape[1], x, spatial_units, "position along x"),
-        (DIM_ENERGY, counts.shape[2], energy, "keV", "X-ray energy, channel centre"),
+        (v.DIM_Y, counts.shape[0], y, spatial_units, "position along y"),
+        (v.DIM_X, counts.shape[1], x, spatial_units, "position along x"),
+        (v.DIM_ENERGY, counts.shape[2], energy, "keV", "X-ray energy, channel centre"),
     ):
         values = np.arange(size, dtype=float) if values is None else np.asarray(values, float)
         if values.shape != (size,):
             raise SchemaError(f"coordinate '{dim}' has shape {values.shape}, must be ({size},)")
         coords[dim] = (dim, values, {"units": units, "long_name": long_name})
-    ds = xr.Dataset({COUNTS.name: COUNTS.array(counts)}, coords=coords, attrs=dict(attrs or {}))
+    ds = xr.Dataset({v.COUNTS: v.COUNTS.array(counts)}, coords=coords, attrs=dict(attrs or {}))
     return mark_missing(ds) if isinstance(counts, np.ndarray) else ds
 
 
@@ -129,7 +108,7 @@ def _shrink_dtype(counts: np.ndarray) -> np.ndarray:
 
 def is_lazy(ds: xr.Dataset) -> bool:
     """Whether the counts are a Dask array."""
-    return isinstance(ds[COUNTS.name].data, da.Array)
+    return isinstance(ds[v.COUNTS].data, da.Array)
 
 
 def measured_pixels(ds: xr.Dataset) -> np.ndarray:
@@ -144,28 +123,28 @@ def measured_pixels(ds: xr.Dataset) -> np.ndarray:
     >>> measured_pixels(ds)
     array([[ True,  True]])
     """
-    if MEASURED.name not in ds:
-        return np.ones((ds.sizes[DIM_Y], ds.sizes[DIM_X]), bool)
-    validate(ds, MEASURED)
-    return ds[MEASURED.name].values != 0
+    if v.MEASURED not in ds:
+        return np.ones((ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]), bool)
+    v.validate(ds, v.MEASURED)
+    return ds[v.MEASURED].values != 0
 
 
 def named_images(images: np.ndarray, names: Sequence[str]) -> xr.DataArray:
     """Return images, shape (detector, y, x), as the variable ``image`` with their names."""
-    coords = {DIM_DETECTOR: (DIM_DETECTOR, list(names), {"long_name": "detector"})}
-    return IMAGE.array(images).assign_coords(coords)
+    coords = {v.DIM_DETECTOR: (v.DIM_DETECTOR, list(names), {"long_name": "detector"})}
+    return v.IMAGE.array(images).assign_coords(coords)
 
 
 def drop_needless(ds: xr.Dataset) -> xr.Dataset:
     """Drop ``measured`` where every pixel was, and images that were recorded nowhere in the map."""
-    if MEASURED.name in ds and measured_pixels(ds).all():
-        ds = ds.drop_vars(MEASURED.name)
-    if IMAGE.name in ds:
-        there = np.isfinite(ds[IMAGE.name].values).any(axis=(1, 2))
+    if v.MEASURED in ds and measured_pixels(ds).all():
+        ds = ds.drop_vars(v.MEASURED)
+    if v.IMAGE in ds:
+        there = np.isfinite(ds[v.IMAGE].values).any(axis=(1, 2))
         if not there.any():
-            return ds.drop_dims(DIM_DETECTOR)
+            return ds.drop_dims(v.DIM_DETECTOR)
         if not there.all():
-            ds = ds.isel({DIM_DETECTOR: there})
+            ds = ds.isel({v.DIM_DETECTOR: there})
     return ds
 
 
@@ -196,8 +175,8 @@ def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Datase
     >>> mark_missing(ds, np.array([[False, True]])).measured.values
     array([[1, 0]], dtype=int8)
     """
-    validate(ds, COUNTS)
-    counts = ds[COUNTS.name].data
+    v.validate(ds, v.COUNTS)
+    counts = ds[v.COUNTS].data
     shape = counts.shape[:2]
     if missing is not None and missing.shape != shape:
         raise ParameterError(
@@ -221,8 +200,8 @@ def mark_missing(ds: xr.Dataset, missing: np.ndarray | None = None) -> xr.Datase
         counts = _shrink_dtype(counts)
     ds = ds.assign(
         {
-            COUNTS.name: COUNTS.array(counts),
-            MEASURED.name: MEASURED.array(measured.astype(np.int8)),
+            v.COUNTS: v.COUNTS.array(counts),
+            v.MEASURED: v.MEASURED.array(measured.astype(np.int8)),
         }
     )
     return add_history(ds, f"mark_missing pixels={np.count_nonzero(~measured)}")
@@ -236,19 +215,19 @@ def pixel_counts(ds: xr.Dataset) -> np.ndarray:
     >>> pixel_counts(make_cube(np.ones((1, 2, 3), np.uint8), energy=np.arange(3.0)))
     array([[3., 3.]])
     """
-    if PIXEL_COUNTS.name in ds:
-        totals = ds[PIXEL_COUNTS.name].values
+    if v.PIXEL_COUNTS in ds:
+        totals = ds[v.PIXEL_COUNTS].values
     else:
-        (totals,) = compute(pixel_totals(ds[COUNTS.name].data, np.float64))
+        (totals,) = compute(pixel_totals(ds[v.COUNTS].data, np.float64))
     return np.asarray(totals, np.float64)
 
 
 def is_poisson_weighted(ds: xr.Dataset) -> bool:
     """Whether the weights are roots of counts."""
-    weighting = ds[WEIGHT_PIXEL.name].attrs.get(WEIGHTING)
+    weighting = ds[v.WEIGHT_PIXEL].attrs.get(v.WEIGHTING)
     if weighting is None:
         # Files of earlier versions do not say.
-        return bool((ds[WEIGHT_ENERGY.name] != 1).any())
+        return bool((ds[v.WEIGHT_ENERGY] != 1).any())
     return bool(weighting == "poisson")
 
 
@@ -282,18 +261,18 @@ def guide_images(ds: xr.Dataset, image: str = "auto") -> dict[str, np.ndarray]:
     edxdenoise.errors.ParameterError: image 'HAADF' is not in the map, which has no image; use \
 auto or none
     """
-    names = [str(name) for name in ds[DIM_DETECTOR].values] if IMAGE.name in ds else []
+    names = [str(name) for name in ds[v.DIM_DETECTOR].values] if v.IMAGE in ds else []
     if image not in ("auto", "none", *names):
         there = f"which has {', '.join(names)}" if names else "which has no image"
         allowed = "auto, none or one of these" if names else "auto or none"
         raise ParameterError(f"image '{image}' is not in the map, {there}; use {allowed}")
     if image == "none" or not names:
         return {}
-    validate(ds, IMAGE)
+    v.validate(ds, v.IMAGE)
     found = {}
     for number, name in enumerate(names):
         if image in ("auto", name):
-            values = ds[IMAGE.name].isel({DIM_DETECTOR: number}).values.astype(np.float32)
+            values = ds[v.IMAGE].isel({v.DIM_DETECTOR: number}).values.astype(np.float32)
             if np.isfinite(values).all():
                 found[name] = values
             elif image == name:
@@ -312,7 +291,7 @@ def energy_axis(ds: xr.Dataset) -> tuple[float, float]:
     SchemaError
         If there are fewer than two channels or they are not evenly spaced.
     """
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     if energy.size < 2:
         raise SchemaError(f"the energy axis has {energy.size} channel(s), must have at least 2")
     width = (energy[-1] - energy[0]) / (energy.size - 1)
@@ -326,16 +305,16 @@ def energy_range(ds: xr.Dataset) -> tuple[float, float]:
     offset, width = energy_axis(ds)
     # To a microelectronvolt: windows may end where the axis does.
     return round(offset - width / 2, 9) + 0.0, round(
-        offset + width * (ds.sizes[DIM_ENERGY] - 0.5), 9
+        offset + width * (ds.sizes[v.DIM_ENERGY] - 0.5), 9
     )
 
 
 def sum_spectrum(ds: xr.Dataset) -> np.ndarray:
     """Counts of all pixels per channel, read once, block by block, where they are not known yet."""
-    if SUM_SPECTRUM.name in ds:
-        return np.asarray(ds[SUM_SPECTRUM.name].values, np.float64)
-    validate(ds, COUNTS)
-    (sums,) = compute(channel_totals(ds[COUNTS.name].data, np.float64))
+    if v.SUM_SPECTRUM in ds:
+        return np.asarray(ds[v.SUM_SPECTRUM].values, np.float64)
+    v.validate(ds, v.COUNTS)
+    (sums,) = compute(channel_totals(ds[v.COUNTS].data, np.float64))
     return np.asarray(sums)
 
 
@@ -408,8 +387,8 @@ def result_name(ds: xr.Dataset) -> str:
     """
     keys = "source", "recipe", "history", "edxdenoise_version"
     told = [str(ds.attrs.get(key, "")) for key in keys]
-    if COMPONENT_KEEP.name in ds:
-        told.append("".join(map(str, ds[COMPONENT_KEEP.name].values.tolist())))
+    if v.COMPONENT_KEEP in ds:
+        told.append("".join(map(str, ds[v.COMPONENT_KEEP].values.tolist())))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
@@ -430,9 +409,9 @@ def unstack_pixels(matrix: np.ndarray | da.Array, shape: tuple[int, int]) -> np.
 
 def kept_maps(ds: xr.Dataset) -> xr.DataArray:
     """Score maps that rebuild the counts: those of kept components, shrunk ones where there are."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    name = COMPONENT_MAP_SHRUNK.name if COMPONENT_MAP_SHRUNK.name in ds else COMPONENT_MAP.name
-    return ds[name].isel({DIM_COMPONENT: kept})
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
+    name = v.COMPONENT_MAP_SHRUNK if v.COMPONENT_MAP_SHRUNK in ds else v.COMPONENT_MAP
+    return ds[name].isel({v.DIM_COMPONENT: kept})
 
 
 def check_cube(ds: xr.Dataset) -> None:
@@ -443,23 +422,23 @@ def check_cube(ds: xr.Dataset) -> None:
     DataError
         If there are fewer than two pixels or two channels.
     """
-    validate(ds, COUNTS)
-    sizes = ds[COUNTS.name].sizes
-    if sizes[DIM_Y] * sizes[DIM_X] < 2:
+    v.validate(ds, v.COUNTS)
+    sizes = ds[v.COUNTS].sizes
+    if sizes[v.DIM_Y] * sizes[v.DIM_X] < 2:
         raise DataError("the map has one pixel; a decomposition needs at least 2")
-    if sizes[DIM_ENERGY] < 2:
+    if sizes[v.DIM_ENERGY] < 2:
         raise DataError("the spectra have one channel; a decomposition needs at least 2")
 
 
 # All that the denoised counts follow from.
 REBUILT_FROM = (
-    COUNTS,
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COMPONENT_KEEP,
-    MEAN_SPECTRUM,
-    WEIGHT_PIXEL,
-    WEIGHT_ENERGY,
+    v.COUNTS,
+    v.COMPONENT_MAP,
+    v.COMPONENT_SPECTRUM,
+    v.COMPONENT_KEEP,
+    v.MEAN_SPECTRUM,
+    v.WEIGHT_PIXEL,
+    v.WEIGHT_ENERGY,
 )
 
 
@@ -481,9 +460,9 @@ def kept_spectra(
     ds: xr.Dataset,
 ) -> tuple[np.ndarray | da.Array, np.ndarray | da.Array]:
     """Spectra of the components kept and the mean, with the channel weight in them."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    h = ds[WEIGHT_ENERGY.name].data
-    return ds[COMPONENT_SPECTRUM.name].data[kept] * h, ds[MEAN_SPECTRUM.name].data * h
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
+    h = ds[v.WEIGHT_ENERGY].data
+    return ds[v.COMPONENT_SPECTRUM].data[kept] * h, ds[v.MEAN_SPECTRUM].data * h
 
 
 def reconstruct(ds: xr.Dataset) -> xr.Dataset:
@@ -507,11 +486,11 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
         With ``counts_denoised``, float32; lazy where the counts or the maps are, in blocks of
         the counts.
     """
-    validate(ds, *REBUILT_FROM)
+    v.validate(ds, *REBUILT_FROM)
     maps = kept_maps(ds).data
     spectra, mean = (each.astype(np.float32) for each in kept_spectra(ds))
-    g = ds[WEIGHT_PIXEL.name].data.astype(np.float32)
-    counts = ds[COUNTS.name].data
+    g = ds[v.WEIGHT_PIXEL].data.astype(np.float32)
+    counts = ds[v.COUNTS].data
     if isinstance(counts, da.Array) or isinstance(maps, da.Array):
         blocks = counts.chunks[:2] if isinstance(counts, da.Array) else maps.chunks[1:]
         if isinstance(maps, da.Array):
@@ -534,5 +513,5 @@ def reconstruct(ds: xr.Dataset) -> xr.Dataset:
         )
     else:
         rebuilt = rebuild_block(maps.astype(np.float32), g, spectra, mean)
-    result = ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(rebuilt)})
+    result = ds.assign({v.COUNTS_DENOISED: v.COUNTS_DENOISED.array(rebuilt)})
     return add_history(result, f"reconstruct components={len(spectra)}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import load
 from edxdenoise.cluster import check_total
 from edxdenoise.components import shrink, weight_by_signal
@@ -53,25 +54,6 @@ from edxdenoise.quantification import (
 )
 from edxdenoise.quantification.k_factors import check_thin, resolve_lines
 from edxdenoise.quantification.lines import LineLike, line_specs, with_factor
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COORD_COMPONENT_NAME,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_DETECTOR,
-    DIM_ELEMENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_RATIO,
-    DIM_REGION,
-    DIM_X,
-    DIM_Y,
-    MEASURED,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 from edxdenoise.survey import (
     Survey,
     check_survey,
@@ -203,7 +185,7 @@ def fitted(
             ds = _load_small(ds)
             if recipe.weighting == "poisson":
                 check_weights(ds)
-                read = (ds[WEIGHT_PIXEL.name].values ** 2).sum() - found.empty_pixels
+                read = (ds[v.WEIGHT_PIXEL].values ** 2).sum() - found.empty_pixels
                 check_total("weights", float(read), found.total)
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
@@ -211,8 +193,8 @@ def fitted(
         if recipe.decomposition == "pca":
             if recipe.weighting == "poisson" and found.whole:
                 # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
-                pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-                read = float(ds[COMPONENT_VARIANCE.name].values[0]) * pixels * found.total
+                pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
+                read = float(ds[v.COMPONENT_VARIANCE].values[0]) * pixels * found.total
                 check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
             ds = within_rank(ds)
     if recipe.asks_neighbours:
@@ -228,7 +210,7 @@ def rebuilt(
 ) -> xr.Dataset:
     """Average or weight the components that are kept, as the recipe says, and rebuild counts."""
     # Without the total there are no profiles to average.
-    if recipe.averages and ds[COMPONENT_KEEP.name].values[0]:
+    if recipe.averages and ds[v.COMPONENT_KEEP].values[0]:
         with progress("shrinkage"):
             ds = shrink(ds, image=recipe.image, seed=recipe.seed, errors=errors)
     elif recipe.weights_components:
@@ -349,16 +331,16 @@ def line_factors(
 def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
     """Sum areas, phases and what the recipe names; phases only of whole counts, denoised."""
     phases = None
-    if COMPONENT_KEEP.name in ds and can_split(ds):
+    if v.COMPONENT_KEEP in ds and can_split(ds):
         phases = find_phases(ds)
-    elif COUNTS.name not in ds:
+    elif v.COUNTS not in ds:
         warn(
             "The file holds no raw counts",
             "errors of sums are of the counts that the components expect, and neither phases nor "
             "the bias check are available",
             rank=Rank.NOTE,
         )
-    elif COMPONENT_KEEP.name in ds:
+    elif v.COMPONENT_KEEP in ds:
         warn(
             "The counts are not whole numbers and cannot be split into halves",
             "phases and the bias check are not available",
@@ -374,10 +356,8 @@ def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
 
 def quantities(ds: xr.Dataset) -> xr.Dataset:
     """Return the variables by line, element, ratio or region, with ``image`` and ``measured``."""
-    dims = {DIM_LINE, DIM_ELEMENT, DIM_RATIO, DIM_REGION, DIM_DETECTOR}
-    return ds[
-        [n for n, array in ds.data_vars.items() if dims & set(array.dims) or n == MEASURED.name]
-    ]
+    dims = {v.DIM_LINE, v.DIM_ELEMENT, v.DIM_RATIO, v.DIM_REGION, v.DIM_DETECTOR}
+    return ds[[n for n, array in ds.data_vars.items() if dims & set(array.dims) or n == v.MEASURED]]
 
 
 def check_quantify(
@@ -429,12 +409,12 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
 
 def _load_small(ds: xr.Dataset) -> xr.Dataset:
     """Compute everything but the counts, as one graph."""
-    small = load(ds.drop_vars(COUNTS.name))
-    return small.assign({COUNTS.name: ds[COUNTS.name]}).assign_attrs(ds.attrs)
+    small = load(ds.drop_vars(v.COUNTS))
+    return small.assign({v.COUNTS: ds[v.COUNTS]}).assign_attrs(ds.attrs)
 
 
 def name_of(ds: xr.Dataset) -> str:
-    return str(ds.attrs.get("source", COUNTS.name)).split(" sha256:")[0]
+    return str(ds.attrs.get("source", v.COUNTS)).split(" sha256:")[0]
 
 
 def _ends(limits: Pixels | None) -> tuple[int, int | None] | None:
@@ -478,7 +458,7 @@ def decompose(ds: xr.Dataset, recipe: Denoise, progress: Count = unwatched) -> x
         progress=progress,
     )
     names = component_names(found)
-    return found.assign_coords({COORD_COMPONENT_NAME: (DIM_COMPONENT, names)})
+    return found.assign_coords({v.COORD_COMPONENT_NAME: (v.DIM_COMPONENT, names)})
 
 
 def check_decomposition(ds: xr.Dataset, recipe: Denoise) -> tuple[int | None, int]:
@@ -491,7 +471,7 @@ def check_decomposition(ds: xr.Dataset, recipe: Denoise) -> tuple[int | None, in
     maps : int
         How many maps are held at a time.
     """
-    shape = ds[COUNTS.name].shape
+    shape = ds[v.COUNTS].shape
     if recipe.decomposition == "pca":
         components = check_components(_number(recipe), shape)
         return components, components
@@ -512,7 +492,7 @@ def known_spectra(ds: xr.Dataset, recipe: Denoise) -> tuple[np.ndarray, np.ndarr
     """
     if recipe.start or recipe.fix_spectrum or recipe.fix_element:
         energy_axis(ds)
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     none = [np.empty((0, energy.size))]
     start = [read_spectra(path, energy) for path in recipe.start]
     fixed = [read_spectra(path, energy) for path in recipe.fix_spectrum]
@@ -542,9 +522,9 @@ def component_names(ds: xr.Dataset) -> list[str]:
         Energies where lines have no name; ``"no lines"`` where there are none.
     """
     found, resolution = identified(ds), detector_resolution(ds)
-    energy, h = ds[DIM_ENERGY].values, ds[WEIGHT_ENERGY.name].values
+    energy, h = ds[v.DIM_ENERGY].values, ds[v.WEIGHT_ENERGY].values
     names = []
-    for spectrum in np.asarray(ds[COMPONENT_SPECTRUM.name].values):
+    for spectrum in np.asarray(ds[v.COMPONENT_SPECTRUM].values):
         peaks = name_peaks(component_peaks(energy, spectrum, h, resolution), found)
         names.append(_joined([peak.name or peak.label for peak in peaks]))
     return names
@@ -571,4 +551,4 @@ def _number(recipe: Denoise) -> int | None:
 def _signal_components(ds: xr.Dataset, recipe: Denoise) -> int:
     """Return the number of principal components that the recipe's selector calls signal."""
     chosen = select(pca(ds, seed=recipe.seed), selector=recipe.select, seed=recipe.seed)
-    return int(chosen[COMPONENT_KEEP.name].sum())
+    return int(chosen[v.COMPONENT_KEEP].sum())

@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     SparseBlock,
@@ -26,23 +27,6 @@ from edxdenoise.blocks import (
 from edxdenoise.config import WEIGHTINGS
 from edxdenoise.cube import add_history, drop_needless, measured_pixels, smallest_count_dtype
 from edxdenoise.errors import DataError, ParameterError, Rank, SchemaError, warn
-from edxdenoise.schema import (
-    COORD_AREA,
-    COUNTS,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    EXPOSURE,
-    IMAGE,
-    MEASURED,
-    PIXEL_COUNTS,
-    SUM_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    WEIGHTING,
-    validate,
-)
 
 
 def crop(
@@ -77,11 +61,11 @@ def crop(
     --------
     >>> crop(ds, energy=(0.1, 13.0), y=(0, 100))  # doctest: +SKIP
     """
-    validate(ds, COUNTS)
+    v.validate(ds, v.COUNTS)
     steps = []
     if energy is not None:
         low, high = energy
-        centres = ds[DIM_ENERGY].values
+        centres = ds[v.DIM_ENERGY].values
         inside = np.ones(centres.size, bool)
         # Centres come from offset + i * width: a limit that names a channel must not miss it by
         # the last bit.
@@ -96,9 +80,9 @@ def crop(
                 f"{centres[0]:.4g} to {centres[-1]:.4g} keV"
             )
         first, last = np.flatnonzero(inside)[[0, -1]]
-        ds = ds.isel({DIM_ENERGY: slice(int(first), int(last) + 1)})
+        ds = ds.isel({v.DIM_ENERGY: slice(int(first), int(last) + 1)})
         steps.append(f"energy={_range(low, high)}")
-    for dim, limits in ((DIM_Y, y), (DIM_X, x)):
+    for dim, limits in ((v.DIM_Y, y), (v.DIM_X, x)):
         if limits is None:
             continue
         size = ds.sizes[dim]
@@ -115,7 +99,7 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{'' if low is None else low}:{'' if high is None else high}"
 
 
-_DIMS = (DIM_Y, DIM_X, DIM_ENERGY)
+_DIMS = (v.DIM_Y, v.DIM_X, v.DIM_ENERGY)
 
 
 def rebin_counts(counts: np.ndarray, factors: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -177,11 +161,11 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     ParameterError
         If a factor is below 1 or above the number of channels or pixels.
     """
-    validate(ds, COUNTS)
+    v.validate(ds, v.COUNTS)
     factors = (xy, xy, energy)
     if factors == (1, 1, 1):
         return ds
-    if xy > 1 and COORD_AREA in ds.coords and np.ptp(ds[COORD_AREA].values) > 0:
+    if xy > 1 and v.COORD_AREA in ds.coords and np.ptp(ds[v.COORD_AREA].values) > 0:
         areas = [rebin(area, energy=energy, xy=xy) for area in unstack(ds)]
         stacked = stack(areas).assign_attrs(ds.attrs)
         stacked.attrs["history"] = areas[0].attrs["history"]
@@ -202,7 +186,7 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
             )
     trimmed = ds.isel({dim: slice(0, n - n % f) for (dim, n), f in zip(sizes.items(), factors)})
 
-    counts = trimmed[COUNTS.name].data
+    counts = trimmed[v.COUNTS].data
     dtype = _sum_dtype(counts.dtype, xy * xy * energy)
     if isinstance(counts, da.Array):
         aligned = counts.rechunk(
@@ -226,24 +210,24 @@ def rebin(ds: xr.Dataset, *, energy: int = 1, xy: int = 1) -> xr.Dataset:
     for dim, factor in coarse.items():
         centre = trimmed[dim].values.reshape(-1, factor).mean(axis=1)
         coords[dim] = (dim, centre, trimmed[dim].attrs)
-    result = xr.Dataset({COUNTS.name: COUNTS.array(summed)}, coords=coords, attrs=ds.attrs)
-    if COORD_AREA in trimmed.coords:
-        area = trimmed[COORD_AREA]
-        result = result.assign_coords({COORD_AREA: (DIM_Y, area.values[::xy], area.attrs)})
-    bins = {DIM_Y: xy, DIM_X: xy}
-    if MEASURED.name in trimmed:
-        measured = trimmed[MEASURED.name]
-        result[MEASURED.name] = MEASURED.array(measured.coarsen(bins).max().data)
-        exposure = trimmed[EXPOSURE.name] if EXPOSURE.name in trimmed else np.float32(1)
-        trimmed = trimmed.assign({EXPOSURE.name: measured * exposure})
-    if EXPOSURE.name in trimmed:
-        result[EXPOSURE.name] = EXPOSURE.array(trimmed[EXPOSURE.name].coarsen(bins).mean().data)
-    if IMAGE.name in trimmed:
-        image = trimmed[IMAGE.name]
+    result = xr.Dataset({v.COUNTS: v.COUNTS.array(summed)}, coords=coords, attrs=ds.attrs)
+    if v.COORD_AREA in trimmed.coords:
+        area = trimmed[v.COORD_AREA]
+        result = result.assign_coords({v.COORD_AREA: (v.DIM_Y, area.values[::xy], area.attrs)})
+    bins = {v.DIM_Y: xy, v.DIM_X: xy}
+    if v.MEASURED in trimmed:
+        measured = trimmed[v.MEASURED]
+        result[v.MEASURED] = v.MEASURED.array(measured.coarsen(bins).max().data)
+        exposure = trimmed[v.EXPOSURE] if v.EXPOSURE in trimmed else np.float32(1)
+        trimmed = trimmed.assign({v.EXPOSURE: measured * exposure})
+    if v.EXPOSURE in trimmed:
+        result[v.EXPOSURE] = v.EXPOSURE.array(trimmed[v.EXPOSURE].coarsen(bins).mean().data)
+    if v.IMAGE in trimmed:
+        image = trimmed[v.IMAGE]
         if xy > 1:
             image = image.astype(np.float32).coarsen(bins).mean()
-        result[IMAGE.name] = IMAGE.array(image.data).assign_coords(
-            {DIM_DETECTOR: trimmed[DIM_DETECTOR]}
+        result[v.IMAGE] = v.IMAGE.array(image.data).assign_coords(
+            {v.DIM_DETECTOR: trimmed[v.DIM_DETECTOR]}
         )
     return add_history(drop_needless(result), f"rebin energy={energy} xy={xy}")
 
@@ -298,20 +282,20 @@ def stack(
         if not (np.isfinite(value) and value > 0):
             raise ParameterError(f"exposure {value} must be a positive number")
     for ds in maps:
-        validate(ds, COUNTS)
+        v.validate(ds, v.COUNTS)
     _check_fit(maps)
-    incomplete = any(MEASURED.name in ds for ds in maps)
+    incomplete = any(v.MEASURED in ds for ds in maps)
     detectors = list(
-        dict.fromkeys(name for ds in maps if IMAGE.name in ds for name in ds[DIM_DETECTOR].values)
+        dict.fromkeys(name for ds in maps if v.IMAGE in ds for name in ds[v.DIM_DETECTOR].values)
     )
 
     parts: list[xr.Dataset] = []
     area: list[np.ndarray] = []
     names: list[str] = []
     shifts: list[float] = []
-    next_y = float(maps[0][DIM_Y].values[0])
+    next_y = float(maps[0][v.DIM_Y].values[0])
     for number, ds in enumerate(maps):
-        positions = ds[DIM_Y].values
+        positions = ds[v.DIM_Y].values
         step = float(positions[1] - positions[0]) if positions.size > 1 else 1.0
         own_area, own_names, own_shifts = _areas_of(
             ds, labels[number] if labels is not None else ds.attrs.get("title", "")
@@ -320,25 +304,25 @@ def stack(
         names += [name or str(len(names) + i + 1) for i, name in enumerate(own_names)]
         shift = next_y - float(positions[0])
         shifts += [own + shift for own in own_shifts]
-        part = ds[[COUNTS.name]].drop_vars(COORD_AREA, errors="ignore")
-        part = part.assign_coords({DIM_Y: (DIM_Y, positions + shift)})
-        next_y = float(part[DIM_Y].values[-1]) + step
-        part[EXPOSURE.name] = _exposure_of(ds, None if exposure is None else exposure[number])
+        part = ds[[v.COUNTS]].drop_vars(v.COORD_AREA, errors="ignore")
+        part = part.assign_coords({v.DIM_Y: (v.DIM_Y, positions + shift)})
+        next_y = float(part[v.DIM_Y].values[-1]) + step
+        part[v.EXPOSURE] = _exposure_of(ds, None if exposure is None else exposure[number])
         if incomplete:
-            part[MEASURED.name] = MEASURED.array(measured_pixels(ds).astype(np.int8))
+            part[v.MEASURED] = v.MEASURED.array(measured_pixels(ds).astype(np.int8))
         if detectors:
-            part[IMAGE.name] = _images_of(ds, detectors)
+            part[v.IMAGE] = _images_of(ds, detectors)
         # The axes agree within the tolerance checked above; alignment must not split hairs.
-        shared = {dim: maps[0][dim] for dim in (DIM_X, DIM_ENERGY)}
+        shared = {dim: maps[0][dim] for dim in (v.DIM_X, v.DIM_ENERGY)}
         parts.append(part.assign_coords(shared))
 
-    stacked = xr.concat(parts, dim=DIM_Y, join="override", combine_attrs="override")
-    stacked[COUNTS.name].attrs = COUNTS.array(np.zeros((1, 1, 1))).attrs
-    stacked[DIM_Y].attrs = maps[0][DIM_Y].attrs
+    stacked = xr.concat(parts, dim=v.DIM_Y, join="override", combine_attrs="override")
+    stacked[v.COUNTS].attrs = v.COUNTS.array(np.zeros((1, 1, 1))).attrs
+    stacked[v.DIM_Y].attrs = maps[0][v.DIM_Y].attrs
     stacked = stacked.assign_coords(
         {
-            COORD_AREA: (
-                DIM_Y,
+            v.COORD_AREA: (
+                v.DIM_Y,
                 np.concatenate(area).astype(np.int32),
                 {"long_name": "stacked map", "area_label": names, "area_shift": shifts},
             )
@@ -350,33 +334,33 @@ def stack(
 
 def unstack(ds: xr.Dataset) -> list[xr.Dataset]:
     """Inverse of `stack`: one Dataset per area, in order, with its own y coordinate."""
-    validate(ds, COUNTS)
-    if COORD_AREA not in ds.coords:
+    v.validate(ds, v.COUNTS)
+    if v.COORD_AREA not in ds.coords:
         return [ds]
-    coord = ds[COORD_AREA]
+    coord = ds[v.COORD_AREA]
     names = coord.attrs.get("area_label", [])
     shifts = coord.attrs.get("area_shift", [])
     maps = []
     for number in np.unique(coord.values):
         rows = np.flatnonzero(coord.values == number)
-        part = ds.isel({DIM_Y: slice(int(rows[0]), int(rows[-1]) + 1)}).drop_vars(COORD_AREA)
+        part = ds.isel({v.DIM_Y: slice(int(rows[0]), int(rows[-1]) + 1)}).drop_vars(v.COORD_AREA)
         if number <= len(names):
             part = part.assign_attrs(title=names[number - 1])
         if number <= len(shifts):
-            own_y = part[DIM_Y] - shifts[number - 1]
-            part = part.assign_coords({DIM_Y: own_y.assign_attrs(ds[DIM_Y].attrs)})
+            own_y = part[v.DIM_Y] - shifts[number - 1]
+            part = part.assign_coords({v.DIM_Y: own_y.assign_attrs(ds[v.DIM_Y].attrs)})
         maps.append(drop_needless(part))
     return maps
 
 
 def _areas_of(ds: xr.Dataset, label: str) -> tuple[np.ndarray, list[str], list[float]]:
     """Area numbers from 1 per row, names and shifts along y of the areas a map consists of."""
-    if COORD_AREA not in ds.coords:
-        return np.ones(ds.sizes[DIM_Y], int), [label], [0.0]
+    if v.COORD_AREA not in ds.coords:
+        return np.ones(ds.sizes[v.DIM_Y], int), [label], [0.0]
     # Cropping may have left only some of the areas that are named.
-    numbers, area = np.unique(ds[COORD_AREA].values, return_inverse=True)
-    names = ds[COORD_AREA].attrs.get("area_label", [])
-    shifts = ds[COORD_AREA].attrs.get("area_shift", [])
+    numbers, area = np.unique(ds[v.COORD_AREA].values, return_inverse=True)
+    names = ds[v.COORD_AREA].attrs.get("area_label", [])
+    shifts = ds[v.COORD_AREA].attrs.get("area_shift", [])
     return (
         area + 1,
         [names[n - 1] if n <= len(names) else "" for n in numbers],
@@ -385,49 +369,48 @@ def _areas_of(ds: xr.Dataset, label: str) -> tuple[np.ndarray, list[str], list[f
 
 
 def _exposure_of(ds: xr.Dataset, value: float | None) -> xr.DataArray:
-    if value is None and EXPOSURE.name in ds:
-        return EXPOSURE.array(ds[EXPOSURE.name].data)
-    shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
-    return EXPOSURE.array(np.full(shape, 1.0 if value is None else value, np.float32))
+    if value is None and v.EXPOSURE in ds:
+        return v.EXPOSURE.array(ds[v.EXPOSURE].data)
+    shape = (ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X])
+    return v.EXPOSURE.array(np.full(shape, 1.0 if value is None else value, np.float32))
 
 
 def _images_of(ds: xr.Dataset, detectors: Sequence[str]) -> xr.DataArray:
     """Images of these detectors, NaN where the map has none."""
-    if IMAGE.name in ds:
-        images = ds[IMAGE.name].drop_vars((DIM_Y, DIM_X, COORD_AREA), errors="ignore")
-        if set(detectors) - set(images[DIM_DETECTOR].values):
+    if v.IMAGE in ds:
+        images = ds[v.IMAGE].drop_vars((v.DIM_Y, v.DIM_X, v.COORD_AREA), errors="ignore")
+        if set(detectors) - set(images[v.DIM_DETECTOR].values):
             images = images.astype(np.float32)
-        return images.reindex({DIM_DETECTOR: detectors})
-    shape = (len(detectors), ds.sizes[DIM_Y], ds.sizes[DIM_X])
-    images = IMAGE.array(np.full(shape, np.nan, np.float32))
-    return images.assign_coords({DIM_DETECTOR: (DIM_DETECTOR, detectors)})
+        return images.reindex({v.DIM_DETECTOR: detectors})
+    shape = (len(detectors), ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X])
+    images = v.IMAGE.array(np.full(shape, np.nan, np.float32))
+    return images.assign_coords({v.DIM_DETECTOR: (v.DIM_DETECTOR, detectors)})
 
 
 def _check_fit(maps: Sequence[xr.Dataset]) -> None:
     first = maps[0]
-    energy = first[DIM_ENERGY].values
+    energy = first[v.DIM_ENERGY].values
     width = (energy[-1] - energy[0]) / max(energy.size - 1, 1)
     for number, ds in enumerate(maps[1:], start=2):
-        other = ds[DIM_ENERGY].values
+        other = ds[v.DIM_ENERGY].values
         if other.size != energy.size or np.abs(other - energy).max() > 0.1 * width:
             raise SchemaError(
                 f"map {number} has {other.size} channels from {other[0]:.4g} to {other[-1]:.4g} "
                 f"keV, map 1 has {energy.size} from {energy[0]:.4g} to {energy[-1]:.4g}; crop or "
                 "rebin them to the same axis"
             )
-        if ds.sizes[DIM_X] != first.sizes[DIM_X]:
+        if ds.sizes[v.DIM_X] != first.sizes[v.DIM_X]:
             raise SchemaError(
-                f"map {number} is {ds.sizes[DIM_X]} pixels wide, map 1 {first.sizes[DIM_X]}; "
+                f"map {number} is {ds.sizes[v.DIM_X]} pixels wide, map 1 {first.sizes[v.DIM_X]}; "
                 "crop x so that they agree"
             )
-        if first.sizes[DIM_X] > 1:
-            ours, theirs = (np.diff(m[DIM_X].values[:2])[0] for m in (first, ds))
-            if abs(ours - theirs) > 0.01 * abs(ours) or (
-                ds[DIM_X].attrs.get("units") != first[DIM_X].attrs.get("units")
-            ):
+        if first.sizes[v.DIM_X] > 1:
+            ours, theirs = (np.diff(m[v.DIM_X].values[:2])[0] for m in (first, ds))
+            our_unit, their_unit = (m[v.DIM_X].attrs.get("units", "") for m in (first, ds))
+            if abs(ours - theirs) > 0.01 * abs(ours) or their_unit != our_unit:
                 warn(
-                    f"Map {number} has pixels of {theirs:.4g} {ds[DIM_X].attrs.get('units', '')}, "
-                    f"map 1 of {ours:.4g} {first[DIM_X].attrs.get('units', '')}",
+                    f"Map {number} has pixels of {theirs:.4g} {their_unit}, map 1 of {ours:.4g} "
+                    f"{our_unit}",
                     "the stack has those of map 1: at% are right, lengths in other maps are not",
                     rank=Rank.NOTE,
                 )
@@ -471,10 +454,10 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     ParameterError
         If the weighting is unknown.
     """
-    validate(ds, COUNTS)
+    v.validate(ds, v.COUNTS)
     if weighting not in WEIGHTINGS:
         raise ParameterError(f"weighting '{weighting}' must be one of {', '.join(WEIGHTINGS)}")
-    counts = ds[COUNTS.name].data
+    counts = ds[v.COUNTS].data
     if counts.dtype.kind != "u" and weighting == "poisson":
         counts = _refused(counts)
     # 64 bits: the counts themselves are kept in types that a sum overflows.
@@ -484,10 +467,10 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     pixel, energy = (root(each) for each in sums)
     result = ds.assign(
         {
-            PIXEL_COUNTS.name: PIXEL_COUNTS.array(sums[0]),
-            SUM_SPECTRUM.name: SUM_SPECTRUM.array(sums[1]),
-            WEIGHT_PIXEL.name: WEIGHT_PIXEL.array(pixel).assign_attrs({WEIGHTING: weighting}),
-            WEIGHT_ENERGY.name: WEIGHT_ENERGY.array(energy),
+            v.PIXEL_COUNTS: v.PIXEL_COUNTS.array(sums[0]),
+            v.SUM_SPECTRUM: v.SUM_SPECTRUM.array(sums[1]),
+            v.WEIGHT_PIXEL: v.WEIGHT_PIXEL.array(pixel).assign_attrs({v.WEIGHTING: weighting}),
+            v.WEIGHT_ENERGY: v.WEIGHT_ENERGY.array(energy),
         }
     )
     if weighting == "poisson" and isinstance(counts, np.ndarray):
@@ -512,15 +495,15 @@ def _refused_block(block: Block) -> Block:
 
 def weighted(ds: xr.Dataset) -> np.ndarray | da.Array:
     """The weighted data D = X / (g h), shape (y, x, energy), float64; lazy stays lazy."""
-    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    pixel = ds[WEIGHT_PIXEL.name].data[:, :, np.newaxis]
-    return ds[COUNTS.name].data / pixel / ds[WEIGHT_ENERGY.name].data
+    v.validate(ds, v.COUNTS, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
+    pixel = ds[v.WEIGHT_PIXEL].data[:, :, np.newaxis]
+    return ds[v.COUNTS].data / pixel / ds[v.WEIGHT_ENERGY].data
 
 
 def unweighted(ds: xr.Dataset, data: np.ndarray | da.Array) -> np.ndarray | da.Array:
     """Inverse of `weighted`: counts from `data`, shape (y, x, energy), in the weighted space."""
-    validate(ds, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    return data * ds[WEIGHT_PIXEL.name].data[:, :, np.newaxis] * ds[WEIGHT_ENERGY.name].data
+    v.validate(ds, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
+    return data * ds[v.WEIGHT_PIXEL].data[:, :, np.newaxis] * ds[v.WEIGHT_ENERGY].data
 
 
 def check_weights(ds: xr.Dataset) -> None:
@@ -531,9 +514,9 @@ def check_weights(ds: xr.Dataset) -> None:
     DataError
         If a count is negative or not finite, or there are no counts at all.
     """
-    validate(ds, PIXEL_COUNTS, SUM_SPECTRUM)
-    for spec, what in ((PIXEL_COUNTS, "pixels"), (SUM_SPECTRUM, "channels")):
-        sums = ds[spec.name].values
+    v.validate(ds, v.PIXEL_COUNTS, v.SUM_SPECTRUM)
+    for spec, what in ((v.PIXEL_COUNTS, "pixels"), (v.SUM_SPECTRUM, "channels")):
+        sums = ds[spec].values
         if not np.isfinite(sums).all():
             raise DataError(
                 f"{np.count_nonzero(~np.isfinite(sums))} {what} hold negative or missing values; "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.blocks import chunk, compact_size, hold
 from edxdenoise.config import Denoise, Input, Output, Quantify
@@ -55,20 +56,6 @@ from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison, write_report
 from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COORD_AREA,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    DIM_LINE_OTHER,
-    DIM_X,
-    DIM_Y,
-    HELD_OUT_ERROR,
-    IMAGE,
-    MEASUREMENT_NUMBERS,
-)
 from edxdenoise.simulation import EXPECTED_COUNTS, simulate
 from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey
@@ -149,15 +136,13 @@ def run_recipe(
         raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
         if judged and found.whole:
             with progress("held-out counts"):
-                ds = ds.assign(
-                    {HELD_OUT_ERROR.name: held_out_error(shrink_dtype(raw, found), chosen)}
-                )
+                ds = ds.assign({v.HELD_OUT_ERROR: held_out_error(shrink_dtype(raw, found), chosen)})
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     written = rounded_for_storage(_written(ds))
     if not recipe.output.cube:
-        written = written.drop_vars(COUNTS_DENOISED.name)
+        written = written.drop_vars(v.COUNTS_DENOISED)
     _say_size(written, output, progress)
     with progress("writing"):
         save_dataset(written, output, overwrite=overwrite, total=found.total)
@@ -273,11 +258,11 @@ def run_demo(
 
 def _with_truth(ds: xr.Dataset, maps: list[xr.Dataset]) -> xr.Dataset:
     """Keep the phases of a phantom whose pixels are unchanged, to show true compositions."""
-    phases = maps[0].get(PHASE_MAP.name)
-    shape = ds[COUNTS.name].shape[:2]
+    phases = maps[0].get(PHASE_MAP)
+    shape = ds[v.COUNTS].shape[:2]
     if len(maps) > 1 or phases is None or phases.shape[1:] != shape:
         return ds
-    return ds.assign({PHASE_MAP.name: phases.assign_coords(y=ds["y"], x=ds["x"])})
+    return ds.assign({PHASE_MAP: phases.assign_coords(y=ds["y"], x=ds["x"])})
 
 
 def _demo_phantom() -> xr.Dataset:
@@ -326,7 +311,7 @@ def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
 
 def _written(ds: xr.Dataset) -> xr.Dataset:
     """Leave out the covariance maps, which `line_estimator` and the sum spectra stand for."""
-    return ds.drop_dims(DIM_LINE_OTHER, errors="ignore")
+    return ds.drop_dims(v.DIM_LINE_OTHER, errors="ignore")
 
 
 def _blocks(
@@ -342,7 +327,7 @@ def _blocks(
     by NMF, which would take as long again.
     """
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    shape, dtype = ds[COUNTS.name].shape, ds[COUNTS.name].dtype
+    shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
     need = memory_needed(
         (shape[0], shape[1], shape[2]),
         dtype.itemsize,
@@ -365,8 +350,8 @@ def _blocks(
 
 
 def _held(ds: xr.Dataset) -> xr.Dataset:
-    counts = ds[COUNTS.name]
-    return ds.assign({COUNTS.name: counts.copy(data=hold(counts.data))})
+    counts = ds[v.COUNTS]
+    return ds.assign({v.COUNTS: counts.copy(data=hold(counts.data))})
 
 
 def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
@@ -410,10 +395,10 @@ def compare_file(
     with recorded() as issued, naming(files), reading(files):
         maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
-        if all(EXPECTED_COUNTS.name in each for each in maps):
-            truth = [each.assign({COUNTS.name: each[EXPECTED_COUNTS.name]}) for each in maps]
-            expected = prepare(truth, recipe.prepare)[COUNTS.name].data
-            ds = ds.assign({EXPECTED_COUNTS.name: EXPECTED_COUNTS.array(expected)})
+        if all(EXPECTED_COUNTS in each for each in maps):
+            truth = [each.assign({v.COUNTS: each[EXPECTED_COUNTS]}) for each in maps]
+            expected = prepare(truth, recipe.prepare)[v.COUNTS].data
+            ds = ds.assign({EXPECTED_COUNTS: EXPECTED_COUNTS.array(expected)})
         compared = compare(
             chunk(ds, memory_limit=memory_limit, workers=workers),
             models,
@@ -436,7 +421,7 @@ def compare_file(
     return compared
 
 
-_MEASUREMENT = ("title", "instrument", *MEASUREMENT_NUMBERS, "elements", "source")
+_MEASUREMENT = ("title", "instrument", *v.MEASUREMENT_NUMBERS, "elements", "source")
 
 
 def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[str, int]:
@@ -510,11 +495,13 @@ def describe_cube(
             check_survey(looked, name=files[0].name)
         except DataError as error:
             warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
-    counts = ds[COUNTS.name]
+    counts = ds[v.COUNTS]
     missing = int(np.count_nonzero(~measured_pixels(ds)))
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    axes = {DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[DIM_ENERGY].attrs["units"]}}
-    for dim in (DIM_Y, DIM_X):
+    pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
+    axes = {
+        v.DIM_ENERGY: {"offset": offset, "scale": width, "units": ds[v.DIM_ENERGY].attrs["units"]}
+    }
+    for dim in (v.DIM_Y, v.DIM_X):
         values = ds[dim].values
         step = float(values[1] - values[0]) if values.size > 1 else 1.0
         axes[dim] = {
@@ -535,7 +522,7 @@ def describe_cube(
         "images": _describe_images(ds),
         "measurement": {name: ds.attrs[name] for name in _MEASUREMENT if name in ds.attrs},
     }
-    if COMPONENT_KEEP.name in ds:
+    if v.COMPONENT_KEEP in ds:
         result["result"] = result_name(ds)
     found = find_elements(ds)
     result["elements"] = found[["element", "line", "net_counts", "significance", "where"]].to_dict(
@@ -544,17 +531,17 @@ def describe_cube(
     factors = vendor_k_factors(json.loads(ds.attrs.get("original_metadata") or "{}"))
     if factors:
         result["k_factors"] = factors
-    if COORD_AREA in ds.coords:
-        result["areas"] = list(ds[COORD_AREA].attrs.get("area_label", []))
+    if v.COORD_AREA in ds.coords:
+        result["areas"] = list(ds[v.COORD_AREA].attrs.get("area_label", []))
     return result
 
 
 def _describe_images(ds: xr.Dataset) -> list[dict[str, Any]]:
     """The images recorded with the counts as records, ready for JSON."""
-    if IMAGE.name not in ds:
+    if v.IMAGE not in ds:
         return []
     records = []
-    for name, image in zip(ds[DIM_DETECTOR].values, ds[IMAGE.name].values):
+    for name, image in zip(ds[v.DIM_DETECTOR].values, ds[v.IMAGE].values):
         values = image[np.isfinite(image)]
         records.append(
             {

@@ -7,7 +7,6 @@ Dataset with its own variables added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -47,9 +46,10 @@ COORD_REGION_DISTANCE = "region_distance"
 _KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "floating point"}
 
 
-@dataclass(frozen=True)
-class VariableSpec:
-    """Name, dims, kinds of number, unit and meaning of one variable.
+class Variable(str):
+    """The name of a variable, which also knows its dims, kinds of number, unit and meaning.
+
+    ``ds[v.COUNTS]`` reads the variable, ``v.COUNTS.dims`` says what shape it has.
 
     Parameters
     ----------
@@ -63,19 +63,36 @@ class VariableSpec:
         Unit as CF writes it; ``"1"`` for a pure number.
     long_name : str
         One sentence; becomes the ``long_name`` attribute.
-    extra : mapping
+    extra : mapping, optional
         Further attributes, such as CF's ``flag_values``.
     """
 
-    name: str
     dims: tuple[str, ...]
     kinds: str
     units: str
     long_name: str
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object]
+
+    def __new__(
+        cls,
+        name: str,
+        dims: tuple[str, ...],
+        kinds: str,
+        units: str,
+        long_name: str,
+        extra: Mapping[str, object] | None = None,
+    ) -> Variable:
+        self = super().__new__(cls, name)
+        self.dims, self.kinds, self.units = dims, kinds, units
+        self.long_name, self.extra = long_name, extra or {}
+        return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # Names of a Dataset that travels to another process are plain text there.
+        return str, (str(self),)
 
     def array(self, data: object) -> xr.DataArray:
-        """Put `data` (NumPy or Dask) under this specification, attributes included."""
+        """Put `data` (NumPy or Dask) under this name's specification, attributes included."""
         attrs = {"units": self.units, "long_name": self.long_name, **self.extra}
         return xr.DataArray(data, dims=self.dims, attrs=attrs)
 
@@ -84,8 +101,8 @@ _MAP = (DIM_Y, DIM_X)
 _CUBE = (DIM_Y, DIM_X, DIM_ENERGY)
 _COMPONENT_MAP = (DIM_COMPONENT, DIM_Y, DIM_X)
 
-COUNTS = VariableSpec("counts", _CUBE, "uif", "counts", "X-ray counts")
-MEASURED = VariableSpec(
+COUNTS = Variable("counts", _CUBE, "uif", "counts", "X-ray counts")
+MEASURED = Variable(
     "measured",
     _MAP,
     "i",
@@ -93,81 +110,79 @@ MEASURED = VariableSpec(
     "whether the pixel was measured; a pixel without counts may have been",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "missing measured"},
 )
-IMAGE = VariableSpec(
+IMAGE = Variable(
     "image",
     (DIM_DETECTOR, DIM_Y, DIM_X),
     "uif",
     "1",
     "signals of other detectors recorded with the counts, such as HAADF or BSE",
 )
-EXPOSURE = VariableSpec("exposure", _MAP, "f", "1", "relative exposure; counts are not scaled")
+EXPOSURE = Variable("exposure", _MAP, "f", "1", "relative exposure; counts are not scaled")
 # Attribute of weight_pixel: "poisson" or "none".
 WEIGHTING = "weighting"
-WEIGHT_PIXEL = VariableSpec(
+WEIGHT_PIXEL = Variable(
     "weight_pixel", _MAP, "f", "1", "g: Poisson weight of a pixel, root of its total counts"
 )
-WEIGHT_ENERGY = VariableSpec(
+WEIGHT_ENERGY = Variable(
     "weight_energy",
     (DIM_ENERGY,),
     "f",
     "1",
     "h: Poisson weight of a channel, root of its total counts",
 )
-PIXEL_COUNTS = VariableSpec(
+PIXEL_COUNTS = Variable(
     "pixel_counts", _MAP, "uif", "counts", "counts of the pixel as measured, all channels"
 )
-SUM_SPECTRUM = VariableSpec(
+SUM_SPECTRUM = Variable(
     "sum_spectrum", (DIM_ENERGY,), "uif", "counts", "counts of the channel, all pixels"
 )
-MEAN_SPECTRUM = VariableSpec(
+MEAN_SPECTRUM = Variable(
     "mean_spectrum", (DIM_ENERGY,), "f", "1", "mean of the weighted data; 0 where uncentred"
 )
-COMPONENT_MAP = VariableSpec(
-    "component_map", _COMPONENT_MAP, "f", "1", "scores in the weighted space"
-)
-COMPONENT_SPECTRUM = VariableSpec(
+COMPONENT_MAP = Variable("component_map", _COMPONENT_MAP, "f", "1", "scores in the weighted space")
+COMPONENT_SPECTRUM = Variable(
     "component_spectrum",
     (DIM_COMPONENT, DIM_ENERGY),
     "f",
     "1",
     "loadings, orthonormal in the weighted space",
 )
-COMPONENT_VARIANCE = VariableSpec(
+COMPONENT_VARIANCE = Variable(
     "component_variance",
     (DIM_COMPONENT,),
     "f",
     "1",
     "variance of the weighted data along the component: squared singular value per pixel",
 )
-COMPONENT_VARIANCE_RATIO = VariableSpec(
+COMPONENT_VARIANCE_RATIO = Variable(
     "component_variance_ratio",
     (DIM_COMPONENT,),
     "f",
     "1",
     "variance over the total variance of the weighted data",
 )
-COMPONENT_SIGNAL_PROBABILITY = VariableSpec(
+COMPONENT_SIGNAL_PROBABILITY = Variable(
     "component_signal_probability",
     (DIM_COMPONENT,),
     "f",
     "1",
     "probability that the component is signal; NaN where the selector gives none",
 )
-COMPONENT_SPATIAL_STATISTIC = VariableSpec(
+COMPONENT_SPATIAL_STATISTIC = Variable(
     "component_spatial_statistic",
     (DIM_COMPONENT,),
     "f",
     "1",
     "likeness of neighbouring pixels of the score map, in standard deviations of its noise",
 )
-COMPONENT_EFFECT_SIZE = VariableSpec(
+COMPONENT_EFFECT_SIZE = Variable(
     "component_effect_size",
     (DIM_COMPONENT,),
     "f",
     "1",
     "estimated correlation of the score map with the map free of noise",
 )
-COMPONENT_NEIGHBOUR = VariableSpec(
+COMPONENT_NEIGHBOUR = Variable(
     "component_neighbour",
     (DIM_COMPONENT,),
     "i",
@@ -175,7 +190,7 @@ COMPONENT_NEIGHBOUR = VariableSpec(
     "whether neighbouring pixels found the component, beyond what random signs give",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "pixelwise neighbours"},
 )
-COMPONENT_KEEP = VariableSpec(
+COMPONENT_KEEP = Variable(
     "component_keep",
     (DIM_COMPONENT,),
     "i",
@@ -183,21 +198,21 @@ COMPONENT_KEEP = VariableSpec(
     "whether the component rebuilds the cube",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "dropped kept"},
 )
-COMPONENT_MAP_SHRUNK = VariableSpec(
+COMPONENT_MAP_SHRUNK = Variable(
     "component_map_shrunk",
     _COMPONENT_MAP,
     "f",
     "1",
     "scores after shrinkage, totals included where pixels are averaged; NaN for dropped components",
 )
-COMPONENT_SIGNAL_KEPT = VariableSpec(
+COMPONENT_SIGNAL_KEPT = Variable(
     "component_signal_kept",
     (DIM_COMPONENT,),
     "f",
     "1",
     "share of the signal's energy that shrinkage leaves in the component",
 )
-COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
+COMPONENT_MAP_SHRUNK_STDDEV = Variable(
     "component_map_shrunk_stddev",
     _COMPONENT_MAP,
     "f",
@@ -205,7 +220,7 @@ COMPONENT_MAP_SHRUNK_STDDEV = VariableSpec(
     "standard deviation of component_map_shrunk: of the total for the first, of what it is to the "
     "total for others",
 )
-COMPONENT_ERROR_CORRELATION = VariableSpec(
+COMPONENT_ERROR_CORRELATION = Variable(
     "component_error_correlation",
     (DIM_COMPONENT, DIM_COMPONENT_OTHER),
     "f",
@@ -213,10 +228,10 @@ COMPONENT_ERROR_CORRELATION = VariableSpec(
     "correlation of the errors of component_map_shrunk, but for that of the total, in a pixel; NaN "
     "for dropped components",
 )
-TOTAL_STDDEV = VariableSpec(
+TOTAL_STDDEV = Variable(
     "total_stddev", _MAP, "f", "counts", "standard deviation of a pixel's denoised total"
 )
-HELD_OUT_ERROR = VariableSpec(
+HELD_OUT_ERROR = Variable(
     "held_out_error",
     ("estimate",),
     "f",
@@ -244,7 +259,7 @@ SHRUNK_SPECS = (
     TOTAL_STDDEV,
 )
 IMAGE_GAIN = "image_gain"
-COUNTS_DENOISED = VariableSpec(
+COUNTS_DENOISED = Variable(
     "counts_denoised", _CUBE, "f", "counts", "expected counts rebuilt from the kept components"
 )
 _LINE_MAP = (DIM_LINE, DIM_Y, DIM_X)
@@ -252,34 +267,34 @@ _ELEMENT_MAP = (DIM_ELEMENT, DIM_Y, DIM_X)
 _RATIO_MAP = (DIM_RATIO, DIM_Y, DIM_X)
 _STDDEV = "standard deviation of "
 
-LINE_INTENSITY = VariableSpec(
+LINE_INTENSITY = Variable(
     "line_intensity", _LINE_MAP, "f", "counts", "net counts of the line, background taken off"
 )
-LINE_INTENSITY_UNBOUNDED = VariableSpec(
+LINE_INTENSITY_UNBOUNDED = Variable(
     "line_intensity_unbounded",
     _LINE_MAP,
     "f",
     "counts",
     "line_intensity of a fit without the bound at 0: what compositions and sums are of",
 )
-LINE_INTENSITY_STDDEV = VariableSpec(
+LINE_INTENSITY_STDDEV = Variable(
     "line_intensity_stddev", _LINE_MAP, "f", "counts", _STDDEV + "line_intensity"
 )
-LINE_INTENSITY_COVARIANCE = VariableSpec(
+LINE_INTENSITY_COVARIANCE = Variable(
     "line_intensity_covariance",
     (DIM_LINE, DIM_LINE_OTHER, DIM_Y, DIM_X),
     "f",
     "counts2",
     "covariance of the net counts of two lines in a pixel, before shrinkage; not written to files",
 )
-LINE_INTENSITY_BIAS = VariableSpec(
+LINE_INTENSITY_BIAS = Variable(
     "line_intensity_bias",
     _LINE_MAP,
     "f",
     "counts",
     "estimated bias: raw less denoised net counts of similar pixels, as far as beyond noise",
 )
-LINE_SYSTEMATIC = VariableSpec(
+LINE_SYSTEMATIC = Variable(
     "line_systematic",
     (DIM_DIRECTION, DIM_LINE, DIM_ENERGY),
     "f",
@@ -287,14 +302,14 @@ LINE_SYSTEMATIC = VariableSpec(
     "weight of each channel in the shift of a line's net counts by one standard deviation of the "
     "detector's response, in independent directions",
 )
-LINE_ESTIMATOR = VariableSpec(
+LINE_ESTIMATOR = Variable(
     "line_estimator",
     (DIM_LINE, DIM_ENERGY),
     "f",
     "1",
     "weight of each channel in the net counts of a line; sums of any spectra follow from it",
 )
-LINE_WINDOW = VariableSpec(
+LINE_WINDOW = Variable(
     "line_window",
     (DIM_LINE, DIM_EDGE),
     "f",
@@ -302,24 +317,24 @@ LINE_WINDOW = VariableSpec(
     "ends of the integration window and of one or two background windows that were given",
 )
 _GROUP_LINE = (DIM_GROUP, DIM_LINE)
-GROUP_RAW = VariableSpec(
+GROUP_RAW = Variable(
     "group_raw", _GROUP_LINE, "f", "counts", "raw net counts of a group of similar pixels"
 )
-GROUP_DENOISED = VariableSpec(
+GROUP_DENOISED = Variable(
     "group_denoised", _GROUP_LINE, "f", "counts", "denoised net counts of the group"
 )
-GROUP_STDDEV = VariableSpec(
+GROUP_STDDEV = Variable(
     "group_stddev", _GROUP_LINE, "f", "counts", _STDDEV + "group_raw - group_denoised"
 )
-GROUP_PIXEL_STDDEV = VariableSpec(
+GROUP_PIXEL_STDDEV = Variable(
     "group_pixel_stddev",
     _GROUP_LINE,
     "f",
     "counts",
     "root mean square over the group of line_intensity_stddev without the bias",
 )
-GROUP_PIXELS = VariableSpec("group_pixels", (DIM_GROUP,), "i", "1", "pixels of the group")
-REGION_MASK = VariableSpec(
+GROUP_PIXELS = Variable("group_pixels", (DIM_GROUP,), "i", "1", "pixels of the group")
+REGION_MASK = Variable(
     "region_mask",
     (DIM_REGION, DIM_Y, DIM_X),
     "i",
@@ -327,14 +342,14 @@ REGION_MASK = VariableSpec(
     "whether the pixel belongs to the region",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "outside inside"},
 )
-REGION_SPECTRUM = VariableSpec(
+REGION_SPECTRUM = Variable(
     "region_spectrum",
     (DIM_REGION, DIM_ENERGY),
     "f",
     "counts",
     "counts of the region's pixels; of a phase, the half of them that did not find the phase",
 )
-REGION_MISFIT = VariableSpec(
+REGION_MISFIT = Variable(
     "region_misfit",
     (DIM_REGION, DIM_ENERGY),
     "f",
@@ -342,7 +357,7 @@ REGION_MISFIT = VariableSpec(
     "standard deviation of the fit's model in a channel of the region's spectrum, as far as its "
     "residual exceeds what the counts explain",
 )
-REGION_BACKGROUND = VariableSpec(
+REGION_BACKGROUND = Variable(
     "region_background",
     (DIM_REGION, DIM_LINE),
     "f",
@@ -350,7 +365,7 @@ REGION_BACKGROUND = VariableSpec(
     "by how much a background that bends at twice as many energies changes the net counts of the "
     "region's spectrum, as far as it exceeds what the counts explain",
 )
-LINE_DETECTED = VariableSpec(
+LINE_DETECTED = Variable(
     "line_detected",
     _LINE_MAP,
     "i",
@@ -358,23 +373,23 @@ LINE_DETECTED = VariableSpec(
     "whether the net counts exceed three standard deviations of the background alone",
     {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "below_limit detected"},
 )
-WEIGHT_PERCENT = VariableSpec("weight_percent", _ELEMENT_MAP, "f", "percent", "share of the mass")
-WEIGHT_PERCENT_STDDEV = VariableSpec(
+WEIGHT_PERCENT = Variable("weight_percent", _ELEMENT_MAP, "f", "percent", "share of the mass")
+WEIGHT_PERCENT_STDDEV = Variable(
     "weight_percent_stddev", _ELEMENT_MAP, "f", "percent", _STDDEV + "weight_percent"
 )
-ATOMIC_PERCENT = VariableSpec("atomic_percent", _ELEMENT_MAP, "f", "percent", "share of the atoms")
-ATOMIC_PERCENT_STDDEV = VariableSpec(
+ATOMIC_PERCENT = Variable("atomic_percent", _ELEMENT_MAP, "f", "percent", "share of the atoms")
+ATOMIC_PERCENT_STDDEV = Variable(
     "atomic_percent_stddev", _ELEMENT_MAP, "f", "percent", _STDDEV + "atomic_percent"
 )
-RATIO = VariableSpec("ratio_map", _RATIO_MAP, "f", "1", "ratio of atomic percents")
-RATIO_STDDEV = VariableSpec("ratio_map_stddev", _RATIO_MAP, "f", "1", _STDDEV + "ratio_map")
+RATIO = Variable("ratio_map", _RATIO_MAP, "f", "1", "ratio of atomic percents")
+RATIO_STDDEV = Variable("ratio_map_stddev", _RATIO_MAP, "f", "1", _STDDEV + "ratio_map")
 
-SPECS: dict[str, VariableSpec] = {
-    spec.name: spec for spec in list(globals().values()) if isinstance(spec, VariableSpec)
+SPECS: dict[str, Variable] = {
+    str(spec): spec for spec in list(globals().values()) if isinstance(spec, Variable)
 }
 
 
-def validate(ds: xr.Dataset, *specs: VariableSpec) -> None:
+def validate(ds: xr.Dataset, *specs: Variable) -> None:
     """Check that `ds` has the variables of `specs` with the right dims and kinds of number.
 
     Raises
@@ -390,14 +405,14 @@ def validate(ds: xr.Dataset, *specs: VariableSpec) -> None:
     edxdenoise.errors.SchemaError: the Dataset has no variable 'counts' (X-ray counts)
     """
     for spec in specs:
-        if spec.name not in ds:
-            raise SchemaError(f"the Dataset has no variable '{spec.name}' ({spec.long_name})")
-        array = ds[spec.name]
+        if spec not in ds:
+            raise SchemaError(f"the Dataset has no variable '{spec}' ({spec.long_name})")
+        array = ds[spec]
         if array.dims != spec.dims:
             raise SchemaError(
-                f"variable '{spec.name}' has dims {array.dims}, must have {spec.dims}; "
+                f"variable '{spec}' has dims {array.dims}, must have {spec.dims}; "
                 "use .transpose() or rename()"
             )
         if array.dtype.kind not in spec.kinds:
             allowed = " or ".join(_KINDS[kind] for kind in spec.kinds)
-            raise SchemaError(f"variable '{spec.name}' is {array.dtype}, must be {allowed}")
+            raise SchemaError(f"variable '{spec}' is {array.dtype}, must be {allowed}")

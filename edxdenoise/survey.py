@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     channel_sums,
@@ -21,7 +22,6 @@ from edxdenoise.blocks import (
 )
 from edxdenoise.cube import is_lazy, smallest_count_dtype
 from edxdenoise.errors import DataError, Rank, warn
-from edxdenoise.schema import COUNTS, DIM_ENERGY, validate
 
 # Energies in keV below which counts are the detector's strobe peak and electronic noise.
 _ZERO_PEAK = 0.1
@@ -60,9 +60,9 @@ class Survey:
 
 def survey(ds: xr.Dataset) -> Survey:
     """Look at all counts once, block by block."""
-    validate(ds, COUNTS)
-    counts = da.asarray(ds[COUNTS.name].data)
-    low = np.flatnonzero(ds[DIM_ENERGY].values < _ZERO_PEAK)
+    v.validate(ds, v.COUNTS)
+    counts = da.asarray(ds[v.COUNTS].data)
+    low = np.flatnonzero(ds[v.DIM_ENERGY].values < _ZERO_PEAK)
     numbers = da.blockwise(
         survey_block,
         "yxn",
@@ -143,18 +143,18 @@ def warn_zero_peak(found: Survey) -> None:
 
 def with_density(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     """Lazy counts that know whether they are nearly empty as a whole."""
-    counts = ds[COUNTS.name]
+    counts = ds[v.COUNTS]
     if not is_lazy(ds):
         return ds
-    return ds.assign({COUNTS.name: counts.copy(data=known_sparse(counts.data, found.filled))})
+    return ds.assign({v.COUNTS: counts.copy(data=known_sparse(counts.data, found.filled))})
 
 
 def shrink_dtype(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     """Whole counts in the smallest type that holds them, however they were stored; lazy."""
-    counts = ds[COUNTS.name]
+    counts = ds[v.COUNTS]
     if not found.whole or found.smallest < 0:
         return ds
     dtype = smallest_count_dtype(int(found.largest))
     if counts.dtype == dtype:
         return ds
-    return ds.assign({COUNTS.name: counts.copy(data=recast(counts.data, dtype))})
+    return ds.assign({v.COUNTS: counts.copy(data=recast(counts.data, dtype))})

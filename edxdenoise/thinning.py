@@ -10,10 +10,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import Block, SparseBlock, split, whole_rows
 from edxdenoise.cube import add_history
 from edxdenoise.errors import DataError, ParameterError
-from edxdenoise.schema import COUNTS, validate
 
 # Counts up to here are thinned by counting random bits, one bit per count.
 _BITS = 8
@@ -78,13 +78,13 @@ def split_counts(ds: xr.Dataset, part: Part, *, seed: int) -> tuple[xr.Dataset, 
         `ds` with these in place of its counts. Lazy in, lazy out.
     """
     check_whole(ds)
-    counts = ds[COUNTS.name].data
+    counts = ds[v.COUNTS].data
     if isinstance(counts, da.Array):
         counts = whole_rows(counts)
         parts: tuple[Any, ...] = split(parts_of_block, counts, parts=2, part=part, seed=seed)
     else:
         parts = parts_of_block(counts, np.arange(counts.shape[0]), part=part, seed=seed)
-    first, second = (ds.assign({COUNTS.name: COUNTS.array(each)}) for each in parts)
+    first, second = (ds.assign({v.COUNTS: v.COUNTS.array(each)}) for each in parts)
     return first, second
 
 
@@ -163,7 +163,7 @@ def thin(ds: xr.Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[xr.Da
     ParameterError
         If the fraction is not between 0 and 1.
     """
-    validate(ds, COUNTS)
+    v.validate(ds, v.COUNTS)
     if not 0 < fraction < 1:
         raise ParameterError(f"fraction {fraction} must lie between 0 and 1")
     first, second = split_counts(ds, partial(thinned, fraction=fraction), seed=seed)
@@ -178,7 +178,7 @@ def check_whole(ds: xr.Dataset) -> None:
     ------
     DataError
     """
-    dtype = ds[COUNTS.name].dtype
+    dtype = ds[v.COUNTS].dtype
     if dtype.kind != "u":
         raise DataError(
             f"counts are {dtype}; only whole counts, stored as unsigned integers, can be "
@@ -252,7 +252,7 @@ def hold_out(
     ParameterError
         If there cannot be so many folds, or no such part.
     """
-    validate(ds, COUNTS)
+    v.validate(ds, v.COUNTS)
     check_folds(folds)
     if not 0 <= number < folds:
         raise ParameterError(f"part {number} must be from 0 to {folds - 1}, as there are {folds}")

@@ -29,7 +29,7 @@ def untrained(network="default", seed=0):
 @pytest.mark.parametrize("network", ["default", "article"])
 def test_the_sign_of_a_map_does_not_matter(network):
     ds = cell()
-    flipped = ds.assign({name: -ds[name] for name in (COMPONENT_MAP.name, COMPONENT_SPECTRUM.name)})
+    flipped = ds.assign({name: -ds[name] for name in (COMPONENT_MAP, COMPONENT_SPECTRUM)})
     classifier = Classifier([untrained(network)])
     first, second = classifier.probability(ds), classifier.probability(flipped)
     assert first.shape == (20,) and np.ptp(first) > 0

@@ -117,7 +117,7 @@ def clusters_of(names):
 
 def test_blocks_do_not_matter(compared):
     lazy = chunk(phantom(), memory_limit=2_000_000, workers=2)
-    assert lazy[COUNTS.name].data.npartitions > 3
+    assert lazy[COUNTS].data.npartitions > 3
     # NMF ends by a tolerance; its own tests compare blocks.
     again = compare(lazy, MODELS[:3], lines=LINES, quantify=QUANTIFY, folds=4)
     compared = compared.isel(model=slice(3))

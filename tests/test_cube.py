@@ -159,6 +159,6 @@ def test_validate_names_what_is_wrong():
 def test_specs_are_complete_and_named_as_they_are_stored():
     assert {"counts", "exposure", "component_keep", "counts_denoised"} <= set(SPECS)
     for name, spec in SPECS.items():
-        assert spec.name == name and spec.units and spec.long_name
+        assert spec == name and spec.units and spec.long_name
         array = spec.array(np.zeros((1,) * len(spec.dims)))
         assert array.dims == spec.dims and array.attrs["long_name"] == spec.long_name

@@ -387,11 +387,11 @@ def test_no_block_is_worked_on_twice(monkeypatch):
         counted.__name__ = name
         monkeypatch.setattr(module, name, counted)
 
-    count("decompose.gram", "gram_block")
-    count("decompose.gram", "project_block")
-    count("decompose.pca", "leading_eigenvectors")
-    count("preprocess.thin", "parts_of_block")
-    count("selection.split", "_block_sums")
+    count("components.pca", "gram_block")
+    count("components.pca", "project_block")
+    count("components.pca", "leading_eigenvectors")
+    count("thinning", "parts_of_block")
+    count("components.split", "_block_sums")
     ds = phases((24, 20, 40)).chunk({"y": 3})
     with dask.config.set(scheduler="sync"):
         lazy = pca(weight(ds), components=5)

@@ -65,7 +65,7 @@ def compare(signal, ds, windows, backgrounds, factors):
         )
         percents = np.array([each.data.reshape(ds.counts.shape[:2]) for each in parts])
         # Where the lines together are within their noise, ours have no composition.
-        percent = ours[spec.name].values
+        percent = ours[spec].values
         known = above & np.isfinite(percent).all(axis=0)
         assert known.sum() > 0.5 * above.sum()
         np.testing.assert_allclose(percent[:, known], percents[:, known], rtol=1e-6)

@@ -35,10 +35,10 @@ def quantified(iodine, lead, *, rows=40, columns=50, seed=0, areas=None):
     ds = make_cube(np.moveaxis(counts, 0, -1), energy=np.array([1.0, 2.0]))
     ds = ds.assign(
         {
-            LINE_ESTIMATOR.name: LINE_ESTIMATOR.array(np.eye(2)),
-            LINE_INTENSITY.name: LINE_INTENSITY.array(counts.astype(np.float32)),
-            LINE_INTENSITY_COVARIANCE.name: LINE_INTENSITY_COVARIANCE.array(covariance),
-            LINE_DETECTED.name: LINE_DETECTED.array((counts > 0).astype(np.int8)),
+            LINE_ESTIMATOR: LINE_ESTIMATOR.array(np.eye(2)),
+            LINE_INTENSITY: LINE_INTENSITY.array(counts.astype(np.float32)),
+            LINE_INTENSITY_COVARIANCE: LINE_INTENSITY_COVARIANCE.array(covariance),
+            LINE_DETECTED: LINE_DETECTED.array((counts > 0).astype(np.int8)),
         }
     ).assign_coords(line=list(LINES))
     ds = record_lines(ds, LINES, intensities="fit", elements=())

@@ -47,12 +47,12 @@ def components(file: Path, as_json: bool) -> None:
 
 def open_denoised(file: Path) -> xr.Dataset:
     """Open a file that ``edxdenoise denoise`` wrote."""
+    from edxdenoise import schema as v
     from edxdenoise.errors import FormatError
     from edxdenoise.io import open_dataset
-    from edxdenoise.schema import COMPONENT_KEEP
 
     ds = open_dataset(file)
-    if COMPONENT_KEEP.name not in ds:
+    if v.COMPONENT_KEEP not in ds:
         raise FormatError(f"{file} holds no components; make them with edxdenoise denoise")
     return ds
 

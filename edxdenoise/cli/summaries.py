@@ -39,26 +39,26 @@ def print_facts(facts: dict[str, str]) -> None:
 
 def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     """Return what `edxdenoise denoise` did: the map, what was kept, the gain, the elements."""
+    from edxdenoise import schema as v
     from edxdenoise.components.selection import kept_numbers, uncertain_numbers
     from edxdenoise.cube import pixel_counts
     from edxdenoise.errors import texts_of
     from edxdenoise.report.text import component_list, held_out_words, number_words, smoothing_words
-    from edxdenoise.schema import DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y, IMAGE_GAIN
     from edxdenoise.xray.identification import identified
 
     mean = float(pixel_counts(ds).mean())
     kept, unsure = kept_numbers(ds), uncertain_numbers(ds)
     facts = {
-        "Map": f"{ds.sizes[DIM_Y]} x {ds.sizes[DIM_X]} pixels, {ds.sizes[DIM_ENERGY]} channels, "
-        f"{number_words(mean)} counts per pixel",
-        "Components": f"{len(kept)} of {ds.sizes[DIM_COMPONENT]} kept: {component_list(kept)}",
+        "Map": f"{ds.sizes[v.DIM_Y]} x {ds.sizes[v.DIM_X]} pixels, {ds.sizes[v.DIM_ENERGY]} "
+        f"channels, {number_words(mean)} counts per pixel",
+        "Components": f"{len(kept)} of {ds.sizes[v.DIM_COMPONENT]} kept: {component_list(kept)}",
     }
     if len(unsure):
         more = f" and {len(unsure) - _MOST_BORDERLINE} more" * (len(unsure) > _MOST_BORDERLINE)
         facts["Borderline"] = f"{component_list(unsure[:_MOST_BORDERLINE])}{more}; please inspect"
     if smoothing := smoothing_words(ds):
         facts["Smoothing"] = smoothing.removeprefix("Smoothing ")
-    if gains := texts_of(ds.attrs, IMAGE_GAIN):
+    if gains := texts_of(ds.attrs, v.IMAGE_GAIN):
         facts["Images"] = " ".join(gains)
     if error := held_out_words(ds):
         facts["Error left"] = error

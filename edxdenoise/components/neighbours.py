@@ -28,6 +28,7 @@ import xarray as xr
 from scipy import sparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     again,
@@ -46,19 +47,6 @@ from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, detector_resolution, is_lazy
 from edxdenoise.errors import ParameterError
 from edxdenoise.resources import TILE_VALUES, default_workers
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_NEIGHBOUR,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COORD_AREA,
-    COUNTS,
-    DIM_ENERGY,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 from edxdenoise.xray.detector import fwhm
 
 _SCALES = (1.0, 4.0)  # pixels
@@ -113,17 +101,19 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     """
     if subspace not in SUBSPACES:
         raise ParameterError(f"subspace '{subspace}' must be one of {', '.join(SUBSPACES)}")
-    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY, COMPONENT_SPECTRUM, COMPONENT_VARIANCE)
+    v.validate(
+        ds, v.COUNTS, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY, v.COMPONENT_SPECTRUM, v.COMPONENT_VARIANCE
+    )
     if subspace == "pixel":
         return ds
     counts, g, h = weighted_blocks(ds)
     spectra, before, ratio = (
-        da.asarray(ds[spec.name].data)
-        for spec in (COMPONENT_SPECTRUM, COMPONENT_VARIANCE, COMPONENT_VARIANCE_RATIO)
+        da.asarray(ds[spec].data)
+        for spec in (v.COMPONENT_SPECTRUM, v.COMPONENT_VARIANCE, v.COMPONENT_VARIANCE_RATIO)
     )
     count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
-    stacked = COORD_AREA in ds.coords
-    area = da.asarray(ds[COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
+    stacked = v.COORD_AREA in ds.coords
+    area = da.asarray(ds[v.COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
     sums = neighbour_covariance(counts, g, area, seed)
     level = channel_counts(ds).sum() / pixels
     parts = dask.delayed(_basis, nout=2)(
@@ -132,7 +122,7 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
         as_delayed(spectra),
         as_delayed(before),
         subspace,
-        energy=ds[DIM_ENERGY].values,
+        energy=ds[v.DIM_ENERGY].values,
         resolution=detector_resolution(ds),
         level=level,
     )
@@ -145,14 +135,14 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     side = map_signs(maps)
     result = ds.assign(
         {
-            COMPONENT_MAP.name: COMPONENT_MAP.array(maps * side[:, np.newaxis, np.newaxis]),
-            COMPONENT_SPECTRUM.name: COMPONENT_SPECTRUM.array(basis * side[:, np.newaxis]),
-            COMPONENT_VARIANCE.name: COMPONENT_VARIANCE.array(variance),
+            v.COMPONENT_MAP: v.COMPONENT_MAP.array(maps * side[:, np.newaxis, np.newaxis]),
+            v.COMPONENT_SPECTRUM: v.COMPONENT_SPECTRUM.array(basis * side[:, np.newaxis]),
+            v.COMPONENT_VARIANCE: v.COMPONENT_VARIANCE.array(variance),
             # The ratio of any component tells the total variance.
-            COMPONENT_VARIANCE_RATIO.name: COMPONENT_VARIANCE_RATIO.array(
+            v.COMPONENT_VARIANCE_RATIO: v.COMPONENT_VARIANCE_RATIO.array(
                 variance * (ratio[0] / before[0])
             ),
-            COMPONENT_NEIGHBOUR.name: COMPONENT_NEIGHBOUR.array(found),
+            v.COMPONENT_NEIGHBOUR: v.COMPONENT_NEIGHBOUR.array(found),
         }
     )
     result = add_history(result, f"neighbours subspace={subspace} seed={seed}")

@@ -35,11 +35,11 @@ import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.components.score_noise import ScoreNoise, score_noise
 from edxdenoise.components.spatial import evidence_of
 from edxdenoise.errors import ParameterError
 from edxdenoise.resources import default_workers
-from edxdenoise.schema import COMPONENT_MAP, validate
 
 KINDS = ("default", "article")
 BLOCKS = 64
@@ -85,8 +85,8 @@ def network_input(
         If the kind is unknown.
     """
     if kind == "article":
-        validate(ds, COMPONENT_MAP)
-        maps = ds[COMPONENT_MAP.name].data
+        v.validate(ds, v.COMPONENT_MAP)
+        maps = ds[v.COMPONENT_MAP].data
         chosen = range(len(maps)) if components is None else components
         return _threaded(lambda k: picture(np.asarray(maps[k])), chosen, (PICTURE, PICTURE, 3))
     if kind != "default":

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.network_inputs import BLOCKS, CHANNELS, PICTURE, SIGNED, network_input
 from edxdenoise.components.score_noise import ScoreNoise
 from edxdenoise.errors import FormatError, ParameterError
-from edxdenoise.schema import COMPONENT_MAP
 
 CROP = 80
 CLASSES = 2  # noise, signal
@@ -104,7 +104,7 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """The configuration as numbers, text and lists, for JSON."""
         values = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {key: list(x) if isinstance(x, tuple) else x for key, x in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
@@ -117,7 +117,7 @@ class NetworkConfig:
                 f"{', '.join(sorted(names))}"
             )
         given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            key: tuple(x) if isinstance(x, list) else x for key, x in values.items()
         }
         return cls(**given)
 
@@ -239,8 +239,8 @@ def config_of(model: Any) -> NetworkConfig:
         tuple(layer.filters for layer in kinds["Conv2D"]),
         kinds["Dense"][0].units,
         kinds["Dropout"][0].rate if "Dropout" in kinds else 0.0,
-        tuple(float(v) for v in convert(constants["mean"]).ravel()),
-        tuple(float(v) for v in convert(constants["variance"]).ravel()),
+        tuple(float(x) for x in convert(constants["mean"]).ravel()),
+        tuple(float(x) for x in convert(constants["variance"]).ravel()),
     )
 
 
@@ -373,7 +373,7 @@ class Classifier:
         if self.kind == "default":
             inputs = network_input(ds, "default", noise)
             return (self.predict(inputs) + self.predict(sign_flipped(inputs))) / 2
-        negative = ds.assign({COMPONENT_MAP.name: -ds[COMPONENT_MAP.name]})
+        negative = ds.assign({v.COMPONENT_MAP: -ds[v.COMPONENT_MAP]})
         both = [self.predict(network_input(each, "article")) for each in (ds, negative)]
         return (both[0] + both[1]) / 2
 

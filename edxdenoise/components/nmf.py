@@ -40,24 +40,13 @@ import xarray as xr
 from dask.delayed import Delayed
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import as_blocks, chunk, compute, delayed_blocks, load
 from edxdenoise.components.pca import check_components, pca, weighted_rows
 from edxdenoise.config import INITS, LOSSES
 from edxdenoise.cube import add_history, check_cube, is_lazy
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.resources import default_workers
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COUNTS,
-    DIM_COMPONENT,
-    MEAN_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 
 DEFAULT_COMPONENTS = 4
 DEFAULT_TOLERANCE, DEFAULT_ITERATIONS = 1e-6, 500
@@ -80,7 +69,7 @@ def unwatched(label: str, done: int, most: int) -> None:
 
 def is_nmf(ds: xr.Dataset) -> bool:
     """Whether the components of `ds` come from `nmf`."""
-    return ds[COMPONENT_MAP.name].attrs.get(_DECOMPOSITION) == "nmf"
+    return ds[v.COMPONENT_MAP].attrs.get(_DECOMPOSITION) == "nmf"
 
 
 def nmf(
@@ -155,19 +144,19 @@ def nmf(
     >>> bool((factors.component_map >= 0).all() and (factors.component_spectrum >= 0).all())
     True
     """
-    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY)
+    v.validate(ds, v.COUNTS, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
     check_cube(ds)
     for name, value, allowed in (("loss", loss, LOSSES), ("init", init, INITS)):
         if value not in allowed:
             raise ParameterError(f"{name} '{value}' must be one of {', '.join(allowed)}")
-    shape = ds[COUNTS.name].shape
+    shape = ds[v.COUNTS].shape
     given = {"start": start, "fixed": fixed}
     held, begun = (_checked(name, given[name], shape[2]) for name in ("fixed", "start"))
     components = check_number(components, len(begun), len(held), shape)
     free = components - len(held)
 
     blocks, counts = _blocks(ds)
-    g, h = blocks[WEIGHT_PIXEL.name].values, blocks[WEIGHT_ENERGY.name].values
+    g, h = blocks[v.WEIGHT_PIXEL].values, blocks[v.WEIGHT_ENERGY].values
     data = _compressed(blocks, components)
     kind = np.float64 if counts.size <= _SMALL else np.float32
     if len(begun):
@@ -219,24 +208,24 @@ def nmf(
     variance = squares * (spectra**2).sum(axis=1) / pixels
     order = np.argsort(-variance, kind="stable")
     numbers = np.arange(1, components + 1)
-    spectrum = COMPONENT_SPECTRUM.array(spectra[order]).assign_attrs(
+    spectrum = v.COMPONENT_SPECTRUM.array(spectra[order]).assign_attrs(
         long_name="spectra in the weighted space, 0 or more"
     )
     if len(held):
         spectrum.attrs[HELD] = numbers[order >= free]
-    result = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, numbers)}).assign(
+    result = ds.assign_coords({v.DIM_COMPONENT: (v.DIM_COMPONENT, numbers)}).assign(
         {
-            COMPONENT_MAP.name: COMPONENT_MAP.array(array[order].astype(np.float32)).assign_attrs(
+            v.COMPONENT_MAP: v.COMPONENT_MAP.array(array[order].astype(np.float32)).assign_attrs(
                 {_DECOMPOSITION: "nmf", "long_name": "abundances in the weighted space, 0 or more"}
             ),
-            COMPONENT_SPECTRUM.name: spectrum,
-            COMPONENT_VARIANCE.name: COMPONENT_VARIANCE.array(variance[order]).assign_attrs(
+            v.COMPONENT_SPECTRUM: spectrum,
+            v.COMPONENT_VARIANCE: v.COMPONENT_VARIANCE.array(variance[order]).assign_attrs(
                 long_name="mean square, over pixels, of what the component adds to weighted data"
             ),
-            COMPONENT_VARIANCE_RATIO.name: COMPONENT_VARIANCE_RATIO.array(
+            v.COMPONENT_VARIANCE_RATIO: v.COMPONENT_VARIANCE_RATIO.array(
                 variance[order] * pixels / total
             ),
-            MEAN_SPECTRUM.name: MEAN_SPECTRUM.array(np.zeros(shape[2])),
+            v.MEAN_SPECTRUM: v.MEAN_SPECTRUM.array(np.zeros(shape[2])),
         }
     )
     result = add_history(
@@ -280,23 +269,23 @@ def check_number(components: int | None, begun: int, held: int, shape: tuple[int
 def _blocks(ds: xr.Dataset) -> tuple[xr.Dataset, da.Array]:
     """`ds` in blocks of pixels with whole spectra, its weights computed; the counts."""
     blocks = ds if is_lazy(ds) else chunk(ds)
-    blocks = blocks.assign(load(blocks[[WEIGHT_PIXEL.name, WEIGHT_ENERGY.name]]).data_vars)
-    counts = blocks[COUNTS.name].data.rechunk({2: -1})
+    blocks = blocks.assign(load(blocks[[v.WEIGHT_PIXEL, v.WEIGHT_ENERGY]]).data_vars)
+    counts = blocks[v.COUNTS].data.rechunk({2: -1})
     if not is_lazy(ds):
         # On a cluster the blocks then lie with the workers; here they stay views.
         (counts,) = dask.persist(counts)
-    return blocks.assign({COUNTS.name: COUNTS.array(counts)}), counts
+    return blocks.assign({v.COUNTS: v.COUNTS.array(counts)}), counts
 
 
 def _compressed(blocks: xr.Dataset, components: int) -> Compressed:
-    pixels, channels = blocks[WEIGHT_PIXEL.name].size, blocks[WEIGHT_ENERGY.name].size
+    pixels, channels = blocks[v.WEIGHT_PIXEL].size, blocks[v.WEIGHT_ENERGY].size
     base = pca(blocks, components=min(components + SPARE, pixels, channels))
-    base = load(base.drop_vars(COUNTS.name))
-    variance, ratio = base[COMPONENT_VARIANCE.name][0], base[COMPONENT_VARIANCE_RATIO.name][0]
-    scores = base[COMPONENT_MAP.name].values
+    base = load(base.drop_vars(v.COUNTS))
+    variance, ratio = base[v.COMPONENT_VARIANCE][0], base[v.COMPONENT_VARIANCE_RATIO][0]
+    scores = base[v.COMPONENT_MAP].values
     return Compressed(
         scores.reshape(len(scores), -1),
-        base[COMPONENT_SPECTRUM.name].values,
+        base[v.COMPONENT_SPECTRUM].values,
         pixels * float(variance / ratio),
     )
 
@@ -742,8 +731,8 @@ def nndsvda(data: Compressed, components: int) -> tuple[np.ndarray, np.ndarray]:
     maps = np.empty((components, data.scores.shape[1]), data.scores.dtype)
     spectra = np.empty((components, data.loadings.shape[1]))
     for k in range(components):
-        u, v = data.scores[k], data.loadings[k]
-        parts = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
+        u, w = data.scores[k], data.loadings[k]
+        parts = [(np.maximum(sign * u, 0), np.maximum(sign * w, 0)) for sign in (1, -1)]
         sizes = [(float(np.linalg.norm(a)), float(np.linalg.norm(b))) for a, b in parts]
         best = int(np.prod(sizes[1]) > np.prod(sizes[0]))
         # A score map has the norm of its singular value, so that the product of both is theirs.

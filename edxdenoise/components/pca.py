@@ -33,6 +33,7 @@ import xarray as xr
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     SparseBlock,
@@ -53,19 +54,6 @@ from edxdenoise.blocks import (
 from edxdenoise.config import SOLVERS
 from edxdenoise.cube import add_history, check_cube, is_lazy, is_poisson_weighted, stack_pixels
 from edxdenoise.errors import ParameterError
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COUNTS,
-    DIM_COMPONENT,
-    MEAN_SPECTRUM,
-    SUM_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 
 # Share of the total variance at and below which there is nothing but rounding: noise of N counts on
 # p pixels has at least p / N per component.
@@ -114,9 +102,9 @@ def pca(
     ParameterError
         If there are fewer pixels or channels than components, or the solver is unknown.
     """
-    validate(ds, COUNTS, WEIGHT_PIXEL, WEIGHT_ENERGY)
+    v.validate(ds, v.COUNTS, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
     check_cube(ds)
-    shape = ds[COUNTS.name].shape
+    shape = ds[v.COUNTS].shape
     components = check_components(components, shape)
     solver = _check_solver(solver, shape)
     lazy = is_lazy(ds)
@@ -140,14 +128,14 @@ def pca(
     variance, rotation = _ritz(scores, components, total_first)
     maps, loadings = da.tensordot(rotation.astype(np.float32), scores, axes=1), rotation @ basis
     signs = map_signs(maps)
-    result = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, components + 1))})
+    result = ds.assign_coords({v.DIM_COMPONENT: (v.DIM_COMPONENT, np.arange(1, components + 1))})
     result = result.assign(
         {
-            COMPONENT_MAP.name: COMPONENT_MAP.array(maps * signs[:, np.newaxis, np.newaxis]),
-            COMPONENT_SPECTRUM.name: COMPONENT_SPECTRUM.array(loadings * signs[:, np.newaxis]),
-            COMPONENT_VARIANCE.name: COMPONENT_VARIANCE.array(variance),
-            COMPONENT_VARIANCE_RATIO.name: COMPONENT_VARIANCE_RATIO.array(variance / total),
-            MEAN_SPECTRUM.name: MEAN_SPECTRUM.array(np.zeros(shape[2])),
+            v.COMPONENT_MAP: v.COMPONENT_MAP.array(maps * signs[:, np.newaxis, np.newaxis]),
+            v.COMPONENT_SPECTRUM: v.COMPONENT_SPECTRUM.array(loadings * signs[:, np.newaxis]),
+            v.COMPONENT_VARIANCE: v.COMPONENT_VARIANCE.array(variance),
+            v.COMPONENT_VARIANCE_RATIO: v.COMPONENT_VARIANCE_RATIO.array(variance / total),
+            v.MEAN_SPECTRUM: v.MEAN_SPECTRUM.array(np.zeros(shape[2])),
         }
     )
     result = add_history(result, f"pca components={components} solver={solver}")
@@ -162,12 +150,12 @@ def within_rank(ds: xr.Dataset) -> xr.Dataset:
     ds : Dataset
         With computed principal components.
     """
-    has = ds[COMPONENT_VARIANCE_RATIO.name].values > NO_VARIANCE
+    has = ds[v.COMPONENT_VARIANCE_RATIO].values > NO_VARIANCE
     has[0] = True
     if has.all():
         return ds
-    ds = ds.isel({DIM_COMPONENT: np.flatnonzero(has)})
-    ds = ds.assign_coords({DIM_COMPONENT: (DIM_COMPONENT, np.arange(1, has.sum() + 1))})
+    ds = ds.isel({v.DIM_COMPONENT: np.flatnonzero(has)})
+    ds = ds.assign_coords({v.DIM_COMPONENT: (v.DIM_COMPONENT, np.arange(1, has.sum() + 1))})
     return add_history(ds, f"within_rank components={has.sum()}")
 
 
@@ -181,13 +169,13 @@ def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:
 def weighted_blocks(ds: xr.Dataset) -> tuple[da.Array, da.Array, da.Array]:
     """Counts, g and h as Dask arrays in the same blocks of pixels with whole spectra."""
     if is_lazy(ds):
-        counts = ds[COUNTS.name].data
+        counts = ds[v.COUNTS].data
         counts = counts_of(compact_of(counts), counts.shape[2])
     else:
-        filled = int(np.count_nonzero(ds[COUNTS.name].values))
-        counts = known_sparse(chunk(ds)[COUNTS.name].data, filled)
-    g = da.asarray(ds[WEIGHT_PIXEL.name].data).rechunk(counts.chunks[:2])
-    h = da.asarray(ds[WEIGHT_ENERGY.name].data).rechunk(-1)
+        filled = int(np.count_nonzero(ds[v.COUNTS].values))
+        counts = known_sparse(chunk(ds)[v.COUNTS].data, filled)
+    g = da.asarray(ds[v.WEIGHT_PIXEL].data).rechunk(counts.chunks[:2])
+    h = da.asarray(ds[v.WEIGHT_ENERGY].data).rechunk(-1)
     return counts, g, h
 
 
@@ -228,10 +216,10 @@ def map_signs(scores: da.Array) -> da.Array:
 
 def channel_counts(ds: xr.Dataset) -> da.Array:
     """Counts of every channel, shape (energy,); lazy."""
-    if SUM_SPECTRUM.name in ds:
-        sums = ds[SUM_SPECTRUM.name].data
+    if v.SUM_SPECTRUM in ds:
+        sums = ds[v.SUM_SPECTRUM].data
     else:
-        sums = channel_totals(ds[COUNTS.name].data, np.float64)
+        sums = channel_totals(ds[v.COUNTS].data, np.float64)
     return da.asarray(sums).rechunk(-1)
 
 

@@ -22,14 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    MEAN_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
+from edxdenoise import schema as v
 
 # Later components add nothing to the expected counts but their noise.
 _MODEL_COMPONENTS = 12
@@ -99,14 +92,16 @@ def score_noise(ds: xr.Dataset) -> ScoreNoise:
     -------
     ScoreNoise
     """
-    validate(ds, COMPONENT_MAP, COMPONENT_SPECTRUM, MEAN_SPECTRUM, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    maps = ds[COMPONENT_MAP.name].values
-    loadings = ds[COMPONENT_SPECTRUM.name].values.astype(float)
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
+    v.validate(
+        ds, v.COMPONENT_MAP, v.COMPONENT_SPECTRUM, v.MEAN_SPECTRUM, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY
+    )
+    maps = ds[v.COMPONENT_MAP].values
+    loadings = ds[v.COMPONENT_SPECTRUM].values.astype(float)
+    g, h = ds[v.WEIGHT_PIXEL].values, ds[v.WEIGHT_ENERGY].values.astype(float)
     # A pixel without counts has neither score nor noise.
     filled = np.abs(maps).max(axis=0) > 0
     first = loadings[:_MODEL_COMPONENTS]
-    mean = ds[MEAN_SPECTRUM.name].values.astype(float)
+    mean = ds[v.MEAN_SPECTRUM].values.astype(float)
     transfer = ((first / h) @ (loadings**2).T).astype(np.float32)
     constant = ((mean / h) @ (loadings**2).T).astype(np.float32)
     model = smoothed_profiles(maps[: len(first)], g, filled)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import load
 from edxdenoise.components.nmf import HELD, is_nmf
 from edxdenoise.components.pca import NO_VARIANCE
@@ -28,28 +29,6 @@ from edxdenoise.components.spatial import (
 from edxdenoise.components.split import split_probability
 from edxdenoise.cube import add_history, is_poisson_weighted, pixel_counts, sum_spectrum
 from edxdenoise.errors import DataError, ParameterError, Rank, warn
-from edxdenoise.schema import (
-    COMPONENT_EFFECT_SIZE,
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_SIGNAL_KEPT,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPATIAL_STATISTIC,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COORD_COMPONENT_NAME,
-    COORD_COMPONENT_NOTE,
-    DIM_COMPONENT,
-    DIM_X,
-    DIM_Y,
-    IMAGE_GAIN,
-    MEAN_SPECTRUM,
-    SHRUNK_SPECS,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 
 __all__ = [
     "SELECTORS",
@@ -120,8 +99,10 @@ def select(
     EdxdenoiseWarning
         If neighbouring pixels share their noise, as in maps that were smoothed before.
     """
-    validate(ds, COMPONENT_VARIANCE, COMPONENT_VARIANCE_RATIO, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    count = ds.sizes[DIM_COMPONENT]
+    v.validate(
+        ds, v.COMPONENT_VARIANCE, v.COMPONENT_VARIANCE_RATIO, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY
+    )
+    count = ds.sizes[v.DIM_COMPONENT]
     if keep is None and selector not in SELECTORS:
         raise ParameterError(f"selector '{selector}' must be one of {', '.join(SELECTORS)}")
     check_models(models, selector, keep)
@@ -131,10 +112,10 @@ def select(
             f"selector '{selector}' judges principal components; of NMF keep all, or name those to "
             "keep"
         )
-    if selector == "cnn" and not models and ds.sizes[DIM_Y] * ds.sizes[DIM_X] < _FEWEST_PIXELS:
+    if selector == "cnn" and not models and ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X] < _FEWEST_PIXELS:
         selector = "spatial"
     looks = keep is None and selector in _LOOK_AT_MAPS
-    if not factors and (looks or not isinstance(ds[COMPONENT_MAP.name].data, da.Array)):
+    if not factors and (looks or not isinstance(ds[v.COMPONENT_MAP].data, da.Array)):
         ds = _with_evidence(ds)
     if keep is not None:
         chosen = np.zeros(count, bool)
@@ -151,19 +132,19 @@ def select(
     else:
         verdict = network_verdict(ds, models) if models else SELECTORS[selector](ds, seed)
         if not factors:
-            verdict.keep[ds[COMPONENT_VARIANCE_RATIO.name].values <= NO_VARIANCE] = False
+            verdict.keep[ds[v.COMPONENT_VARIANCE_RATIO].values <= NO_VARIANCE] = False
         verdict.keep[0] = True
         how = f"selector={selector} seed={seed}"
     probability = verdict.probability
     if probability is None:
         probability = np.full(count, np.nan)
     # Maps that were shrunk are those of another choice.
-    result = ds.drop_vars([spec.name for spec in SHRUNK_SPECS], errors="ignore")
-    result.attrs.pop(IMAGE_GAIN, None)
+    result = ds.drop_vars([spec for spec in v.SHRUNK_SPECS], errors="ignore")
+    result.attrs.pop(v.IMAGE_GAIN, None)
     result = result.assign(
         {
-            COMPONENT_KEEP.name: COMPONENT_KEEP.array(verdict.keep.astype(np.int8)),
-            COMPONENT_SIGNAL_PROBABILITY.name: COMPONENT_SIGNAL_PROBABILITY.array(probability),
+            v.COMPONENT_KEEP: v.COMPONENT_KEEP.array(verdict.keep.astype(np.int8)),
+            v.COMPONENT_SIGNAL_PROBABILITY: v.COMPONENT_SIGNAL_PROBABILITY.array(probability),
         }
     )
     return add_history(result, f"select {how}")
@@ -201,9 +182,9 @@ def component_outcomes(ds: xr.Dataset) -> list[str]:
     ds : Dataset
         As `select` gives it.
     """
-    probabilities = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
+    probabilities = ds[v.COMPONENT_SIGNAL_PROBABILITY].values
     signals, clear = probabilities > 0.5, np.zeros(len(probabilities), bool)
-    if COMPONENT_SPATIAL_STATISTIC.name in ds:
+    if v.COMPONENT_SPATIAL_STATISTIC in ds:
         evidence = evidence_of(ds)
         signals = evidence.signal
         clear = (evidence.statistic < _CHANCE) | (evidence.statistic > 2 * LEAST_STATISTIC)
@@ -216,16 +197,22 @@ def component_outcomes(ds: xr.Dataset) -> list[str]:
             outcomes.append("uncertain")
         else:
             outcomes.append("signal" if signal else "noise")
-    first = ds[DIM_COMPONENT].values == 1
+    first = ds[v.DIM_COMPONENT].values == 1
     return ["signal" if one and known else known for known, one in zip(outcomes, first)]
 
 
 def _with_evidence(ds: xr.Dataset) -> xr.Dataset:
     """With the spatial evidence, and what it was computed from in memory."""
-    specs = (COMPONENT_MAP, COMPONENT_SPECTRUM, MEAN_SPECTRUM, WEIGHT_PIXEL, WEIGHT_ENERGY)
-    validate(ds, *specs)
+    specs = (
+        v.COMPONENT_MAP,
+        v.COMPONENT_SPECTRUM,
+        v.MEAN_SPECTRUM,
+        v.WEIGHT_PIXEL,
+        v.WEIGHT_ENERGY,
+    )
+    v.validate(ds, *specs)
     # Together: where they are lazy, each alone would decompose the counts again.
-    ds = ds.assign(load(ds[[spec.name for spec in specs]]).data_vars)
+    ds = ds.assign(load(ds[[spec for spec in specs]]).data_vars)
     evidence = spatial_evidence(ds)
     if evidence.correlated:
         warn(
@@ -236,13 +223,13 @@ def _with_evidence(ds: xr.Dataset) -> xr.Dataset:
             "use the map as it was measured",
             rank=Rank.WORSE,
         )
-    statistic = COMPONENT_SPATIAL_STATISTIC.array(evidence.statistic)
+    statistic = v.COMPONENT_SPATIAL_STATISTIC.array(evidence.statistic)
     return ds.assign(
         {
-            COMPONENT_SPATIAL_STATISTIC.name: statistic.assign_attrs(
+            v.COMPONENT_SPATIAL_STATISTIC: statistic.assign_attrs(
                 {NOISE_CORRELATED: int(evidence.correlated)}
             ),
-            COMPONENT_EFFECT_SIZE.name: COMPONENT_EFFECT_SIZE.array(evidence.effect_size),
+            v.COMPONENT_EFFECT_SIZE: v.COMPONENT_EFFECT_SIZE.array(evidence.effect_size),
         }
     )
 
@@ -287,23 +274,23 @@ class Verdict:
 
 
 def _first(count: int, ds: xr.Dataset) -> Verdict:
-    return Verdict(np.arange(ds.sizes[DIM_COMPONENT]) < count)
+    return Verdict(np.arange(ds.sizes[v.DIM_COMPONENT]) < count)
 
 
 def select_elbow(ds: xr.Dataset, seed: int) -> Verdict:
     """Components before the elbow of the scree plot."""
-    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[0], ds)
+    return _first(elbows(ds[v.COMPONENT_VARIANCE_RATIO].values)[0], ds)
 
 
 def select_second_elbow(ds: xr.Dataset, seed: int) -> Verdict:
     """Components before the second elbow."""
-    return _first(elbows(ds[COMPONENT_VARIANCE_RATIO.name].values)[1], ds)
+    return _first(elbows(ds[v.COMPONENT_VARIANCE_RATIO].values)[1], ds)
 
 
 def select_edge(ds: xr.Dataset, seed: int) -> Verdict:
     """Components whose singular value exceeds that of pure Poisson noise."""
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-    singular = np.sqrt(ds[COMPONENT_VARIANCE.name].values * pixels)
+    pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
+    singular = np.sqrt(ds[v.COMPONENT_VARIANCE].values * pixels)
     return Verdict(singular > weighted_noise_edge(ds))
 
 
@@ -349,7 +336,7 @@ def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
 
 def select_all(ds: xr.Dataset, seed: int) -> Verdict:
     """All components: nothing is denoised, and the counts come back."""
-    return _first(ds.sizes[DIM_COMPONENT], ds)
+    return _first(ds.sizes[v.DIM_COMPONENT], ds)
 
 
 SELECTORS: dict[str, Callable[[xr.Dataset, int], Verdict]] = {
@@ -445,30 +432,30 @@ def weighted_noise_edge(ds: xr.Dataset) -> float:
 
 def kept_numbers(ds: xr.Dataset) -> np.ndarray:
     """Numbers, from 1, of the kept components."""
-    return ds[DIM_COMPONENT].values[ds[COMPONENT_KEEP.name].values == 1]
+    return ds[v.DIM_COMPONENT].values[ds[v.COMPONENT_KEEP].values == 1]
 
 
 def uncertain_numbers(ds: xr.Dataset) -> np.ndarray:
     """Numbers, from 1, of the components that need a person's eye."""
-    return ds[DIM_COMPONENT].values[np.array(component_outcomes(ds)) == "uncertain"]
+    return ds[v.DIM_COMPONENT].values[np.array(component_outcomes(ds)) == "uncertain"]
 
 
 def component_name(ds: xr.Dataset, number: int) -> str | None:
     """Name of a component that has one, and whether it was held."""
-    if COORD_COMPONENT_NAME not in ds.coords:
+    if v.COORD_COMPONENT_NAME not in ds.coords:
         return None
-    name = str(ds[COORD_COMPONENT_NAME].sel({DIM_COMPONENT: number}).values)
-    held = number in np.atleast_1d(ds[COMPONENT_SPECTRUM.name].attrs.get(HELD, []))
+    name = str(ds[v.COORD_COMPONENT_NAME].sel({v.DIM_COMPONENT: number}).values)
+    held = number in np.atleast_1d(ds[v.COMPONENT_SPECTRUM].attrs.get(HELD, []))
     return f"{name} (held)" if held else name
 
 
 _EVIDENCE = (
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPATIAL_STATISTIC,
-    COMPONENT_EFFECT_SIZE,
-    COMPONENT_SIGNAL_KEPT,
+    v.COMPONENT_VARIANCE,
+    v.COMPONENT_VARIANCE_RATIO,
+    v.COMPONENT_SIGNAL_PROBABILITY,
+    v.COMPONENT_SPATIAL_STATISTIC,
+    v.COMPONENT_EFFECT_SIZE,
+    v.COMPONENT_SIGNAL_KEPT,
 )
 
 
@@ -488,16 +475,16 @@ def component_table(ds: xr.Dataset) -> pd.DataFrame:
         ``signal_kept`` (NaN where there is none), ``outcome``, ``note`` (where a
         person wrote any) and ``keep``.
     """
-    numbers = ds[DIM_COMPONENT].values
+    numbers = ds[v.DIM_COMPONENT].values
     table = pd.DataFrame({"component": numbers})
-    if COORD_COMPONENT_NAME in ds.coords:
+    if v.COORD_COMPONENT_NAME in ds.coords:
         table["name"] = [component_name(ds, number) for number in numbers]
     for spec in _EVIDENCE:
         # Files of earlier versions have no spatial statistic.
-        values = ds[spec.name].values if spec.name in ds else np.full(len(numbers), np.nan)
-        table[spec.name.removeprefix("component_")] = values.astype(float)
+        values = ds[spec].values if spec in ds else np.full(len(numbers), np.nan)
+        table[spec.removeprefix("component_")] = values.astype(float)
     table["outcome"] = component_outcomes(ds)
-    if COORD_COMPONENT_NOTE in ds.coords:
-        table["note"] = ds[COORD_COMPONENT_NOTE].values
-    table["keep"] = ds[COMPONENT_KEEP.name].values == 1
+    if v.COORD_COMPONENT_NOTE in ds.coords:
+        table["note"] = ds[v.COORD_COMPONENT_NOTE].values
+    table["keep"] = ds[v.COMPONENT_KEEP].values == 1
     return table

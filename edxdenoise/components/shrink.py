@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.smoothing import (
@@ -38,26 +39,6 @@ from edxdenoise.cube import (
     pixel_counts,
 )
 from edxdenoise.errors import DataError
-from edxdenoise.schema import (
-    COMPONENT_ERROR_CORRELATION,
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_MAP_SHRUNK_STDDEV,
-    COMPONENT_SIGNAL_KEPT,
-    COMPONENT_SPECTRUM,
-    COORD_AREA,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    IMAGE_GAIN,
-    TOTAL_STDDEV,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 
 # Counts that the variance of a total is no less than, and pixels that it is looked for in: of few
 # counts the noise is that of what was expected, not of what came.
@@ -110,17 +91,19 @@ def shrink(
     already is not lost again: where Stein's risk around a pixel is surely above that error, the
     difference is added.
     """
-    validate(ds, COMPONENT_MAP, COMPONENT_SPECTRUM, COMPONENT_KEEP, WEIGHT_PIXEL, WEIGHT_ENERGY)
+    v.validate(
+        ds, v.COMPONENT_MAP, v.COMPONENT_SPECTRUM, v.COMPONENT_KEEP, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY
+    )
     if not is_poisson_weighted(ds):
         raise DataError("smoothing needs Poisson weights; use weighting='poisson' or --no-shrink")
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
     if not len(kept) or kept[0] != 0:
         raise DataError("smoothing needs component 1, the total; keep it or use --no-shrink")
     measured = measured_pixels(ds).astype(np.float32)
     counts = (pixel_counts(ds) * measured).astype(np.float32)
     scale = noise_scale(ds) if len(kept) > 1 else 1.0
-    g, h = ds[WEIGHT_PIXEL.name].values, ds[WEIGHT_ENERGY.name].values.astype(float)
-    maps, spectra = (ds[spec.name].values[kept] for spec in (COMPONENT_MAP, COMPONENT_SPECTRUM))
+    g, h = ds[v.WEIGHT_PIXEL].values, ds[v.WEIGHT_ENERGY].values.astype(float)
+    maps, spectra = (ds[spec].values[kept] for spec in (v.COMPONENT_MAP, v.COMPONENT_SPECTRUM))
     noisy = profiles(maps, spectra, g, h, counts, scale)
     found = Smoothed.empty(noisy)
     images = guide_images(ds, image)
@@ -144,21 +127,21 @@ def shrink(
     stddev = np.concatenate([(found.total_stddev * inverse)[np.newaxis], found.stddev * factor])
     result = ds.assign(
         {
-            COMPONENT_MAP_SHRUNK.name: COMPONENT_MAP_SHRUNK.array(_of_kept(ds, shrunk)),
-            COMPONENT_MAP_SHRUNK_STDDEV.name: COMPONENT_MAP_SHRUNK_STDDEV.array(
+            v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(_of_kept(ds, shrunk)),
+            v.COMPONENT_MAP_SHRUNK_STDDEV: v.COMPONENT_MAP_SHRUNK_STDDEV.array(
                 _of_kept(ds, stddev)
             ),
-            COMPONENT_ERROR_CORRELATION.name: COMPONENT_ERROR_CORRELATION.array(
+            v.COMPONENT_ERROR_CORRELATION: v.COMPONENT_ERROR_CORRELATION.array(
                 _of_pairs(ds, found.correlation)
             ),
-            TOTAL_STDDEV.name: TOTAL_STDDEV.array(found.total_stddev),
-            COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(
+            v.TOTAL_STDDEV: v.TOTAL_STDDEV.array(found.total_stddev),
+            v.COMPONENT_SIGNAL_KEPT: v.COMPONENT_SIGNAL_KEPT.array(
                 _of_kept(ds, signal_kept(noisy, found))
             ),
         }
     )
     if said:
-        result = result.assign_attrs({IMAGE_GAIN: said})
+        result = result.assign_attrs({v.IMAGE_GAIN: said})
     return add_history(result, f"shrink image={image} seed={seed}")
 
 
@@ -397,12 +380,12 @@ def noise_scale(ds: xr.Dataset) -> float:
     are not. Whole counts have at least Poisson noise, and few of them too spiky a noise to tell
     more.
     """
-    whole = COUNTS.name in ds and ds[COUNTS.name].dtype.kind == "u"
+    whole = v.COUNTS in ds and ds[v.COUNTS].dtype.kind == "u"
     if whole and pixel_counts(ds).mean() < _FEWEST_COUNTS:
         return 1.0
-    pixels, channels = ds.sizes[DIM_Y] * ds.sizes[DIM_X], ds.sizes[DIM_ENERGY]
+    pixels, channels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X], ds.sizes[v.DIM_ENERGY]
     # The scale is the median over the second half of the components.
-    share = min(0.75 * ds.sizes[DIM_COMPONENT] / min(pixels, channels), 1.0)
+    share = min(0.75 * ds.sizes[v.DIM_COMPONENT] / min(pixels, channels), 1.0)
     scale = float(score_noise(ds).scale / noise_eigenvalue(share, channels / pixels))
     return max(scale, 1.0) if whole else scale
 
@@ -434,9 +417,9 @@ def noise_eigenvalue(share: float, ratio: float) -> float:
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:
     """Stacked map that each row belongs to."""
-    if COORD_AREA in ds.coords:
-        return np.asarray(ds[COORD_AREA].values, dtype=np.int64)
-    return np.zeros(ds.sizes[DIM_Y], np.int64)
+    if v.COORD_AREA in ds.coords:
+        return np.asarray(ds[v.COORD_AREA].values, dtype=np.int64)
+    return np.zeros(ds.sizes[v.DIM_Y], np.int64)
 
 
 def area_rows(area: np.ndarray) -> list[slice]:
@@ -453,16 +436,16 @@ def area_rows(area: np.ndarray) -> list[slice]:
 
 def _of_pairs(ds: xr.Dataset, correlation: np.ndarray) -> np.ndarray:
     """A number for every pair of components, NaN for the first and for those dropped."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
-    every = np.full((ds.sizes[DIM_COMPONENT],) * 2, np.nan, np.float32)
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)[1:]
+    every = np.full((ds.sizes[v.DIM_COMPONENT],) * 2, np.nan, np.float32)
     every[np.ix_(kept, kept)] = correlation
     return every
 
 
 def _of_kept(ds: xr.Dataset, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """One value or map for every component, NaN for those dropped."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    every = np.full((ds.sizes[DIM_COMPONENT], *np.shape(values[0])), np.nan, np.float32)
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
+    every = np.full((ds.sizes[v.DIM_COMPONENT], *np.shape(values[0])), np.nan, np.float32)
     for number, value in zip(kept, values):
         every[number] = value
     return every
@@ -482,18 +465,18 @@ def weight_by_signal(ds: xr.Dataset) -> xr.Dataset:
         With ``component_map_shrunk`` (NaN for dropped components) and the weights as
         ``component_signal_kept``. The total, component 1, has the weight 1.
     """
-    validate(ds, COMPONENT_MAP, COMPONENT_KEEP)
-    noise, maps = score_noise(ds), ds[COMPONENT_MAP.name].values
+    v.validate(ds, v.COMPONENT_MAP, v.COMPONENT_KEEP)
+    noise, maps = score_noise(ds), ds[v.COMPONENT_MAP].values
     shares = np.full(len(maps), np.nan, np.float32)
-    for k in map(int, np.flatnonzero(ds[COMPONENT_KEEP.name].values)):
+    for k in map(int, np.flatnonzero(ds[v.COMPONENT_KEEP].values)):
         square = float(np.vdot(maps[k], maps[k]))
         left = square - float(noise.variance(k).sum(dtype=float))
         shares[k] = 1 if k == 0 else max(left, 0) / square if square > 0 else 0
     shrunk = maps * shares[:, np.newaxis, np.newaxis]
     result = ds.assign(
         {
-            COMPONENT_MAP_SHRUNK.name: COMPONENT_MAP_SHRUNK.array(shrunk),
-            COMPONENT_SIGNAL_KEPT.name: COMPONENT_SIGNAL_KEPT.array(shares),
+            v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(shrunk),
+            v.COMPONENT_SIGNAL_KEPT: v.COMPONENT_SIGNAL_KEPT.array(shares),
         }
     )
     return add_history(result, "weight_by_signal")

@@ -34,6 +34,7 @@ from scipy import fft
 from scipy.special import expit, ndtr
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.components.score_noise import (
     ScoreNoise,
     neighbour_statistic,
@@ -41,7 +42,6 @@ from edxdenoise.components.score_noise import (
     score_noise,
 )
 from edxdenoise.resources import default_workers
-from edxdenoise.schema import COMPONENT_EFFECT_SIZE, COMPONENT_SPATIAL_STATISTIC
 
 # Attribute of the statistic in a Dataset: 1 where neighbouring pixels share their noise.
 NOISE_CORRELATED = "noise_correlated"
@@ -129,12 +129,12 @@ def spatial_evidence(ds: xr.Dataset, *, noise: ScoreNoise | None = None) -> Spat
 
 def evidence_of(ds: xr.Dataset, noise: ScoreNoise | None = None) -> SpatialEvidence:
     """The spatial evidence that `edxdenoise.select` wrote, or what is found where it has not."""
-    if COMPONENT_SPATIAL_STATISTIC.name not in ds:
+    if v.COMPONENT_SPATIAL_STATISTIC not in ds:
         return spatial_evidence(ds, noise=noise)
-    statistic = ds[COMPONENT_SPATIAL_STATISTIC.name]
+    statistic = ds[v.COMPONENT_SPATIAL_STATISTIC]
     return SpatialEvidence(
         statistic.values,
-        ds[COMPONENT_EFFECT_SIZE.name].values,
+        ds[v.COMPONENT_EFFECT_SIZE].values,
         bool(statistic.attrs[NOISE_CORRELATED]),
     )
 

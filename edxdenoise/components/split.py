@@ -28,6 +28,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     again,
@@ -40,15 +41,6 @@ from edxdenoise.blocks import (
 from edxdenoise.components.pca import principal_loadings, project_block
 from edxdenoise.cube import is_lazy, is_poisson_weighted
 from edxdenoise.preprocess import weight
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    DIM_COMPONENT,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-    validate,
-)
 from edxdenoise.thinning import thin
 
 # Share of the counts that components are found on: weak components need it more than the test
@@ -78,15 +70,15 @@ def split_probability(ds: xr.Dataset, *, seed: int = 0) -> np.ndarray:
     DataError
         If the counts are not whole.
     """
-    validate(ds, COUNTS, WEIGHT_PIXEL, COMPONENT_MAP, COMPONENT_SPECTRUM)
+    v.validate(ds, v.COUNTS, v.WEIGHT_PIXEL, v.COMPONENT_MAP, v.COMPONENT_SPECTRUM)
     blocks = ds if is_lazy(ds) else chunk(ds)
     # Together: where they are lazy, each alone would decompose the counts again.
-    names = (WEIGHT_PIXEL.name, COMPONENT_SPECTRUM.name, COMPONENT_MAP.name)
+    names = (v.WEIGHT_PIXEL, v.COMPONENT_SPECTRUM, v.COMPONENT_MAP)
     weight_pixel, spectra, maps = compute(*(ds[name].data for name in names))
     weighting = "poisson" if is_poisson_weighted(ds) else "none"
-    found, held_out = thin(blocks[[COUNTS.name]], fraction=_FRACTION, seed=seed)
+    found, held_out = thin(blocks[[v.COUNTS]], fraction=_FRACTION, seed=seed)
     found = weight(found, weighting=weighting)
-    proven, signal, z = _test(found, held_out, ds.sizes[DIM_COMPONENT])
+    proven, signal, z = _test(found, held_out, ds.sizes[v.DIM_COMPONENT])
     probability = signal_probability(spectra, maps, proven, signal, z)
     # Component 1 of weighted counts is the total of every pixel and channel: real where there are
     # counts at all, even if the totals do not vary.
@@ -130,9 +122,9 @@ def _test(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Loadings found on A, covariance of their signal in units of all counts, z-scores."""
     loadings = principal_loadings(found, components)
-    h = da.asarray(found[WEIGHT_ENERGY.name].data)
+    h = da.asarray(found[v.WEIGHT_ENERGY].data)
     a_counts, b_counts, g = again(
-        [found[COUNTS.name].data, held_out[COUNTS.name].data, found[WEIGHT_PIXEL.name].data],
+        [found[v.COUNTS].data, held_out[v.COUNTS].data, found[v.WEIGHT_PIXEL].data],
         loadings,
     )
     a_blocks, b_blocks = compact_blocks(a_counts), compact_blocks(b_counts)

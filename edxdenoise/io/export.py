@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.cube import energy_axis
-from edxdenoise.schema import DIM_X, DIM_Y
 
 _MICRONS = {"m": 1e6, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4}
 # Attributes of the Dataset by their keyword in an EMSA/MAS file.
@@ -39,11 +39,11 @@ class PixelSize:
 
 def pixel_size(ds: xr.Dataset) -> PixelSize:
     """Size of the pixels of the maps of `ds`."""
-    units = str(ds[DIM_X].attrs.get("units") or "pixel")
+    units = str(ds[v.DIM_X].attrs.get("units") or "pixel")
     # The median, since areas may lie apart; a single row is as high as pixels are wide.
     y, x = (
         float(np.median(np.abs(np.diff(ds[dim].values)))) if ds.sizes[dim] > 1 else 0.0
-        for dim in (DIM_Y, DIM_X)
+        for dim in (v.DIM_Y, v.DIM_X)
     )
     return PixelSize(y or x or 1.0, x or y or 1.0, units)
 

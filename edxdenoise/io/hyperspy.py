@@ -13,23 +13,13 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import __version__
+from edxdenoise import schema as v
 from edxdenoise.cube import energy_axis
 from edxdenoise.errors import ParameterError
 from edxdenoise.io.read import dataset_of
 from edxdenoise.io.signals import SPECTRUM_IMAGE, describe
 from edxdenoise.io.store import storage_chunks
 from edxdenoise.io.vendor import VendorSignal
-from edxdenoise.schema import (
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    IMAGE,
-    MEASURED,
-    validate,
-)
 
 if TYPE_CHECKING:
     import h5py
@@ -125,9 +115,9 @@ def image_name(ds: xr.Dataset) -> str:
     SchemaError
         If there is neither.
     """
-    spec = COUNTS_DENOISED if COUNTS_DENOISED.name in ds else COUNTS
-    validate(ds, spec)
-    return spec.name
+    spec = v.COUNTS_DENOISED if v.COUNTS_DENOISED in ds else v.COUNTS
+    v.validate(ds, spec)
+    return spec
 
 
 def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
@@ -165,7 +155,7 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
         for array, signal in hyperspy_signals(ds):
             signal["data"] = file.stop_after_error(array.data)
             packing: dict[str, Any] = {"compression": None, "fletcher32": True}
-            if array.dtype.kind in "iu" or array.name == COUNTS_DENOISED.name:
+            if array.dtype.kind in "iu" or array.name == v.COUNTS_DENOISED:
                 packing |= {"compression": "gzip", "compression_opts": compression_level}
                 packing["shuffle"] = True
             Writer(
@@ -181,18 +171,18 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
 def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, Any]]]:
     """Spectrum image and images, with all that HyperSpy wants to know of each but its data."""
     cube = ds[image_name(ds)]
-    axes = [_axis(ds, DIM_Y), _axis(ds, DIM_X)]
+    axes = [_axis(ds, v.DIM_Y), _axis(ds, v.DIM_X)]
     yield cube, _signal(cube, [*axes, _energy_axis(ds)], _metadata(ds.attrs)) | {
         "original_metadata": _original_metadata(ds.attrs)
     }
     axes = [axis | {"navigate": False} for axis in axes]
     images = {}
-    if IMAGE.name in ds:
+    if v.IMAGE in ds:
         images = {
-            str(name): ds[IMAGE.name].sel({DIM_DETECTOR: name}) for name in ds[DIM_DETECTOR].values
+            str(name): ds[v.IMAGE].sel({v.DIM_DETECTOR: name}) for name in ds[v.DIM_DETECTOR].values
         }
-    if MEASURED.name in ds:
-        images[MEASURED.name] = ds[MEASURED.name].astype(np.uint8)
+    if v.MEASURED in ds:
+        images[v.MEASURED] = ds[v.MEASURED].astype(np.uint8)
     for name, image in images.items():
         metadata = {"General": {"title": _text(name)}, "Signal": {"signal_type": ""}}
         yield image, _signal(image, axes, metadata)
@@ -300,7 +290,7 @@ def _axis(ds: xr.Dataset, dim: str) -> dict[str, Any]:
 
 def _energy_axis(ds: xr.Dataset) -> dict[str, Any]:
     offset, width = energy_axis(ds)
-    axis = _uniform_axis("Energy", ds.sizes[DIM_ENERGY], offset, width, "keV")
+    axis = _uniform_axis("Energy", ds.sizes[v.DIM_ENERGY], offset, width, "keV")
     return axis | {"navigate": False, "is_binned": True}
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cube import named_images
 from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.metadata import axis_values, find, spatial_units, unit_ratio
 from edxdenoise.io.signals import check_file, energy_position, open_file
 from edxdenoise.io.vendor import VendorSignal
-from edxdenoise.schema import DIM_X, DIM_Y
 from edxdenoise.xray.lines import SYMBOLS
 
 # Pixels of images of the same field of view agree within this share.
@@ -86,7 +86,7 @@ def _was_recorded(signal: VendorSignal, title: str) -> bool:
 
 
 def _same_field(ds: xr.Dataset, signal: VendorSignal) -> bool:
-    for dim, axis in zip((DIM_Y, DIM_X), signal.axes):
+    for dim, axis in zip((v.DIM_Y, v.DIM_X), signal.axes):
         positions, own = ds[dim].values, axis_values(axis)
         if len(own) != len(positions):
             return False

@@ -13,23 +13,14 @@ import dask
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cluster import check_input
 from edxdenoise.cube import REBUILT_FROM, reconstruct
 from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.guard import guarded
 from edxdenoise.io.store import memory_attrs
-from edxdenoise.schema import (
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_X,
-    DIM_Y,
-    IMAGE,
-    MEASURED,
-    MEASUREMENT_NUMBERS,
-    SPECS,
-)
 
-_SMALL = (MEASURED.name, IMAGE.name)
+_SMALL = (v.MEASURED, v.IMAGE)
 # Attribute of a file with checksums of what no checksum of a chunk protects.
 METADATA_CRC = "metadata_crc32"
 _TEXTS = ("title", "source", "history", "recipe", "original_metadata", "edxdenoise_version")
@@ -68,10 +59,10 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
     ds = _with_cube(ds)
     if "edxdenoise_version" not in ds.attrs and not (
-        COUNTS.name in ds and ds[COUNTS.name].dims == COUNTS.dims
+        v.COUNTS in ds and ds[v.COUNTS].dims == v.COUNTS.dims
     ):
         raise FormatError(
-            f"{path} is not from edxdenoise and has no variable 'counts' with dims {COUNTS.dims}"
+            f"{path} is not from edxdenoise and has no variable 'counts' with dims {v.COUNTS.dims}"
         )
     _check_attrs(path, ds.attrs)
     return check_input(ds, path)
@@ -80,7 +71,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
 def _check_attrs(path: Path, attrs: Mapping[Any, Any]) -> None:
     """Refuse attributes of a type that stages do not expect."""
     for names, kind, wanted in (
-        (MEASUREMENT_NUMBERS, (int, float), "a number"),
+        (v.MEASUREMENT_NUMBERS, (int, float), "a number"),
         (_TEXTS, str, "text"),
         (_LISTS, list, "a list of texts"),
     ):
@@ -97,8 +88,8 @@ def _check_attrs(path: Path, attrs: Mapping[Any, Any]) -> None:
 def _with_cube(ds: xr.Dataset) -> xr.Dataset:
     """Rebuild the denoised counts, lazily, of a file that was written without them."""
     was_rebuilt = re.search("^reconstruct ", str(ds.attrs.get("history", "")), re.MULTILINE)
-    needed = {spec.name for spec in REBUILT_FROM}
-    if COUNTS_DENOISED.name in ds or not was_rebuilt or not needed <= ds.variables.keys():
+    needed = {spec for spec in REBUILT_FROM}
+    if v.COUNTS_DENOISED in ds or not was_rebuilt or not needed <= ds.variables.keys():
         return ds
     return reconstruct(ds).assign_attrs(ds.attrs)
 
@@ -106,7 +97,7 @@ def _with_cube(ds: xr.Dataset) -> xr.Dataset:
 def open_counts(path: Path) -> xr.Dataset:
     """Open a file that holds counts as `open_dataset` does; quantified maps have none."""
     ds = open_dataset(path)
-    if COUNTS.name not in ds:
+    if v.COUNTS not in ds:
         raise FormatError(
             f"'{path}' holds no counts, such as a file of quantified maps; give the file that it "
             "was made from"
@@ -203,15 +194,15 @@ def _checked(path: Path, ds: xr.Dataset) -> xr.Dataset:
 def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:
     loaded = {}
     for name, array in ds.variables.items():
-        if name in _SMALL or not {DIM_Y, DIM_X} <= set(array.dims):
+        if name in _SMALL or not {v.DIM_Y, v.DIM_X} <= set(array.dims):
             # Here, also where a cluster computes: a worker may not see the file.
             with dask.config.set(scheduler="synchronous"):
                 array = array.load()
         if array.dtype.kind in "OT":
             array = array.astype(object).astype(str)
         array.attrs = memory_attrs(array.attrs)
-        if name in SPECS:
-            for key, value in SPECS[str(name)].extra.items():
+        if name in v.SPECS:
+            for key, value in v.SPECS[str(name)].extra.items():
                 if isinstance(value, np.ndarray) and key in array.attrs:
                     array.attrs[key] = np.asarray(array.attrs[key], value.dtype)
         loaded[name] = array

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cluster import check_input
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
 from edxdenoise.errors import FormatError, MemoryLimitError, Rank, warn
@@ -39,15 +40,6 @@ from edxdenoise.io.signals import (
 )
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.resources import default_memory_limit, format_memory
-from edxdenoise.schema import (
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    IMAGE,
-    MEASURED,
-    WEIGHT_ENERGY,
-)
 from edxdenoise.simulation.truth import PHASE_SPECTRUM
 
 # Blocks of these are read from the file where they are computed; all else is read here.
@@ -101,7 +93,7 @@ def read_cube(
         if signal is not None:
             pick_signal(path, list_signals(path), signal)
         ds = open_counts(path)
-        _check_blocks(path, ds[COUNTS.name].data, memory_limit)
+        _check_blocks(path, ds[v.COUNTS].data, memory_limit)
         return mark_missing(ds)
     signals = open_file(path)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
@@ -111,12 +103,12 @@ def read_cube(
         chosen = isolated(path, chosen.load, memory_limit=memory_limit)
     ds = guarded(path, lambda: mark_missing(dataset_of(path, chosen), chosen.missing))
     images = detector_images(path, ds, [*signals, *chosen.images])
-    if images is not None and MEASURED.name in images[DIM_DETECTOR]:
+    if images is not None and v.MEASURED in images[v.DIM_DETECTOR]:
         # A .hspy of ours has this variable as one more signal.
-        ds = mark_missing(ds, images.sel({DIM_DETECTOR: MEASURED.name}).values == 0)
-        images = images.drop_sel({DIM_DETECTOR: MEASURED.name})
+        ds = mark_missing(ds, images.sel({v.DIM_DETECTOR: v.MEASURED}).values == 0)
+        images = images.drop_sel({v.DIM_DETECTOR: v.MEASURED})
     if images is not None and images.size:
-        ds = ds.assign({IMAGE.name: images})
+        ds = ds.assign({v.IMAGE: images})
     return check_input(ds, path) if path.suffix.lower() in _READ_BY_WORKERS else ds
 
 
@@ -173,7 +165,7 @@ def dataset_of(path: Path, signal: VendorSignal) -> xr.Dataset:
         attrs=attrs,
     )
     if not calibrated:
-        ds[DIM_ENERGY].attrs.update(units="channel", long_name="channel number")
+        ds[v.DIM_ENERGY].attrs.update(units="channel", long_name="channel number")
     return ds
 
 
@@ -274,13 +266,13 @@ def resampled(edges: np.ndarray, spectra: np.ndarray, wanted: np.ndarray) -> np.
 
 def _of_dataset(path: Path) -> tuple[np.ndarray, np.ndarray]:
     ds = open_dataset(path)
-    if COMPONENT_SPECTRUM.name in ds:
-        spectra = ds[COMPONENT_SPECTRUM.name].values * ds[WEIGHT_ENERGY.name].values
-    elif PHASE_SPECTRUM.name in ds:
-        spectra = ds[PHASE_SPECTRUM.name].values
+    if v.COMPONENT_SPECTRUM in ds:
+        spectra = ds[v.COMPONENT_SPECTRUM].values * ds[v.WEIGHT_ENERGY].values
+    elif PHASE_SPECTRUM in ds:
+        spectra = ds[PHASE_SPECTRUM].values
     else:
         raise FormatError(f"'{path}' holds neither components nor phases, whose spectra to take")
-    return ds[DIM_ENERGY].values, np.asarray(spectra, float)
+    return ds[v.DIM_ENERGY].values, np.asarray(spectra, float)
 
 
 def _of_signal(path: Path) -> tuple[np.ndarray, np.ndarray]:

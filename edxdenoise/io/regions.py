@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.errors import FormatError, ParameterError
 from edxdenoise.io.export import pixel_size
-from edxdenoise.schema import DIM_X, DIM_Y
 
 REGION_FORM = "NAME=Y0:Y1,X0:X1 or [NAME=]FILE (.tif, .roi, .zip, .geojson)"
 PROFILE_FORM = "Y0,X0:Y1,X1[,WIDTH]"
@@ -77,7 +77,7 @@ def read_regions(texts: Iterable[str], ds: xr.Dataset) -> dict[str, np.ndarray]:
     FormatError
         If a file cannot be read, or is of a map of another size.
     """
-    shape = ds.sizes[DIM_Y], ds.sizes[DIM_X]
+    shape = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
     masks: dict[str, np.ndarray] = {}
     for text in texts:
         check_region(text)
@@ -134,7 +134,7 @@ def profile_steps(texts: Iterable[str], ds: xr.Dataset) -> dict[str, tuple[float
         If a profile is not written as it should be, or outside the map.
     """
     texts = list(texts)
-    rows, columns = np.mgrid[: ds.sizes[DIM_Y], : ds.sizes[DIM_X]]
+    rows, columns = np.mgrid[: ds.sizes[v.DIM_Y], : ds.sizes[v.DIM_X]]
     size = pixel_size(ds)
     steps: dict[str, tuple[float, np.ndarray]] = {}
     for number, text in enumerate(texts, 1):

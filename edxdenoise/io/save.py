@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import __version__
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cluster import check_folder, check_total, client
 from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError
@@ -40,7 +41,6 @@ from edxdenoise.io.hyperspy import image_name, write_hspy
 from edxdenoise.io.own import METADATA_CRC, metadata_crc, open_stored, open_zarr
 from edxdenoise.io.store import align, netcdf_attrs, storage_chunks
 from edxdenoise.resources import default_workers
-from edxdenoise.schema import COMPONENT_KEEP, COUNTS, COUNTS_DENOISED, DIM_ENERGY, IMAGE, MEASURED
 
 SUFFIXES = (".nc", ".zarr", ".hspy")
 
@@ -49,7 +49,7 @@ SUFFIXES = (".nc", ".zarr", ".hspy")
 # whole numbers and the rounded cube are compressed; maps, noise in their last bits, are not.
 _ZLIB_LEVEL = 1
 # How much smaller cubes become, for the files of spectrum images that were tried.
-_COMPRESSION = {COUNTS.name: 6.0, COUNTS_DENOISED.name: 4.0}
+_COMPRESSION: dict[str, float] = {v.COUNTS: 6.0, v.COUNTS_DENOISED: 4.0}
 _CHUNK_CACHE = 1 << 20
 
 
@@ -82,7 +82,7 @@ def save_dataset(
     path = Path(path)
     suffix = check_suffix(path)
     if suffix == ".hspy":
-        ds = ds[[image_name(ds), *(name for name in (IMAGE.name, MEASURED.name) if name in ds)]]
+        ds = ds[[image_name(ds), *(name for name in (v.IMAGE, v.MEASURED) if name in ds)]]
     with atomic_output(path, overwrite, folder=suffix == ".zarr") as partial:
         try:
             with _hdf5_in_one_process(ds, suffix, partial, total) as ds:
@@ -120,8 +120,8 @@ def _written(partial: Path, total: float | None) -> xr.Dataset:
             f"workers wrote chunks where this process does not see them ({error}); nothing was "
             "written, choose an output folder that every worker sees at the same path"
         ) from error
-    if total is not None and COUNTS.name in ds:
-        counts = ds[COUNTS.name]
+    if total is not None and v.COUNTS in ds:
+        counts = ds[v.COUNTS]
         wide = np.float64 if counts.dtype.kind == "f" else np.uint64
         (written,) = compute(counts.sum(dtype=wide))
         check_total("output", float(written), total)
@@ -217,7 +217,7 @@ def _write_zarr(ds: xr.Dataset, partial: Path) -> None:
         name: (
             {
                 "chunks": storage_chunks(array),
-                "compressors": [rounded if name == COUNTS_DENOISED.name else blosc, Crc32cCodec()],
+                "compressors": [rounded if name == v.COUNTS_DENOISED else blosc, Crc32cCodec()],
             }
             if array.ndim and array.dtype != object
             else {"compressors": [Crc32cCodec()]}
@@ -258,7 +258,7 @@ def _write_netcdf(ds: xr.Dataset, partial: Path) -> None:
             encoding[name] = {"_FillValue": None}
             if array.ndim:
                 encoding[name] |= {"chunksizes": storage_chunks(array), "fletcher32": True}
-            if array.ndim and (array.dtype.kind in "iu" or name == COUNTS_DENOISED.name):
+            if array.ndim and (array.dtype.kind in "iu" or name == v.COUNTS_DENOISED):
                 encoding[name] |= {"zlib": True, "complevel": _ZLIB_LEVEL, "shuffle": True}
     # Chunks are written whole and once: a cache of each variable's last 64 MB would only fill.
     cache = netCDF4.get_chunk_cache()
@@ -326,11 +326,11 @@ def rounded_for_storage(ds: xr.Dataset) -> xr.Dataset:
         Any; one without denoised counts, or without the components they are from, is returned as
         it is.
     """
-    name = COUNTS_DENOISED.name
-    if name not in ds or COMPONENT_KEEP.name not in ds or ds[name].dtype != np.float32:
+    name = v.COUNTS_DENOISED
+    if name not in ds or v.COMPONENT_KEEP not in ds or ds[name].dtype != np.float32:
         return ds
-    kept = max(int(ds[COMPONENT_KEEP.name].sum()), 1)
-    dropped = dropped_bits(kept / ds.sizes[DIM_ENERGY])
+    kept = max(int(ds[v.COMPONENT_KEEP].sum()), 1)
+    dropped = dropped_bits(kept / ds.sizes[v.DIM_ENERGY])
     data = ds[name].data
     if isinstance(data, da.Array):
         data = da.map_blocks(round_mantissa, data, dropped=dropped, dtype=np.float32)

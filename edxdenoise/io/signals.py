@@ -70,11 +70,11 @@ def list_signals(path: Path | str) -> list[SignalInfo]:
     """
     path = check_file(path)
     if path.suffix.lower() in OWN_SUFFIXES:
+        from edxdenoise import schema as v
         from edxdenoise.io.own import open_counts
-        from edxdenoise.schema import COUNTS
 
         ds = open_counts(path)
-        counts = ds[COUNTS.name]
+        counts = ds[v.COUNTS]
         title, kind = str(ds.attrs.get("title", path.stem)), "EDS"
         return [SignalInfo(1, title, SPECTRUM_IMAGE, counts.shape, str(counts.dtype), kind)]
     return [describe(number, signal) for number, signal in enumerate(open_file(path, keep=True), 1)]

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.composition import factor_arrays
@@ -33,18 +34,6 @@ from edxdenoise.quantification.estimators import (
 )
 from edxdenoise.quantification.lines import composed_lines
 from edxdenoise.quantification.regions import pixel_features, similar_pixels
-from edxdenoise.schema import (
-    DIM_LINE,
-    DIM_X,
-    DIM_Y,
-    GROUP_DENOISED,
-    GROUP_PIXEL_STDDEV,
-    GROUP_PIXELS,
-    GROUP_RAW,
-    GROUP_STDDEV,
-    LINE_ESTIMATOR,
-    LINE_INTENSITY_BIAS,
-)
 from edxdenoise.thinning import thin
 
 # Groups of similar pixels, and pixels in one on average, at least.
@@ -84,8 +73,8 @@ def bias_table(
         ``stddev`` and ``z``.
     """
     if estimators is None:
-        estimators = ds[LINE_ESTIMATOR.name]
-    names = [str(name) for name in estimators[DIM_LINE].values]
+        estimators = ds[v.LINE_ESTIMATOR]
+    names = [str(name) for name in estimators[v.DIM_LINE].values]
     rows_of = estimators.values.astype(float)
     maps = [part.values for part in compute(*_raw_and_denoised(ds, rows_of, held_out))]
     rows = []
@@ -141,7 +130,7 @@ def denoising_bias(
     sizes = sums_denoised(ds, np.ones((1, estimators.shape[1])))
     compared = _raw_and_denoised(ds, estimators, second)
     parts = [pixel_features(ds, first), sizes, *compared, variance]
-    arrays = [part.transpose(DIM_Y, DIM_X, "row").data for part in parts]
+    arrays = [part.transpose(v.DIM_Y, v.DIM_X, "row").data for part in parts]
     rows, columns = arrays[0].shape[:2]
     count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
     found: tuple[np.ndarray | da.Array, ...]
@@ -156,10 +145,12 @@ def denoising_bias(
     else:
         found = _group_biases(*arrays, count=count, seed=seed)
     bias, sums, pixels = found
-    result = {LINE_INTENSITY_BIAS.name: xr.DataArray(bias, dims=(DIM_Y, DIM_X, DIM_LINE))}
-    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV, GROUP_PIXEL_STDDEV
-    result |= {spec.name: spec.array(part) for spec, part in zip(specs, sums)}
-    return result | {GROUP_PIXELS.name: GROUP_PIXELS.array(pixels)}
+    result: dict[str, xr.DataArray] = {
+        v.LINE_INTENSITY_BIAS: xr.DataArray(bias, dims=(v.DIM_Y, v.DIM_X, v.DIM_LINE))
+    }
+    specs = v.GROUP_RAW, v.GROUP_DENOISED, v.GROUP_STDDEV, v.GROUP_PIXEL_STDDEV
+    result |= {spec: spec.array(part) for spec, part in zip(specs, sums)}
+    return result | {v.GROUP_PIXELS: v.GROUP_PIXELS.array(pixels)}
 
 
 def _group_biases(
@@ -208,17 +199,17 @@ def check_bias(ds: xr.Dataset) -> None:
         With what `denoising_bias` gives, computed. Changes are at% where lines have k-factors,
         else % of the net counts.
     """
-    if GROUP_RAW.name not in ds:
+    if v.GROUP_RAW not in ds:
         return
-    names = [str(name) for name in ds[DIM_LINE].values]
+    names = [str(name) for name in ds[v.DIM_LINE].values]
     factors, unit = np.ones(len(names)), "% of the net counts"
     lines = composed_lines(ds)
     if lines:
         known = dict(zip(lines, factor_arrays(lines)[1][0]))
         factors, unit = np.array([known.get(name, 0.0) for name in names]), " at%"
-    specs = GROUP_RAW, GROUP_DENOISED, GROUP_STDDEV, GROUP_PIXEL_STDDEV
-    raw, denoised, stddev, single = (ds[spec.name].values for spec in specs)
-    pixels = ds[GROUP_PIXELS.name].values[:, np.newaxis]
+    specs = v.GROUP_RAW, v.GROUP_DENOISED, v.GROUP_STDDEV, v.GROUP_PIXEL_STDDEV
+    raw, denoised, stddev, single = (ds[spec].values for spec in specs)
+    pixels = ds[v.GROUP_PIXELS].values[:, np.newaxis]
     difference = denoised - raw
     change = _percents(denoised, factors) - _percents(raw, factors)
     outside = np.abs(difference) > _OUTSIDE * pixels * single

@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import theilslopes
 
+from edxdenoise import schema as v
 from edxdenoise.cube import (
     add_history,
     detector_resolution,
@@ -19,7 +20,6 @@ from edxdenoise.cube import (
     sum_spectrum,
 )
 from edxdenoise.errors import Rank, warn
-from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import fwhm
 from edxdenoise.xray.families import strong_lines
 
@@ -70,7 +70,7 @@ def peak_shifts(ds: xr.Dataset, elements: Iterable[str]) -> list[PeakShift]:
     elements : iterable of str
         Symbols of what the specimen holds.
     """
-    spectrum, energy = sum_spectrum(ds), ds[DIM_ENERGY].values
+    spectrum, energy = sum_spectrum(ds), ds[v.DIM_ENERGY].values
     resolution = detector_resolution(ds)
     found: list[PeakShift] = []
     for name, centre in clean_lines(ds, elements):
@@ -232,9 +232,9 @@ def check_calibration(
     if max(abs(low), abs(high)) < harmless:
         return ds
     if correct:
-        attrs = ds[DIM_ENERGY].attrs
-        moved = ds.assign_coords({DIM_ENERGY: error.corrected(ds[DIM_ENERGY].values)})
-        moved[DIM_ENERGY].attrs.update(attrs)
+        attrs = ds[v.DIM_ENERGY].attrs
+        moved = ds.assign_coords({v.DIM_ENERGY: error.corrected(ds[v.DIM_ENERGY].values)})
+        moved[v.DIM_ENERGY].attrs.update(attrs)
         how = f"shift={-error.shift:.4g} keV at {error.reference:.3g} keV gain={-error.gain:.3g}"
         return add_history(moved, f"check_calibration {how}")
     stddev = f"± {max(1000 * error.uncertainty, 0.1):.1f} eV"

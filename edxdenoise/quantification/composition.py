@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import poisson
 
+from edxdenoise import schema as v
 from edxdenoise.cube import add_history, pixel_counts
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.estimators import pixel_covariance
@@ -24,23 +25,6 @@ from edxdenoise.quantification.lines import (
     check_k_factors,
     composed_lines,
     quantified_lines,
-)
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    DIM_ELEMENT,
-    DIM_LINE,
-    DIM_LINE_OTHER,
-    DIM_RATIO,
-    LINE_DETECTED,
-    LINE_INTENSITY,
-    LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_UNBOUNDED,
-    RATIO,
-    RATIO_STDDEV,
-    WEIGHT_PERCENT,
-    WEIGHT_PERCENT_STDDEV,
-    validate,
 )
 from edxdenoise.xray import atomic_weight
 from edxdenoise.xray.families import element_of
@@ -123,8 +107,8 @@ def unbiased_intensity(ds: xr.Dataset) -> xr.DataArray:
     The bound cuts noise on one side. Compositions are of these, so that maps, their errors and
     sums over regions belong together.
     """
-    fitted = LINE_INTENSITY_UNBOUNDED.name in ds
-    return ds[LINE_INTENSITY_UNBOUNDED.name if fitted else LINE_INTENSITY.name]
+    fitted = v.LINE_INTENSITY_UNBOUNDED in ds
+    return ds[v.LINE_INTENSITY_UNBOUNDED if fitted else v.LINE_INTENSITY]
 
 
 def cliff_lorimer(
@@ -155,7 +139,7 @@ def cliff_lorimer(
     ParameterError
         If no line has a k-factor, or a ratio names an element that no line is of.
     """
-    validate(ds, LINE_INTENSITY, LINE_INTENSITY_COVARIANCE, LINE_DETECTED)
+    v.validate(ds, v.LINE_INTENSITY, v.LINE_INTENSITY_COVARIANCE, v.LINE_DETECTED)
     lines = composed_lines(ds)
     if not lines:
         check_k_factors(quantified_lines(ds))
@@ -163,35 +147,35 @@ def cliff_lorimer(
     elements = [element_of(name) for name in lines]
     pairs = [parse_ratio(text, elements) for text in ratios]
     # What an earlier quantification left may be of other elements, and so is a phantom's truth.
-    result = ds.drop_dims(DIM_RATIO, errors="ignore")
-    if DIM_ELEMENT in ds.dims:
-        result = result.reindex({DIM_ELEMENT: elements})
-    result = result.assign_coords({DIM_ELEMENT: elements})
-    specs = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
+    result = ds.drop_dims(v.DIM_RATIO, errors="ignore")
+    if v.DIM_ELEMENT in ds.dims:
+        result = result.reindex({v.DIM_ELEMENT: elements})
+    result = result.assign_coords({v.DIM_ELEMENT: elements})
+    specs = v.WEIGHT_PERCENT, v.WEIGHT_PERCENT_STDDEV, v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV
     of_lines = select_lines(ds, lines)
     parts = _by_block(of_lines, _percents, (len(specs), len(lines)), factors=(by_weight, by_atom))
-    seen = (of_lines[LINE_DETECTED.name].data == 1).any(axis=0)
+    seen = (of_lines[v.LINE_DETECTED].data == 1).any(axis=0)
     where = da.where if isinstance(parts, da.Array) else np.where
     parts = where(seen, parts, np.float32(np.nan))
     for spec, part in zip(specs, parts):
-        result[spec.name] = spec.array(part)
+        result[spec] = spec.array(part)
     if pairs:
         parts = _by_block(of_lines, _ratios, (2, len(pairs)), factors=by_atom, pairs=pairs)
-        result = result.assign_coords({DIM_RATIO: list(ratios)})
+        result = result.assign_coords({v.DIM_RATIO: list(ratios)})
         # Where the divisor is within its noise a ratio is noise over noise.
         divisors = [below for _, below in pairs]
-        detected = of_lines[LINE_DETECTED.name].data[divisors] == 1
-        for spec, part in zip((RATIO, RATIO_STDDEV), parts):
-            result[spec.name] = spec.array(where(detected, part, np.float32(np.nan)))
+        detected = of_lines[v.LINE_DETECTED].data[divisors] == 1
+        for spec, part in zip((v.RATIO, v.RATIO_STDDEV), parts):
+            result[spec] = spec.array(where(detected, part, np.float32(np.nan)))
     return add_history(result, f"cliff_lorimer {' '.join(ratios)}".rstrip())
 
 
 def select_lines(ds: xr.Dataset, lines: Iterable[str]) -> xr.Dataset:
     """Select some of the lines of a Dataset, in this order."""
     names = list(lines)
-    if list(ds[DIM_LINE].values) == names:
+    if list(ds[v.DIM_LINE].values) == names:
         return ds
-    return ds.sel({dim: names for dim in (DIM_LINE, DIM_LINE_OTHER) if dim in ds.dims})
+    return ds.sel({dim: names for dim in (v.DIM_LINE, v.DIM_LINE_OTHER) if dim in ds.dims})
 
 
 def factor_arrays(
@@ -228,8 +212,8 @@ def check_composition(ds: xr.Dataset) -> None:
     intensity = unbiased_intensity(ds)
     pixels = intensity[0].size
     empty = 0
-    if ATOMIC_PERCENT.name in ds:
-        empty = int(np.isnan(ds[ATOMIC_PERCENT.name].isel({DIM_ELEMENT: 0})).sum())
+    if v.ATOMIC_PERCENT in ds:
+        empty = int(np.isnan(ds[v.ATOMIC_PERCENT].isel({v.DIM_ELEMENT: 0})).sum())
     if empty:
         warn(
             f"No line is detected in {empty / pixels:.0%} of the pixels ({empty})",
@@ -239,7 +223,7 @@ def check_composition(ds: xr.Dataset) -> None:
     negative = (intensity < 0).mean(intensity.dims[1:])
     names = [
         f"{name} {float(share):.0%}"
-        for name, share in zip(intensity[DIM_LINE].values, negative)
+        for name, share in zip(intensity[v.DIM_LINE].values, negative)
         if share > 0.005
     ]
     if names:
@@ -315,12 +299,12 @@ def _by_block(
 # Chance that a pixel of vacuum passes for specimen.
 _FALSE_ALARM = 1e-3
 _MASKED = (
-    WEIGHT_PERCENT,
-    WEIGHT_PERCENT_STDDEV,
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    RATIO,
-    RATIO_STDDEV,
+    v.WEIGHT_PERCENT,
+    v.WEIGHT_PERCENT_STDDEV,
+    v.ATOMIC_PERCENT,
+    v.ATOMIC_PERCENT_STDDEV,
+    v.RATIO,
+    v.RATIO_STDDEV,
 )
 
 
@@ -342,8 +326,8 @@ def mask_vacuum(ds: xr.Dataset, vacuum_counts: float) -> xr.Dataset:
     """
     specimen = pixel_counts(ds) > poisson.isf(_FALSE_ALARM, vacuum_counts)
     masked = {
-        spec.name: ds[spec.name].where(specimen).assign_attrs(ds[spec.name].attrs)
+        spec: ds[spec].where(specimen).assign_attrs(ds[spec].attrs)
         for spec in _MASKED
-        if spec.name in ds
+        if spec in ds
     }
     return add_history(ds.assign(masked), f"mask_vacuum vacuum_counts={vacuum_counts:g}")

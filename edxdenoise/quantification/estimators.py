@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.cube import (
     detector_resolution,
@@ -43,29 +44,6 @@ from edxdenoise.quantification.windows import (
     linear_weights,
     place_windows,
     rounded_weights,
-)
-from edxdenoise.schema import (
-    COMPONENT_ERROR_CORRELATION,
-    COMPONENT_KEEP,
-    COMPONENT_MAP_SHRUNK_STDDEV,
-    COMPONENT_SIGNAL_KEPT,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_LINE_OTHER,
-    DIM_X,
-    DIM_Y,
-    LINE_ESTIMATOR,
-    LINE_INTENSITY_BIAS,
-    LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_STDDEV,
-    LINE_SYSTEMATIC,
-    MEAN_SPECTRUM,
-    TOTAL_STDDEV,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
 )
 from edxdenoise.xray import channel_response, line_energy
 from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, Family, element_of, families
@@ -104,13 +82,13 @@ def line_weights(
     elements: Iterable[str] = (),
 ) -> Weights:
     """Return the weights of the channels, by windows or by a fit; see `line_intensity`."""
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     resolution = detector_resolution(ds)
     beam_energy = ds.attrs.get("beam_energy")
     span = energy_range(ds)
     present = list(dict.fromkeys([*map(element_of, lines), *elements]))
     model = None
-    if intensities == "fit" or COMPONENT_KEEP.name in ds:
+    if intensities == "fit" or v.COMPONENT_KEEP in ds:
         found = families(
             present,
             (max(span[0], LOWEST_FITTED), span[1]),
@@ -118,7 +96,7 @@ def line_weights(
             resolution=resolution,
             names=list(lines) if intensities == "fit" else (),
         )
-        pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+        pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
         model = fit_model(
             energy,
             sum_spectrum(ds) / pixels,
@@ -159,22 +137,22 @@ def line_weights(
 
 def score_weights(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     """Return the weights of the scores, times g, in the intensities, shape (line, component)."""
-    spectra, h = ds[COMPONENT_SPECTRUM.name].values, ds[WEIGHT_ENERGY.name].values
+    spectra, h = ds[v.COMPONENT_SPECTRUM].values, ds[v.WEIGHT_ENERGY].values
     return (estimators * h) @ spectra.T
 
 
 def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
     """b of the module: what each channel of the raw counts weighs in denoised intensities."""
-    h = ds[WEIGHT_ENERGY.name].values
-    spectra = ds[COMPONENT_SPECTRUM.name].values
-    kept = ds[COMPONENT_KEEP.name].values == 1
+    h = ds[v.WEIGHT_ENERGY].values
+    spectra = ds[v.COMPONENT_SPECTRUM].values
+    kept = ds[v.COMPONENT_KEEP].values == 1
     # Rows that give the map of each component by least squares: principal components are
     # orthonormal and are their own, the spectra of NMF are not.
     dual = np.linalg.pinv(spectra).T if is_nmf(ds) else spectra
     scores = score_weights(ds, estimators)
-    if COMPONENT_SIGNAL_KEPT.name in ds and TOTAL_STDDEV.name not in ds:
+    if v.COMPONENT_SIGNAL_KEPT in ds and v.TOTAL_STDDEV not in ds:
         # Each map has one weight; of averages over pixels there is no filter by channels.
-        scores = scores * ds[COMPONENT_SIGNAL_KEPT.name].values
+        scores = scores * ds[v.COMPONENT_SIGNAL_KEPT].values
     return scores[:, kept] @ dual[kept] / h
 
 
@@ -182,19 +160,19 @@ def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     """sum_j rows_rj X_ij of every pixel."""
     # Windows leave most channels out.
     used = np.flatnonzero(rows.any(axis=0))
-    counts = ds[COUNTS.name].isel({DIM_ENERGY: used}).reset_coords(drop=True)
-    return weighted_sums(counts, DIM_ENERGY, rows[:, used])
+    counts = ds[v.COUNTS].isel({v.DIM_ENERGY: used}).reset_coords(drop=True)
+    return weighted_sums(counts, v.DIM_ENERGY, rows[:, used])
 
 
 def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     """sum_j rows_rj m_ij of every pixel, m the counts rebuilt: no cube is formed."""
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-    h = ds[WEIGHT_ENERGY.name].values
-    spectra = ds[COMPONENT_SPECTRUM.name].values[kept] * h
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
+    h = ds[v.WEIGHT_ENERGY].values
+    spectra = ds[v.COMPONENT_SPECTRUM].values[kept] * h
     maps = kept_maps(ds)
-    mean = rows @ (ds[MEAN_SPECTRUM.name].values * h)
-    sums = weighted_sums(maps, DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
-    return sums * ds[WEIGHT_PIXEL.name]
+    mean = rows @ (ds[v.MEAN_SPECTRUM].values * h)
+    sums = weighted_sums(maps, v.DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
+    return sums * ds[v.WEIGHT_PIXEL]
 
 
 def weighted_sums(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
@@ -216,7 +194,7 @@ SOURCE = "source"
 
 def is_shrunk(ds: xr.Dataset) -> bool:
     """Whether denoised counts are of maps that were shrunk."""
-    return COMPONENT_MAP_SHRUNK_STDDEV.name in ds
+    return v.COMPONENT_MAP_SHRUNK_STDDEV in ds
 
 
 def shares_noise(ds: xr.Dataset) -> bool:
@@ -225,7 +203,7 @@ def shares_noise(ds: xr.Dataset) -> bool:
 
 
 def _of_denoised(ds: xr.Dataset) -> bool:
-    return ds[LINE_INTENSITY_COVARIANCE.name].attrs.get(SOURCE) == "denoised"
+    return ds[v.LINE_INTENSITY_COVARIANCE].attrs.get(SOURCE) == "denoised"
 
 
 def profile_variance(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
@@ -239,18 +217,18 @@ def _profile_errors(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
 
     With C = U U', they are sum_k g B_lk U_kd s_k in every direction d.
     """
-    kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)[1:]
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)[1:]
     # Files of earlier versions have none.
     correlation = np.eye(len(kept))
-    if COMPONENT_ERROR_CORRELATION.name in ds:
-        correlation = ds[COMPONENT_ERROR_CORRELATION.name].values[np.ix_(kept, kept)].astype(float)
+    if v.COMPONENT_ERROR_CORRELATION in ds:
+        correlation = ds[v.COMPONENT_ERROR_CORRELATION].values[np.ix_(kept, kept)].astype(float)
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
     weights = score_weights(ds, estimators)[:, np.newaxis, kept] * root.T
-    stddev = ds[COMPONENT_MAP_SHRUNK_STDDEV.name].isel({DIM_COMPONENT: kept})
+    stddev = ds[v.COMPONENT_MAP_SHRUNK_STDDEV].isel({v.DIM_COMPONENT: kept})
     # Component 1 alone has no error of the profile.
     rows = weights.reshape(-1, len(kept)) if len(kept) else np.zeros((len(estimators), 0))
-    return weighted_sums(stddev, DIM_COMPONENT, rows) * ds[WEIGHT_PIXEL.name]
+    return weighted_sums(stddev, v.DIM_COMPONENT, rows) * ds[v.WEIGHT_PIXEL]
 
 
 def total_share(ds: xr.Dataset) -> xr.DataArray:
@@ -259,13 +237,13 @@ def total_share(ds: xr.Dataset) -> xr.DataArray:
     if not is_shrunk(ds):
         known = (measured > 0) & is_poisson_weighted(ds)
         return (1 / measured.where(known)).fillna(0.0)
-    first = kept_maps(ds).isel({DIM_COMPONENT: 0}, drop=True)
-    total = first * ds[WEIGHT_PIXEL.name] * np.sqrt(measured.sum())
-    return (ds[TOTAL_STDDEV.name] ** 2 / total.where(total > 0) ** 2).fillna(0.0)
+    first = kept_maps(ds).isel({v.DIM_COMPONENT: 0}, drop=True)
+    total = first * ds[v.WEIGHT_PIXEL] * np.sqrt(measured.sum())
+    return (ds[v.TOTAL_STDDEV] ** 2 / total.where(total > 0) ** 2).fillna(0.0)
 
 
 def _pixel_counts(ds: xr.Dataset) -> xr.DataArray:
-    return xr.DataArray(pixel_counts(ds), dims=(DIM_Y, DIM_X))
+    return xr.DataArray(pixel_counts(ds), dims=(v.DIM_Y, v.DIM_X))
 
 
 def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
@@ -278,30 +256,30 @@ def pixel_covariance(ds: xr.Dataset, intensity: xr.DataArray) -> xr.DataArray:
         pixels.
     intensity : DataArray, dims (line, y, x)
     """
-    covariance = ds[LINE_INTENSITY_COVARIANCE.name]
+    covariance = ds[v.LINE_INTENSITY_COVARIANCE]
     if not _of_denoised(ds):
         return covariance
-    stddev = ds[LINE_INTENSITY_STDDEV.name]
-    bias = ds.get(LINE_INTENSITY_BIAS.name, xr.zeros_like(intensity))
+    stddev = ds[v.LINE_INTENSITY_STDDEV]
+    bias = ds.get(v.LINE_INTENSITY_BIAS, xr.zeros_like(intensity))
     if not shares_noise(ds):
-        same = covariance[DIM_LINE] == covariance[DIM_LINE_OTHER]
+        same = covariance[v.DIM_LINE] == covariance[v.DIM_LINE_OTHER]
         return covariance.where(~same, stddev**2).transpose(*covariance.dims)
-    estimators = ds[LINE_ESTIMATOR.name].values
+    estimators = ds[v.LINE_ESTIMATOR].values
     profile = _profile_errors(ds, estimators)
     moved = profile.isel(row=slice(0))
-    if LINE_SYSTEMATIC.name in ds:
-        shifts = ds[LINE_SYSTEMATIC.name].values
+    if v.LINE_SYSTEMATIC in ds:
+        shifts = ds[v.LINE_SYSTEMATIC].values
         moved = sums_denoised(ds, shifts.reshape(-1, shifts.shape[-1]))
     single = xr.apply_ufunc(
         _of_pixels,
         profile.rename(row="profile"),
         moved.rename(row="moved"),
         *(part.astype(np.float32) for part in (intensity, stddev, bias, total_share(ds))),
-        input_core_dims=[["profile"], ["moved"], *[[DIM_LINE]] * 3, []],
-        output_core_dims=[[DIM_LINE, DIM_LINE_OTHER]],
+        input_core_dims=[["profile"], ["moved"], *[[v.DIM_LINE]] * 3, []],
+        output_core_dims=[[v.DIM_LINE, v.DIM_LINE_OTHER]],
         dask="parallelized",
         dask_gufunc_kwargs={
-            "output_sizes": {DIM_LINE_OTHER: len(estimators)},
+            "output_sizes": {v.DIM_LINE_OTHER: len(estimators)},
             "allow_rechunk": True,
         },
         output_dtypes=[np.float32],

@@ -32,6 +32,7 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import chunk, load
 from edxdenoise.config import INTENSITIES, SOURCES
 from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy, sum_spectrum
@@ -53,26 +54,6 @@ from edxdenoise.quantification.fit import (
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, record_lines
 from edxdenoise.quantification.regions import can_split
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COUNTS,
-    DIM_DIRECTION,
-    DIM_ENERGY,
-    DIM_GROUP,
-    DIM_LINE,
-    DIM_LINE_OTHER,
-    DIM_X,
-    DIM_Y,
-    LINE_DETECTED,
-    LINE_ESTIMATOR,
-    LINE_INTENSITY,
-    LINE_INTENSITY_BIAS,
-    LINE_INTENSITY_COVARIANCE,
-    LINE_INTENSITY_STDDEV,
-    LINE_INTENSITY_UNBOUNDED,
-    LINE_SYSTEMATIC,
-    WEIGHT_PIXEL,
-)
 
 # Multiples of the standard deviation of the background that make a line detected (L. A. Currie,
 # Anal. Chem. 40 (1968) 586, in its usual short form).
@@ -129,7 +110,7 @@ def line_intensity(
         raise ParameterError(f"intensities '{intensities}' must be one of {', '.join(INTENSITIES)}")
     if source not in SOURCES:
         raise ParameterError(f"source '{source}' must be one of {', '.join(SOURCES)}")
-    if source == "denoised" and COMPONENT_KEEP.name not in ds:
+    if source == "denoised" and v.COMPONENT_KEEP not in ds:
         raise SchemaError("the Dataset holds no components; denoise it, or use source='counts'")
     check_lines(lines)
     elements = list(elements) or list(ds.attrs.get("elements", ()))
@@ -152,11 +133,11 @@ def line_intensity(
     rows = np.vstack([filters, products, weights.estimators, shifts])
     # All at once, so that counts or maps are read once.
     if denoised:
-        sums, totals = sums_denoised(ds, rows), ds[WEIGHT_PIXEL.name] ** 2
+        sums, totals = sums_denoised(ds, rows), ds[v.WEIGHT_PIXEL] ** 2
     else:
         blocks = chunk(ds) if in_numpy else ds
         sums = sums_counts(blocks, rows)
-        totals = blocks[COUNTS.name].sum(DIM_ENERGY, dtype=np.float64).reset_coords(drop=True)
+        totals = blocks[v.COUNTS].sum(v.DIM_ENERGY, dtype=np.float64).reset_coords(drop=True)
     own = np.einsum("le,le->l", estimators**2, weights.shapes)
     if denoised:
         assert weights.background is not None
@@ -166,7 +147,7 @@ def line_intensity(
         # One count among the neighbours; and a line takes more than 3 counts to be seen.
         floor = xr.DataArray(np.where(first == second, OWN_SHARE * own[first], 0), dims="row")
         undetected = xr.DataArray(own, dims="row")
-    no_lines = xr.DataArray(np.zeros(len(lines)), dims=DIM_LINE)
+    no_lines = xr.DataArray(np.zeros(len(lines)), dims=v.DIM_LINE)
     ends = np.cumsum([0, len(filters), len(products), len(lines), len(shifts)])
     filtered, variances, level, moved = (
         sums.isel(row=slice(*pair)) for pair in zip(ends, ends[1:])
@@ -183,55 +164,55 @@ def line_intensity(
         else:
             single = profile + share * expected.isel(row=slice(len(first), None)) ** 2
         bias = denoising_bias(ds, list(lines), weights.estimators, single)
-    shift = bias.pop(LINE_INTENSITY_BIAS.name, None)
+    shift = bias.pop(v.LINE_INTENSITY_BIAS, None)
     parts = xr.apply_ufunc(
         _finish,
         filtered,
         expected.rename(row="expected"),
         floor.rename(row="floor"),
         undetected.rename(row="undetected"),
-        no_lines if profile is None else profile.rename(row=DIM_LINE),
+        no_lines if profile is None else profile.rename(row=v.DIM_LINE),
         share,
         no_lines if shift is None else shift,
-        moved.rename(row="moved") if len(shifts) else no_lines.rename({DIM_LINE: "moved"}),
+        moved.rename(row="moved") if len(shifts) else no_lines.rename({v.DIM_LINE: "moved"}),
         input_core_dims=[
             *(["row"], ["expected"], ["floor"], ["undetected"]),
-            *([DIM_LINE], [], [DIM_LINE], ["moved"]),
+            *([v.DIM_LINE], [], [v.DIM_LINE], ["moved"]),
         ],
-        output_core_dims=[[DIM_LINE]] * 3 + [[DIM_LINE, DIM_LINE_OTHER], [DIM_LINE]],
+        output_core_dims=[[v.DIM_LINE]] * 3 + [[v.DIM_LINE, v.DIM_LINE_OTHER], [v.DIM_LINE]],
         kwargs={"model": weights.model, "own": own, "shrunk": shrunk},
         dask="parallelized",
         dask_gufunc_kwargs={
-            "output_sizes": {DIM_LINE: len(lines), DIM_LINE_OTHER: len(lines)},
+            "output_sizes": {v.DIM_LINE: len(lines), v.DIM_LINE_OTHER: len(lines)},
             "allow_rechunk": True,
         },
         output_dtypes=[np.float32] * 4 + [np.int8],
     )
     specs = [
-        LINE_INTENSITY,
-        LINE_INTENSITY_UNBOUNDED,
-        LINE_INTENSITY_STDDEV,
-        LINE_INTENSITY_COVARIANCE,
-        LINE_DETECTED,
+        v.LINE_INTENSITY,
+        v.LINE_INTENSITY_UNBOUNDED,
+        v.LINE_INTENSITY_STDDEV,
+        v.LINE_INTENSITY_COVARIANCE,
+        v.LINE_DETECTED,
     ]
-    made = {
-        spec.name: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
+    made: dict[str, xr.DataArray] = {
+        spec: spec.array(part.transpose(*spec.dims).data) for spec, part in zip(specs, parts)
     }
-    made[LINE_INTENSITY_COVARIANCE.name].attrs[SOURCE] = source
-    made[LINE_ESTIMATOR.name] = LINE_ESTIMATOR.array(weights.estimators)
+    made[v.LINE_INTENSITY_COVARIANCE].attrs[SOURCE] = source
+    made[v.LINE_ESTIMATOR] = v.LINE_ESTIMATOR.array(weights.estimators)
     if len(shifts):
-        made[LINE_SYSTEMATIC.name] = LINE_SYSTEMATIC.array(weights.systematic)
+        made[v.LINE_SYSTEMATIC] = v.LINE_SYSTEMATIC.array(weights.systematic)
     if shift is not None:
-        made[LINE_INTENSITY_BIAS.name] = LINE_INTENSITY_BIAS.array(
-            shift.transpose(*LINE_INTENSITY_BIAS.dims).data
+        made[v.LINE_INTENSITY_BIAS] = v.LINE_INTENSITY_BIAS.array(
+            shift.transpose(*v.LINE_INTENSITY_BIAS.dims).data
         )
         made |= bias
     if weights.model is None:
-        del made[LINE_INTENSITY_UNBOUNDED.name]
+        del made[v.LINE_INTENSITY_UNBOUNDED]
     # An earlier quantification may be of other lines.
-    of_lines = [DIM_LINE, DIM_LINE_OTHER, DIM_GROUP, DIM_DIRECTION]
+    of_lines = [v.DIM_LINE, v.DIM_LINE_OTHER, v.DIM_GROUP, v.DIM_DIRECTION]
     result = ds.drop_dims(of_lines, errors="ignore")
-    result = result.assign_coords({DIM_LINE: list(lines), DIM_LINE_OTHER: list(lines)})
+    result = result.assign_coords({v.DIM_LINE: list(lines), v.DIM_LINE_OTHER: list(lines)})
     result = record_lines(result.assign(made), lines, intensities=intensities, elements=elements)
     if in_numpy:
         result = result.assign(load(result[list(made)]).data_vars)
@@ -243,8 +224,8 @@ def _sums_background(ds: xr.Dataset, rows: np.ndarray, background: np.ndarray) -
     """The same of the background of the mean spectrum, scaled to the total of the pixel, g^2."""
     spectrum = sum_spectrum(ds)
     # No more than what is there: below the discriminator's edge that is nothing.
-    least = np.minimum(background * ds.sizes[DIM_Y] * ds.sizes[DIM_X], spectrum)
-    return ds[WEIGHT_PIXEL.name] ** 2 * xr.DataArray(rows @ least / spectrum.sum(), dims="row")
+    least = np.minimum(background * ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X], spectrum)
+    return ds[v.WEIGHT_PIXEL] ** 2 * xr.DataArray(rows @ least / spectrum.sum(), dims="row")
 
 
 def _finish(

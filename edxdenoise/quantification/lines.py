@@ -8,16 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.config import ESTIMATE, K_FACTOR_UNITS
 from edxdenoise.errors import ParameterError, Rank, warn
-from edxdenoise.schema import (
-    COORD_K_FACTOR,
-    COORD_K_FACTOR_ORIGIN,
-    COORD_K_FACTOR_STDDEV,
-    DIM_LINE,
-    LINE_INTENSITY,
-    LINE_WINDOW,
-)
 from edxdenoise.xray import fwhm, line_energy
 from edxdenoise.xray.families import Window, element_of, strong_lines
 
@@ -300,14 +293,14 @@ def record_lines(
     how = {INTENSITIES_USED: intensities, ELEMENTS_USED: " ".join(elements)}
     return ds.assign(
         {
-            LINE_INTENSITY.name: ds[LINE_INTENSITY.name].assign_attrs(how),
-            LINE_WINDOW.name: LINE_WINDOW.array(edges),
+            v.LINE_INTENSITY: ds[v.LINE_INTENSITY].assign_attrs(how),
+            v.LINE_WINDOW: v.LINE_WINDOW.array(edges),
         }
     ).assign_coords(
         {
-            COORD_K_FACTOR: (DIM_LINE, [np.nan if k is None else float(k) for k in factors]),
-            COORD_K_FACTOR_STDDEV: (DIM_LINE, [spec.k_factor_stddev for spec in specs]),
-            COORD_K_FACTOR_ORIGIN: (DIM_LINE, origins),
+            v.COORD_K_FACTOR: (v.DIM_LINE, [np.nan if k is None else float(k) for k in factors]),
+            v.COORD_K_FACTOR_STDDEV: (v.DIM_LINE, [spec.k_factor_stddev for spec in specs]),
+            v.COORD_K_FACTOR_ORIGIN: (v.DIM_LINE, origins),
         }
     )
 
@@ -320,15 +313,15 @@ def quantified_lines(ds: xr.Dataset) -> dict[str, LineSpec]:
     ds : Dataset
         From `line_intensity`.
     """
-    edges = np.full((ds.sizes[DIM_LINE], 6), np.nan)
-    if LINE_WINDOW.name in ds:
-        edges = ds[LINE_WINDOW.name].values
+    edges = np.full((ds.sizes[v.DIM_LINE], 6), np.nan)
+    if v.LINE_WINDOW in ds:
+        edges = ds[v.LINE_WINDOW].values
     found = {}
     for name, value, stddev, origin, row in zip(
-        map(str, ds[DIM_LINE].values),
-        ds[COORD_K_FACTOR].values,
-        ds[COORD_K_FACTOR_STDDEV].values,
-        ds[COORD_K_FACTOR_ORIGIN].values,
+        map(str, ds[v.DIM_LINE].values),
+        ds[v.COORD_K_FACTOR].values,
+        ds[v.COORD_K_FACTOR_STDDEV].values,
+        ds[v.COORD_K_FACTOR_ORIGIN].values,
         edges,
     ):
         window, *background = (
@@ -363,7 +356,7 @@ def elements_used(ds: xr.Dataset) -> list[str]:
 
 
 def _how(ds: xr.Dataset, key: str) -> str:
-    attrs = ds[LINE_INTENSITY.name].attrs
+    attrs = ds[v.LINE_INTENSITY].attrs
     if key not in attrs:
         raise ParameterError(
             "the file does not say how its lines were quantified, as those of earlier versions; "

@@ -23,6 +23,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import norm, ttest_ind
 
+from edxdenoise import schema as v
 from edxdenoise.quantification.composition import (
     DETECTED,
     factor_arrays,
@@ -40,24 +41,6 @@ from edxdenoise.quantification.lines import (
     elements_used,
     quantified_lines,
     with_factor,
-)
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    COORD_REGION_DISTANCE,
-    COORD_REGION_KIND,
-    DIM_ENERGY,
-    DIM_RATIO,
-    DIM_REGION,
-    DIM_X,
-    DIM_Y,
-    LINE_ESTIMATOR,
-    LINE_SYSTEMATIC,
-    RATIO,
-    REGION_BACKGROUND,
-    REGION_MASK,
-    REGION_MISFIT,
-    REGION_SPECTRUM,
-    validate,
 )
 from edxdenoise.simulation.truth import region_atoms
 from edxdenoise.xray.families import element_of
@@ -93,9 +76,9 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
         along a profile; ``mean_of_pixels`` and ``stddev_of_pixels`` (their scatter) of the map,
         over the ``pixels_with_value``.
     """
-    validate(ds, LINE_ESTIMATOR, REGION_MASK, REGION_SPECTRUM)
+    v.validate(ds, v.LINE_ESTIMATOR, v.REGION_MASK, v.REGION_SPECTRUM)
     lines = quantified_lines(ds)
-    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+    ratios = [str(text) for text in ds[v.DIM_RATIO].values] if v.RATIO in ds else []
     composed = with_factor(lines)
     counted = [name for name in lines if name not in composed]
     elements = [element_of(name) for name in composed]
@@ -106,8 +89,8 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
     one_count = estimators.max(axis=1) ** 2
     used = [*([element] for element in elements), *(text.split("/") for text in ratios)]
     maps = [
-        *(ds[ATOMIC_PERCENT.name].values if composed else ()),
-        *(ds[RATIO.name].values if pairs else ()),
+        *(ds[v.ATOMIC_PERCENT].values if composed else ()),
+        *(ds[v.RATIO].values if pairs else ()),
         *(unbiased_intensity(of_counted).values if counted else ()),
     ]
     estimated = {element_of(n) for n, spec in composed.items() if isinstance(spec, EstimatedLine)}
@@ -122,16 +105,16 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
     ]
     atoms = region_atoms(ds, elements)
     rows = []
-    for region in ds[DIM_REGION].values:
-        own = ds.sel({DIM_REGION: region})
-        spectrum = own[REGION_SPECTRUM.name].values
-        mask = own[REGION_MASK.name].values == 1
+    for region in ds[v.DIM_REGION].values:
+        own = ds.sel({v.DIM_REGION: region})
+        spectrum = own[v.REGION_SPECTRUM].values
+        mask = own[v.REGION_MASK].values == 1
         intensity = estimators @ spectrum
         covariance = (estimators * spectrum) @ estimators.T
         found = _percents_and_ratios(
             intensity,
             covariance,
-            _systematic(of_composed.sel({DIM_REGION: region})),
+            _systematic(of_composed.sel({v.DIM_REGION: region})),
             factors,
             spread,
             one_count,
@@ -140,10 +123,10 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
         net = _net_counts(
             of_counts @ spectrum,
             of_counts**2 @ spectrum,
-            np.diag(_systematic(of_counted.sel({DIM_REGION: region}))),
+            np.diag(_systematic(of_counted.sel({v.DIM_REGION: region}))),
         )
         truth = (
-            None if atoms is None else _true_values(atoms.sel({DIM_REGION: region}).values, pairs)
+            None if atoms is None else _true_values(atoms.sel({v.DIM_REGION: region}).values, pairs)
         )
         value, stddev, counting, limit = (np.append(*parts) for parts in zip(found, net))
         for i, quantity in enumerate(quantities):
@@ -152,7 +135,7 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
             rows.append(
                 {
                     "region": str(region),
-                    "kind": str(own[COORD_REGION_KIND].values),
+                    "kind": str(own[v.COORD_REGION_KIND].values),
                     "quantity": quantity,
                     "k_factor": origins[i],
                     "value": value[i],
@@ -162,7 +145,7 @@ def region_table(ds: xr.Dataset) -> pd.DataFrame:
                     **({} if truth is None else {"true": truth[i] if i < len(truth) else np.nan}),
                     "pixels": int(mask.sum()),
                     "counts": float(spectrum.sum()),
-                    "distance": float(own[COORD_REGION_DISTANCE].values),
+                    "distance": float(own[v.COORD_REGION_DISTANCE].values),
                     "mean_of_pixels": float(pixels.mean()) if pixels.size else np.nan,
                     "stddev_of_pixels": float(pixels.std()) if pixels.size else np.nan,
                     "pixels_with_value": int(pixels.size),
@@ -192,14 +175,14 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     lines = quantified_lines(ds)
     model = line_weights(ds, lines, intensities="fit", elements=elements_used(ds)).model
     assert model is not None
-    spectra = ds[REGION_SPECTRUM.name].data
+    spectra = ds[v.REGION_SPECTRUM].data
     fitted, shapes = model.estimators, model.shapes
     residual = spectra - (spectra @ fitted.T) @ shapes
     left = np.maximum(1 - (fitted * shapes).sum(axis=0), _LEAST_LEFT)
     variance = (residual / left) ** 2 - spectra
     beyond = residual**2 > DETECTED**2 * np.maximum(spectra, 1)
     known = beyond & (model.weights > 0)
-    freer = freer_background(ds[DIM_ENERGY].values, model).estimators
+    freer = freer_background(ds[v.DIM_ENERGY].values, model).estimators
     change = freer[: len(lines)] - fitted[: len(lines)]
     moved = spectra @ change.T
     # A freer background is noisy: a change within its noise is no sign of a wrong background.
@@ -208,8 +191,8 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     excess = np.sign(moved) * np.sqrt(certain * abs(moved**2 - noise))
     return ds.assign(
         {
-            REGION_MISFIT.name: REGION_MISFIT.array(np.sqrt(known * abs(variance))),
-            REGION_BACKGROUND.name: REGION_BACKGROUND.array(excess),
+            v.REGION_MISFIT: v.REGION_MISFIT.array(np.sqrt(known * abs(variance))),
+            v.REGION_BACKGROUND: v.REGION_BACKGROUND.array(excess),
         }
     )
 
@@ -224,21 +207,21 @@ def _true_values(atoms: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndar
 
 def _estimators(ds: xr.Dataset) -> np.ndarray:
     """Estimators of the lines of a Dataset, shape (line, energy)."""
-    return ds[LINE_ESTIMATOR.name].values.astype(float)
+    return ds[v.LINE_ESTIMATOR].values.astype(float)
 
 
 def _systematic(region: xr.Dataset) -> np.ndarray:
     """Covariance (line, line) of intensities by what is uncertain beside the counts of a region."""
     estimators = _estimators(region)
     covariance = np.zeros((len(estimators),) * 2)
-    if LINE_SYSTEMATIC.name in region:
+    if v.LINE_SYSTEMATIC in region:
         # Only with a measured response.
-        shifts = region[LINE_SYSTEMATIC.name].values @ region[REGION_SPECTRUM.name].values
+        shifts = region[v.LINE_SYSTEMATIC].values @ region[v.REGION_SPECTRUM].values
         covariance += shifts.T @ shifts
-    if REGION_MISFIT.name in region:
+    if v.REGION_MISFIT in region:
         # Only of fits.
-        missed = region[REGION_MISFIT.name].values.astype(float)
-        moved = region[REGION_BACKGROUND.name].values.astype(float)
+        missed = region[v.REGION_MISFIT].values.astype(float)
+        moved = region[v.REGION_BACKGROUND].values.astype(float)
         covariance += (estimators * missed**2) @ estimators.T + np.outer(moved, moved)
     return covariance
 
@@ -405,7 +388,7 @@ def bin_ratio(ds: xr.Dataset, text: str, *, factor: int = 2) -> tuple[np.ndarray
     ds = select_lines(ds, lines)
     factors, spread = factor_arrays(lines)[1]
     pair = parse_ratio(text, [element_of(name) for name in lines])
-    bins = {DIM_Y: factor, DIM_X: factor}
+    bins = {v.DIM_Y: factor, v.DIM_X: factor}
     # Pixels of a bin that were averaged with one another share all their noise.
     shared = factor**2 if shares_noise(ds) else 1
     intensity = unbiased_intensity(ds)

@@ -21,40 +21,22 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.cube import is_lazy, kept_maps
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification.estimators import sums_counts
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_SPECTRUM,
-    COORD_AREA,
-    COORD_COMPONENT_NAME,
-    COORD_REGION_DISTANCE,
-    COORD_REGION_KIND,
-    COORD_REGION_SHARE,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_REGION,
-    DIM_X,
-    DIM_Y,
-    MEAN_SPECTRUM,
-    REGION_MASK,
-    REGION_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 from edxdenoise.thinning import thin
 
 
 def area_regions(ds: xr.Dataset) -> dict[str, np.ndarray]:
     """Masks (y, x) of the whole map and, where several were stacked, of each area by its name."""
-    shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
+    shape = (ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X])
     regions = {"all": np.ones(shape, bool)}
-    if COORD_AREA in ds.coords:
-        numbers = ds[COORD_AREA].values
-        names = ds[COORD_AREA].attrs.get("area_label", [])
+    if v.COORD_AREA in ds.coords:
+        numbers = ds[v.COORD_AREA].values
+        names = ds[v.COORD_AREA].attrs.get("area_label", [])
         several = np.unique(numbers)
         for number in several if several.size > 1 else ():
             name = names[number - 1] if number <= len(names) else f"area {number}"
@@ -119,38 +101,38 @@ def sum_regions(
         before = int(np.argmax(of_phases))
         fixed = array.concatenate([fixed[:before], held_out, fixed[before:]])
     distances = [steps[name][0] if name in steps else np.nan for name in masks]
-    result = ds.drop_dims(DIM_REGION, errors="ignore").assign_coords(
+    result = ds.drop_dims(v.DIM_REGION, errors="ignore").assign_coords(
         {
-            DIM_REGION: list(masks),
-            COORD_REGION_KIND: (DIM_REGION, list(kinds.values())),
-            COORD_REGION_SHARE: (DIM_REGION, np.where(of_phases, 0.5, 1.0)),
-            COORD_REGION_DISTANCE: (DIM_REGION, distances, {"units": str(_spatial_units(ds))}),
+            v.DIM_REGION: list(masks),
+            v.COORD_REGION_KIND: (v.DIM_REGION, list(kinds.values())),
+            v.COORD_REGION_SHARE: (v.DIM_REGION, np.where(of_phases, 0.5, 1.0)),
+            v.COORD_REGION_DISTANCE: (v.DIM_REGION, distances, {"units": str(_spatial_units(ds))}),
         }
     )
     return result.assign(
         {
-            REGION_MASK.name: REGION_MASK.array(stacked.astype(np.int8)),
-            REGION_SPECTRUM.name: REGION_SPECTRUM.array(fixed),
+            v.REGION_MASK: v.REGION_MASK.array(stacked.astype(np.int8)),
+            v.REGION_SPECTRUM: v.REGION_SPECTRUM.array(fixed),
         }
     )
 
 
 def _spatial_units(ds: xr.Dataset) -> str:
-    return str(ds[DIM_X].attrs.get("units", "pixel")) if DIM_X in ds.coords else "pixel"
+    return str(ds[v.DIM_X].attrs.get("units", "pixel")) if v.DIM_X in ds.coords else "pixel"
 
 
 def _spectra(ds: xr.Dataset, masks: np.ndarray) -> np.ndarray | da.Array:
     """Sum spectra, shape (region, energy), of raw counts or else of what the model expects."""
-    if COUNTS.name not in ds:
-        h = ds[WEIGHT_ENERGY.name].values
-        kept = np.flatnonzero(ds[COMPONENT_KEEP.name].values)
-        g, maps = ds[WEIGHT_PIXEL.name].values, kept_maps(ds).values
+    if v.COUNTS not in ds:
+        h = ds[v.WEIGHT_ENERGY].values
+        kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
+        g, maps = ds[v.WEIGHT_PIXEL].values, kept_maps(ds).values
         inside = masks.astype(np.float64) * g
         amounts = np.einsum("ryx,kyx->rk", inside, maps, optimize=True)
-        spectra = amounts @ ds[COMPONENT_SPECTRUM.name].values[kept]
-        spectra += inside.sum(axis=(1, 2))[:, np.newaxis] * ds[MEAN_SPECTRUM.name].values
+        spectra = amounts @ ds[v.COMPONENT_SPECTRUM].values[kept]
+        spectra += inside.sum(axis=(1, 2))[:, np.newaxis] * ds[v.MEAN_SPECTRUM].values
         return np.maximum(spectra * h, 0)
-    counts = ds[COUNTS.name].data
+    counts = ds[v.COUNTS].data
     if not is_lazy(ds):
         return _block_spectra(counts, masks)
     inside = da.from_array(masks, chunks=(-1, *counts.chunks[:2]))
@@ -204,7 +186,7 @@ class Phases:
 
 def can_split(ds: xr.Dataset) -> bool:
     """Whether the counts are whole numbers, which binomial thinning needs."""
-    return COUNTS.name in ds and ds[COUNTS.name].dtype.kind == "u"
+    return v.COUNTS in ds and ds[v.COUNTS].dtype.kind == "u"
 
 
 def find_phases(ds: xr.Dataset, *, seed: int = 0) -> Phases:
@@ -228,7 +210,7 @@ def find_phases(ds: xr.Dataset, *, seed: int = 0) -> Phases:
     if is_nmf(ds):
         labels, names = _dominant(ds, values), _component_names(ds)
     else:
-        kept = int((ds[COMPONENT_KEEP.name].values == 1).sum())
+        kept = int((ds[v.COMPONENT_KEEP].values == 1).sum())
         labels = similar_pixels(values, min(max(kept, 2), _MOST_PHASES), seed=seed)
         names = [f"phase {i + 1}" for i in range(labels.max() + 1)]
     masks = {name: labels == i for i, name in enumerate(names)}
@@ -251,13 +233,13 @@ def pixel_features(model: xr.Dataset, ds: xr.Dataset) -> xr.DataArray:
         For each kept component its score times the pixel weight; then the sum of the variances of
         these, and the total.
     """
-    kept = model[COMPONENT_KEEP.name].values == 1
-    spectra, h = model[COMPONENT_SPECTRUM.name].values, model[WEIGHT_ENERGY.name].values
+    kept = model[v.COMPONENT_KEEP].values == 1
+    spectra, h = model[v.COMPONENT_SPECTRUM].values, model[v.WEIGHT_ENERGY].values
     # Least squares: principal components are orthonormal, the spectra of NMF are not.
     dual = np.linalg.pinv(spectra).T if is_nmf(model) else spectra
     rows = dual[kept] / h
     rows = np.vstack([rows, (rows**2).sum(axis=0), np.ones(h.size)])
-    return sums_counts(ds, rows).transpose(DIM_Y, DIM_X, "row")
+    return sums_counts(ds, rows).transpose(v.DIM_Y, v.DIM_X, "row")
 
 
 def similar_pixels(features: np.ndarray, count: int, *, seed: int) -> np.ndarray:
@@ -319,17 +301,17 @@ def _width(counts: float) -> float:
 
 def _dominant(ds: xr.Dataset, features: np.ndarray) -> np.ndarray:
     """The NMF component that has most of the counts of each pixel, shape (y, x)."""
-    kept = ds[COMPONENT_KEEP.name].values == 1
+    kept = ds[v.COMPONENT_KEEP].values == 1
     width = _width(features[..., -1].mean())
     amounts = gaussian_filter(features[..., :-2], (width, width, 0))
-    counts = (ds[COMPONENT_SPECTRUM.name].values * ds[WEIGHT_ENERGY.name].values).sum(axis=1)
+    counts = (ds[v.COMPONENT_SPECTRUM].values * ds[v.WEIGHT_ENERGY].values).sum(axis=1)
     return np.argmax(amounts * counts[kept], axis=-1)
 
 
 def _component_names(ds: xr.Dataset) -> list[str]:
-    kept = ds.isel({DIM_COMPONENT: np.flatnonzero(ds[COMPONENT_KEEP.name].values)})
-    names = kept.coords.get(COORD_COMPONENT_NAME)
-    numbers = [f"phase {number}" for number in kept[DIM_COMPONENT].values]
+    kept = ds.isel({v.DIM_COMPONENT: np.flatnonzero(ds[v.COMPONENT_KEEP].values)})
+    names = kept.coords.get(v.COORD_COMPONENT_NAME)
+    numbers = [f"phase {number}" for number in kept[v.DIM_COMPONENT].values]
     if names is None:
         return numbers
     return [f"{number} ({name})" for number, name in zip(numbers, names.values)]

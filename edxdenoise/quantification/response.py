@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 from scipy.interpolate import CubicSpline
 
+from edxdenoise import schema as v
 from edxdenoise.cube import (
     DETECTOR_RESPONSE,
     DETECTOR_RESPONSE_COVARIANCE,
@@ -31,7 +32,6 @@ from edxdenoise.cube import (
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.calibration import AxisError, axis_error, clean_lines, peak_shifts
 from edxdenoise.quantification.fit import LOWEST_FITTED, fit_spectrum, line_shapes
-from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import DEFAULT_BEAM_ENERGY, find_peaks, fwhm
 from edxdenoise.xray.detector import MN_KA_ENERGY
 from edxdenoise.xray.families import Family, families
@@ -89,10 +89,10 @@ def measure_response(ds: xr.Dataset, elements: Iterable[str]) -> xr.Dataset:
         reads them. Without a clean peak they are those of the priors.
     """
     # A response measured before is no prior.
-    unmeasured = xr.Dataset(attrs={k: v for k, v in ds.attrs.items() if k != DETECTOR_RESPONSE})
+    unmeasured = xr.Dataset(attrs={k: a for k, a in ds.attrs.items() if k != DETECTOR_RESPONSE})
     stated = detector_resolution(unmeasured)
     elements = list(elements)
-    spectrum, energy = sum_spectrum(ds), ds[DIM_ENERGY].values
+    spectrum, energy = sum_spectrum(ds), ds[v.DIM_ENERGY].values
     beam = ds.attrs.get("beam_energy")
     span = energy_range(ds)
     beam_energy = DEFAULT_BEAM_ENERGY if beam is None else beam
@@ -321,7 +321,7 @@ def systematic_weights(
         Rows whose product with a spectrum is the shift of each line. The directions are
         independent: covariances are sums of their products.
     """
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     if DETECTOR_RESPONSE_COVARIANCE not in ds.attrs:
         return np.zeros((0, lines, energy.size))
     response = detector_resolution(ds)

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec
-from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
 from edxdenoise.xray.families import LOWEST_ENERGY, Window, element_of, strong_lines
 
@@ -156,7 +156,7 @@ def place_windows(
         If there is no free place for a window; the message names the nearest peaks.
     """
     resolution, span = detector_resolution(ds), energy_range(ds)
-    found = find_peaks(ds[DIM_ENERGY].values, sum_spectrum(ds), resolution)
+    found = find_peaks(ds[v.DIM_ENERGY].values, sum_spectrum(ds), resolution)
     beam = ds.attrs.get("beam_energy")
     elements = list(elements)
     for name, spec in lines.items():

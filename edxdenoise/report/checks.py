@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.report.frame import draw_map, fit_map, frame_of, label_width
 from edxdenoise.report.style import (
     BLUE,
@@ -21,7 +22,6 @@ from edxdenoise.report.style import (
     add_title,
     new_figure,
 )
-from edxdenoise.schema import DIM_X, DIM_Y
 from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import line_label
 
@@ -87,7 +87,7 @@ def audit_figure(ds: xr.Dataset, found: Audit) -> Figure:
 
 def frame_size(ds: xr.Dataset) -> tuple[int, int]:
     """Pixels (y, x) of the map."""
-    return ds.sizes[DIM_Y], ds.sizes[DIM_X]
+    return ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
 
 
 def _title(found: Audit) -> str:

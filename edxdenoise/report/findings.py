@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import as_blocks, load
 from edxdenoise.components.selection import kept_numbers, uncertain_numbers
 from edxdenoise.cube import (
@@ -34,23 +35,6 @@ from edxdenoise.quantification.estimators import Weights, line_weights, sums_den
 from edxdenoise.quantification.lines import quantified_lines, with_factor
 from edxdenoise.report.sums import Cells, line_sums
 from edxdenoise.report.text import number_words
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_MAP_SHRUNK_STDDEV,
-    COORD_K_FACTOR,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_COMPONENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_X,
-    DIM_Y,
-    LINE_ESTIMATOR,
-    LINE_SYSTEMATIC,
-    REGION_SPECTRUM,
-)
 from edxdenoise.validation.residuals import BLOCK, Audit, audit
 from edxdenoise.xray import (
     Peak,
@@ -69,11 +53,11 @@ _DROPPED_SHOWN = 12
 _MUCH_MISSED = 1e-3
 # One for each component, which may be a hundred; and cubes.
 _LARGE = (
-    COUNTS.name,
-    COUNTS_DENOISED.name,
-    COMPONENT_MAP.name,
-    COMPONENT_MAP_SHRUNK.name,
-    COMPONENT_MAP_SHRUNK_STDDEV.name,
+    v.COUNTS,
+    v.COUNTS_DENOISED,
+    v.COMPONENT_MAP,
+    v.COMPONENT_MAP_SHRUNK,
+    v.COMPONENT_MAP_SHRUNK_STDDEV,
 )
 
 
@@ -152,7 +136,7 @@ def shown_components(ds: xr.Dataset) -> dict[str, np.ndarray]:
     """Numbers of all kept components, of borderline ones that were dropped, of others dropped."""
     kept, borderline = kept_numbers(ds), uncertain_numbers(ds)
     borderline = borderline[~np.isin(borderline, kept)]
-    numbers = ds[DIM_COMPONENT].values
+    numbers = ds[v.DIM_COMPONENT].values
     rest = numbers[~np.isin(numbers, np.concatenate([kept, borderline]))]
     return {"kept": kept, "borderline": borderline, "dropped": rest[:_DROPPED_SHOWN]}
 
@@ -173,26 +157,26 @@ def gather(ds: xr.Dataset) -> Findings:
     small = ds.assign(load(ds.drop_vars(_LARGE, errors="ignore")).data_vars)
     small = with_local_elements(small)
     components = kept = None
-    if COMPONENT_KEEP.name in ds:
+    if v.COMPONENT_KEEP in ds:
         components = _components(ds, small)
         kept = _kept(components)
     table = find_elements(small)
-    energy = small[DIM_ENERGY].values
+    energy = small[v.DIM_ENERGY].values
     peaks = find_peaks(energy, sum_spectrum(small), detector_resolution(small))
     with recorded() as issued:
         weights = _element_weights(small, table)
         raw = cells = denoised = found = None
-        if COUNTS.name in ds:
+        if v.COUNTS in ds:
             raw, cells = line_sums(small, weights.estimators, cell_side(small))
         if kept is not None:
-            sums = sums_denoised(kept, weights.estimators).transpose("row", DIM_Y, DIM_X)
+            sums = sums_denoised(kept, weights.estimators).transpose("row", v.DIM_Y, v.DIM_X)
             denoised = sums.values.astype(np.float32)
-        if kept is not None and COUNTS.name in ds:
+        if kept is not None and v.COUNTS in ds:
             found = _audited(kept)
         quantified, small = _quantified(small, kept)
         channel_weights = _line_weights(small, table, weights)
         bias = _bias(kept, channel_weights)
-    pixels = small.sizes[DIM_Y] * small.sizes[DIM_X]
+    pixels = small.sizes[v.DIM_Y] * small.sizes[v.DIM_X]
     return Findings(
         ds=small.assign_attrs(warning_attrs(issued, ds.attrs)),
         components=components,
@@ -212,21 +196,21 @@ def gather(ds: xr.Dataset) -> Findings:
 def _components(ds: xr.Dataset, small: xr.Dataset) -> xr.Dataset:
     """Components that are shown; the other maps, most of a hundred, are left where they are."""
     shown = np.concatenate(list(shown_components(small).values()))
-    names = [name for name in (COMPONENT_MAP.name, COMPONENT_MAP_SHRUNK.name) if name in ds]
-    return small.sel({DIM_COMPONENT: shown}).assign(
-        load(ds[names].sel({DIM_COMPONENT: shown})).data_vars
+    names = [name for name in (v.COMPONENT_MAP, v.COMPONENT_MAP_SHRUNK) if name in ds]
+    return small.sel({v.DIM_COMPONENT: shown}).assign(
+        load(ds[names].sel({v.DIM_COMPONENT: shown})).data_vars
     )
 
 
 def _kept(components: xr.Dataset) -> xr.Dataset:
-    kept = components[COMPONENT_KEEP.name].values == 1
-    return components.isel({DIM_COMPONENT: kept}).sortby(DIM_COMPONENT)
+    kept = components[v.COMPONENT_KEEP].values == 1
+    return components.isel({v.DIM_COMPONENT: kept}).sortby(v.DIM_COMPONENT)
 
 
 def _element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
     """Weights of the channels in the net counts of the main lines of all elements found."""
     if table.empty:
-        nothing = np.zeros((0, ds.sizes[DIM_ENERGY]))
+        nothing = np.zeros((0, ds.sizes[v.DIM_ENERGY]))
         return Weights(nothing, nothing, nothing[np.newaxis])
     fitted = {str(line): LineSpec() for line in table["line"]}
     return line_weights(on_law(ds), fitted)
@@ -239,9 +223,9 @@ def on_law(ds: xr.Dataset) -> xr.Dataset:
     """
     if DETECTOR_RESPONSE in ds.attrs:
         return ds
-    law, energy = identified(ds).law, ds[DIM_ENERGY]
+    law, energy = identified(ds).law, ds[v.DIM_ENERGY]
     corrected = ((energy - law.shift) / (1 + law.gain)).assign_attrs(energy.attrs)
-    return ds.assign_coords({DIM_ENERGY: corrected.values}).assign_attrs(
+    return ds.assign_coords({v.DIM_ENERGY: corrected.values}).assign_attrs(
         detector_resolution=law.resolution
     )
 
@@ -251,21 +235,21 @@ def _line_weights(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     estimators, systematic = weights.estimators, weights.systematic
     names = [str(line) for line in table["line"]]
-    if LINE_ESTIMATOR.name in ds:
-        names = [str(name) for name in ds[DIM_LINE].values]
-        estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
+    if v.LINE_ESTIMATOR in ds:
+        names = [str(name) for name in ds[v.DIM_LINE].values]
+        estimators = ds[v.LINE_ESTIMATOR].values.astype(float)
         systematic = np.zeros((0, *estimators.shape))
-        if LINE_SYSTEMATIC.name in ds:
-            systematic = ds[LINE_SYSTEMATIC.name].values.astype(float)
+        if v.LINE_SYSTEMATIC in ds:
+            systematic = ds[v.LINE_SYSTEMATIC].values.astype(float)
     return {name: (estimators[i], systematic[:, i]) for i, name in enumerate(names)}
 
 
 def _quantified(ds: xr.Dataset, kept: xr.Dataset | None) -> tuple[Quantified | None, xr.Dataset]:
     """Return tables of a quantification, and the Dataset with the regions that they are of."""
-    if LINE_ESTIMATOR.name not in ds or COORD_K_FACTOR not in ds.coords:
+    if v.LINE_ESTIMATOR not in ds or v.COORD_K_FACTOR not in ds.coords:
         return None, ds
-    if REGION_SPECTRUM.name not in ds:
-        regions = load(sum_regions(ds if COUNTS.name in ds or kept is None else kept))
+    if v.REGION_SPECTRUM not in ds:
+        regions = load(sum_regions(ds if v.COUNTS in ds or kept is None else kept))
         ds = ds.assign_coords(regions.coords).assign(
             {name: regions[name] for name in regions.data_vars if name not in ds}
         )
@@ -277,12 +261,12 @@ def _bias(
     kept: xr.Dataset | None, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> pd.DataFrame:
     """Return raw minus denoised of areas and, where counts are whole, of phases."""
-    if kept is None or COUNTS.name not in kept or not weights:
+    if kept is None or v.COUNTS not in kept or not weights:
         return pd.DataFrame()
     estimators = xr.DataArray(
         [estimator for estimator, _ in weights.values()],
-        dims=(DIM_LINE, DIM_ENERGY),
-        coords={DIM_LINE: list(weights)},
+        dims=(v.DIM_LINE, v.DIM_ENERGY),
+        coords={v.DIM_LINE: list(weights)},
     )
     parts = [bias_table(kept, area_regions(kept), estimators=estimators)]
     if can_split(kept):
@@ -295,14 +279,14 @@ def _bias(
 
 def _audited(kept: xr.Dataset) -> Audit | None:
     """Audit what the kept components describe, rebuilt by blocks; warn of what they do not."""
-    counts = kept[COUNTS.name]
+    counts = kept[v.COUNTS]
     # In the blocks of the audit, so that each is rebuilt where it is scanned.
     if is_lazy(kept):
         blocks = counts.data.rechunk((BLOCK, BLOCK, -1))
     else:
         blocks = as_blocks(counts.values, (BLOCK, BLOCK, -1))
     try:
-        found = audit(reconstruct(kept.assign({COUNTS.name: counts.copy(data=blocks)})))
+        found = audit(reconstruct(kept.assign({v.COUNTS: counts.copy(data=blocks)})))
     except DataError as error:
         warn(
             f"No residual audit: {error}",
@@ -338,7 +322,7 @@ def typical_pixel(ds: xr.Dataset) -> tuple[int, int]:
 
 def cell_side(ds: xr.Dataset) -> int:
     """Smallest side, in pixels, of cells whose spectra are few enough to hold."""
-    rows, columns, channels = (ds.sizes[dim] for dim in (DIM_Y, DIM_X, DIM_ENERGY))
+    rows, columns, channels = (ds.sizes[dim] for dim in (v.DIM_Y, v.DIM_X, v.DIM_ENERGY))
     side = 1
     while -(-rows // side) * -(-columns // side) * channels > _MOST_VALUES:
         side += 1

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import uniform_filter
 
+from edxdenoise import schema as v
 from edxdenoise.report.style import DARK, POINTS_PER_INCH, SMALL, add_axes, add_text, new_figure
-from edxdenoise.schema import COORD_AREA, DIM_X, DIM_Y
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,21 +91,21 @@ class Frame:
 
 def frame_of(ds: xr.Dataset) -> Frame:
     """Geometry of the maps of `ds`."""
-    rows, columns = ds.sizes[DIM_Y], ds.sizes[DIM_X]
-    units = str(ds[DIM_X].attrs.get("units") or "pixel")
-    x_step, y_step = (_step(ds[dim].values) for dim in (DIM_X, DIM_Y))
+    rows, columns = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
+    units = str(ds[v.DIM_X].attrs.get("units") or "pixel")
+    x_step, y_step = (_step(ds[dim].values) for dim in (v.DIM_X, v.DIM_Y))
     step = x_step or y_step or 1.0
     true_ratio = rows * (y_step or step) / (columns * step)
     ratio = float(np.clip(true_ratio, _FLATTEST, _TALLEST))
     borders: tuple[float, ...] = ()
     areas: tuple[tuple[float, str], ...] = ()
-    if COORD_AREA in ds.coords:
-        numbers = ds[COORD_AREA].values
+    if v.COORD_AREA in ds.coords:
+        numbers = ds[v.COORD_AREA].values
         first = np.flatnonzero(np.diff(numbers)) + 1
         if len(first):
             borders = tuple(float(row) - 0.5 for row in first)
             edges = [0, *first, rows]
-            names = list(ds[COORD_AREA].attrs.get("area_label", []))
+            names = list(ds[v.COORD_AREA].attrs.get("area_label", []))
             if len(names) != len(edges) - 1:
                 names = [str(numbers[row]) for row in edges[:-1]]
             middles = [(low + high - 1) / 2 for low, high in zip(edges, edges[1:])]

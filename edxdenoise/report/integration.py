@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.errors import SHOWN
 from edxdenoise.quantification import LineSpec
@@ -29,7 +30,6 @@ from edxdenoise.report.style import (
     new_plot,
 )
 from edxdenoise.report.text import number_words, warning_lines
-from edxdenoise.schema import DIM_ENERGY
 from edxdenoise.xray import Peak, find_peaks, fwhm, identified, line_energy, line_label, name_peaks
 from edxdenoise.xray.families import Window
 
@@ -67,7 +67,7 @@ def integration_figure(ds: xr.Dataset) -> Figure:
     elements = elements_used(ds)
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     spectrum = sum_spectrum(ds)
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     resolution = detector_resolution(ds)
     peaks = name_peaks(find_peaks(energy, spectrum, resolution), identified(ds, elements))
     fit = intensities == "fit"

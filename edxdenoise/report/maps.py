@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.cube import detector_resolution, measured_pixels, pixel_counts
 from edxdenoise.report.findings import Findings, shown_components
 from edxdenoise.report.frame import (
@@ -42,16 +43,6 @@ from edxdenoise.report.text import (
     held_out_words,
     smoothing_words,
     verdict,
-)
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    DIM_COMPONENT,
-    DIM_DETECTOR,
-    DIM_ENERGY,
-    IMAGE,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
 )
 from edxdenoise.xray import (
     Identification,
@@ -128,7 +119,7 @@ def component_figures(
                     fontsize=SMALL,
                     color=colour,
                 )
-                component = components.sel({DIM_COMPONENT: [number]})
+                component = components.sel({v.DIM_COMPONENT: [number]})
                 colour = BLUE if outcome == "kept" else GREY
                 _draw_component(
                     figure, component, frame, (left, top), height, elements, peaks, colour
@@ -157,7 +148,7 @@ def _draw_component(
     colour: str,
 ) -> None:
     left, top = corner
-    image = component[COMPONENT_MAP.name].values[0]
+    image = component[v.COMPONENT_MAP].values[0]
     width, _ = fit_map(frame, _MAP_WIDTH, height)
     box = (left, top + _VERDICT, width, height)
     draw_map(figure, image, frame, box, colour_range(image), bar_label="score")
@@ -170,8 +161,8 @@ def _draw_component(
         PAGE_WIDTH - _MARGIN - spectrum_left,
         min(height, _HIGHEST_SPECTRUM),
     )
-    energy = component[DIM_ENERGY].values
-    g = component[WEIGHT_PIXEL.name].values
+    energy = component[v.DIM_ENERGY].values
+    g = component[v.WEIGHT_PIXEL].values
     spectrum = unweighted_spectra(component)[0][0]
     spectrum = spectrum * np.sqrt(np.mean((g * image) ** 2, dtype=np.float64))
     axes.axhline(0, color=DARK, linewidth=0.4)
@@ -180,8 +171,8 @@ def _draw_component(
     resolution = detector_resolution(component)
     found = component_peaks(
         energy,
-        component[COMPONENT_SPECTRUM.name].values[0],
-        component[WEIGHT_ENERGY.name].values,
+        component[v.COMPONENT_SPECTRUM].values[0],
+        component[v.WEIGHT_ENERGY].values,
         resolution,
     )
     found = name_peaks(found, elements)
@@ -259,8 +250,8 @@ def _image_cells(found: Findings) -> Iterator[tuple[_Cell, ...]]:
     """Images recorded with the counts, and the sum of all counts, by two."""
     ds = found.ds
     cells = []
-    if IMAGE.name in ds:
-        for name, image in zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values):
+    if v.IMAGE in ds:
+        for name, image in zip(map(str, ds[v.DIM_DETECTOR].values), ds[v.IMAGE].values):
             cells.append(_Cell(f"{name} image", image, grey_range(image)))
     totals = np.where(measured_pixels(ds), pixel_counts(ds), np.nan)
     colours = count_range(totals[np.isfinite(totals)])

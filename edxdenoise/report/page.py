@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.components.selection import kept_numbers
 from edxdenoise.cube import (
@@ -51,29 +52,6 @@ from edxdenoise.report.frame import (
 from edxdenoise.report.maps import last_energy
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
 from edxdenoise.report.text import decision, number_words, region_words, verdict, with_error
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE_RATIO,
-    DIM_COMPONENT,
-    DIM_DETECTOR,
-    DIM_ELEMENT,
-    DIM_ENERGY,
-    DIM_RATIO,
-    DIM_X,
-    DIM_Y,
-    HELD_OUT_ERROR,
-    IMAGE,
-    LINE_DETECTED,
-    RATIO,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import component_peaks, identified, line_label, name_peaks
 from edxdenoise.xray.families import element_of
@@ -167,7 +145,7 @@ def _total(ds: xr.Dataset) -> float:
 
 
 def _extent(ds: xr.Dataset) -> str:
-    return f"{ds.sizes[DIM_Y]:,} × {ds.sizes[DIM_X]:,} pixels"
+    return f"{ds.sizes[v.DIM_Y]:,} × {ds.sizes[v.DIM_X]:,} pixels"
 
 
 def _paragraph(found: Findings) -> list[str]:
@@ -187,7 +165,7 @@ def _paragraph(found: Findings) -> list[str]:
         sentences.append(text + ".")
     else:
         sentences.append("No element was found beyond doubt.")
-    if COMPONENT_KEEP.name in ds:
+    if v.COMPONENT_KEEP in ds:
         sentences.append(decision(ds) + ".")
     if found.quantified is not None:
         regions = found.quantified.regions
@@ -211,11 +189,11 @@ def _five_numbers(found: Findings) -> list[tuple[str, str]]:
         ("pixels", f"{pixels:,}"),
         ("elements found", str(len(found.elements))),
     ]
-    if COMPONENT_KEEP.name in ds:
+    if v.COMPONENT_KEEP in ds:
         kept = len(kept_numbers(ds))
-        numbers.append(("components kept", f"{kept} of {ds.sizes[DIM_COMPONENT]}"))
-    if HELD_OUT_ERROR.name in ds:
-        error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
+        numbers.append(("components kept", f"{kept} of {ds.sizes[v.DIM_COMPONENT]}"))
+    if v.HELD_OUT_ERROR in ds:
+        error, stddev = 100 * ds[v.HELD_OUT_ERROR].values.astype(float)
         numbers.append(("remaining error, cross-validated", _remaining(error, stddev)))
     elif len(found.bias):
         numbers.append(("tests of bias beyond 3 σ", _beyond(found.bias)))
@@ -258,7 +236,7 @@ def _measurement(ds: xr.Dataset) -> list[tuple[str, str]]:
         rows.append(("live time per pixel", f"{dwell:.3g} ms"))
     frame = frame_of(ds)
     rows.append(("pixel size", length_label(float(f"{frame.step:.4g}"), frame.units)))
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     rows.append(
         (
             "channels",
@@ -298,10 +276,10 @@ class _Maps:
     @classmethod
     def of(cls, found: Findings) -> _Maps:
         frame = frame_of(found.ds)
-        ratios = found.ds.sizes[DIM_RATIO] if RATIO.name in found.ds else 0
-        quantified = found.ds.sizes[DIM_ELEMENT] if ATOMIC_PERCENT.name in found.ds else 0
+        ratios = found.ds.sizes[v.DIM_RATIO] if v.RATIO in found.ds else 0
+        quantified = found.ds.sizes[v.DIM_ELEMENT] if v.ATOMIC_PERCENT in found.ds else 0
         count = 2 * (len(found.elements) + quantified + ratios) + 3
-        rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
+        rows, columns = found.ds.sizes[v.DIM_Y], found.ds.sizes[v.DIM_X]
         factor = int(np.ceil(np.sqrt(max(count * rows * columns / _MAP_BYTES, 1))))
         height = columns * frame.step * frame.ratio
         return cls(frame, rows, height, factor, _shared(frame, rows, height))
@@ -507,14 +485,14 @@ def colour_legend(colours: tuple[str, float, float], unit: str) -> dict[str, str
 def _specimen(found: Findings, maps: _Maps) -> dict[str, Any]:
     ds = found.ds
     images = []
-    if IMAGE.name in ds:
+    if v.IMAGE in ds:
         for number, (label, image) in enumerate(
-            zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values)
+            zip(map(str, ds[v.DIM_DETECTOR].values), ds[v.IMAGE].values)
         ):
             alt = f"{label} image, recorded with the counts"
             one = maps.add(f"image-{number}", image, grey_range(image), "", alt)
             images.append({**one, "title": f"{label} image"})
-    if WEIGHT_PIXEL.name in ds or found.cells is not None:
+    if v.WEIGHT_PIXEL in ds or found.cells is not None:
         totals = _pixel_totals(found)
         seen = np.where(measured_pixels(ds), totals, np.nan)
         alt = "map of the sum of all X-ray counts"
@@ -539,7 +517,7 @@ def _spectrum_figure(found: Findings, name: str, log: bool) -> Figure:
     )
     from bokeh.plotting import figure
 
-    energy = found.ds[DIM_ENERGY].values
+    energy = found.ds[v.DIM_ENERGY].values
     plot = figure(
         name=name,
         height=320,
@@ -564,7 +542,7 @@ def _sum_figure(found: Findings) -> Figure:
     from bokeh.models import HoverTool, Range1d
 
     ds = found.ds
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     raw = sum_spectrum(ds)
     plot = _spectrum_figure(found, "sum-spectrum", log=True)
     highest = max(float(raw.max()), 1.0)
@@ -612,7 +590,7 @@ def _peak_labels(found: Findings, name: str) -> Any:
     ends = [(max(peak.channel - 2, 0), peak.channel + 3) for peak in peaks]
     source = ColumnDataSource(
         {
-            "x": [float(found.ds[DIM_ENERGY].values[peak.channel]) for peak in peaks],
+            "x": [float(found.ds[v.DIM_ENERGY].values[peak.channel]) for peak in peaks],
             "y": [float(raw[start:stop].max()) for start, stop in ends],
             "text": [peak.name or f"{peak.energy:.2f} keV" for peak in peaks],
             "channel": [peak.channel for peak in peaks],
@@ -632,7 +610,7 @@ def _peak_labels(found: Findings, name: str) -> Any:
 
 
 def _last_energy(found: Findings) -> float:
-    return last_energy(found.ds[DIM_ENERGY].values, found.peaks)
+    return last_energy(found.ds[v.DIM_ENERGY].values, found.peaks)
 
 
 def _elements(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
@@ -689,20 +667,20 @@ def _counts(image: np.ndarray, noise: float) -> str:
 def _quantities(found: Findings, maps: _Maps) -> list[dict[str, Any]]:
     ds = found.ds
     cards = []
-    if ATOMIC_PERCENT.name in ds:
-        detected = ds[LINE_DETECTED.name].values == 1
+    if v.ATOMIC_PERCENT in ds:
+        detected = ds[v.LINE_DETECTED].values == 1
         specimen = detected.any(axis=0)
-        for number, element in enumerate(map(str, ds[DIM_ELEMENT].values)):
-            value = ds[ATOMIC_PERCENT.name].values[number]
-            stddev = ds[ATOMIC_PERCENT_STDDEV.name].values[number]
+        for number, element in enumerate(map(str, ds[v.DIM_ELEMENT].values)):
+            value = ds[v.ATOMIC_PERCENT].values[number]
+            stddev = ds[v.ATOMIC_PERCENT_STDDEV].values[number]
             known = well_known(value, stddev, specimen)
             cards.append(
                 _quantity_card(maps, f"at-{number}", f"{element} at%", "at%", value, stddev, known)
             )
-    if RATIO.name in ds:
-        for number, text in enumerate(map(str, ds[DIM_RATIO].values)):
-            value = ds[RATIO.name].values[number]
-            stddev = ds[f"{RATIO.name}_stddev"].values[number]
+    if v.RATIO in ds:
+        for number, text in enumerate(map(str, ds[v.DIM_RATIO].values)):
+            value = ds[v.RATIO].values[number]
+            stddev = ds[f"{v.RATIO}_stddev"].values[number]
             known = well_known(value, stddev, np.isfinite(value))
             cards.append(
                 _quantity_card(
@@ -792,10 +770,10 @@ def _components(found: Findings) -> dict[str, Any]:
     if found.components is None:
         return {}
     shown = shown_components(ds)
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
     pictures = 2 * sum(map(len, shown.values()))
     factor = int(np.ceil(np.sqrt(max(pictures * pixels / _PICTURE_BYTES, 1))))
-    total = ds.sizes[DIM_COMPONENT]
+    total = ds.sizes[v.DIM_COMPONENT]
     return {
         **{
             key: [_component_card(found, int(n), factor) for n in own] for key, own in shown.items()
@@ -809,11 +787,11 @@ def _components(found: Findings) -> dict[str, Any]:
 def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]:
     ds = found.components
     assert ds is not None
-    component = ds.sel({DIM_COMPONENT: [number]})
-    image = component[COMPONENT_MAP.name].values[0]
+    component = ds.sel({v.DIM_COMPONENT: [number]})
+    image = component[v.COMPONENT_MAP].values[0]
     pictures = [_picture(image, factor, f"score map of component {number}", "score map")]
-    if COMPONENT_MAP_SHRUNK.name in ds:
-        smooth = component[COMPONENT_MAP_SHRUNK.name].values[0]
+    if v.COMPONENT_MAP_SHRUNK in ds:
+        smooth = component[v.COMPONENT_MAP_SHRUNK].values[0]
         if np.isfinite(smooth).any():
             # Of the first component smoothing moves totals, of others their share in the total.
             alt = f"score map of component {number} after smoothing"
@@ -852,8 +830,8 @@ def _component_spectrum(
 ) -> dict[str, Any]:
     """What a component adds to a pixel's counts, root mean square, as the path of a curve."""
     ds = found.ds
-    energy = ds[DIM_ENERGY].values
-    g = component[WEIGHT_PIXEL.name].values
+    energy = ds[v.DIM_ENERGY].values
+    g = component[v.WEIGHT_PIXEL].values
     spectrum = unweighted_spectra(component)[0][0]
     spectrum = spectrum * np.sqrt(np.mean((g * image) ** 2, dtype=np.float64))
     last = _last_energy(found)
@@ -866,8 +844,8 @@ def _component_spectrum(
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across[shown], down[shown]))
     peaks = component_peaks(
         energy,
-        component[COMPONENT_SPECTRUM.name].values[0],
-        component[WEIGHT_ENERGY.name].values,
+        component[v.COMPONENT_SPECTRUM].values[0],
+        component[v.WEIGHT_ENERGY].values,
         detector_resolution(ds),
     )
     peaks = [peak for peak in name_peaks(peaks, identified(ds)) if shown[peak.channel]][:8]
@@ -899,11 +877,11 @@ def _tick_spacing(span: float) -> float:
 def _checks(found: Findings, maps: _Maps) -> dict[str, Any]:
     ds = found.ds
     checks: dict[str, Any] = {}
-    if COMPONENT_KEEP.name in ds:
+    if v.COMPONENT_KEEP in ds:
         maps.roots["scree"] = _scree(ds)
         checks["scree"] = decision(ds)
-    if HELD_OUT_ERROR.name in ds:
-        error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
+    if v.HELD_OUT_ERROR in ds:
+        error, stddev = 100 * ds[v.HELD_OUT_ERROR].values.astype(float)
         verdict_words = "Denoised counts are closer to the truth than raw ones"
         if error + 2 * stddev > 100:
             verdict_words = "Denoised counts are no closer to the truth than raw ones"
@@ -968,7 +946,7 @@ def _residual(found: Findings, audit: Audit, maps: _Maps) -> dict[str, Any]:
         f"The residuals show {_many(len(audit.table), 'feature')} that the model does not "
         f"describe, {number_words(100 * missed_share(audit, found.ds))} % of the counts together."
     )
-    rows, columns = found.ds.sizes[DIM_Y], found.ds.sizes[DIM_X]
+    rows, columns = found.ds.sizes[v.DIM_Y], found.ds.sizes[v.DIM_X]
     peaks = audit.peaks.repeat(4, axis=0)[:rows].repeat(4, axis=1)[:, :columns]
     limit = float(np.clip(np.abs(peaks).max(), 8, 30))
     one = maps.add("residual", peaks, ("RdBu_r", -limit, limit), "σ", "map of the residuals")
@@ -995,11 +973,11 @@ def _scree(ds: xr.Dataset) -> Figure:
     from bokeh.models import HoverTool
     from bokeh.plotting import figure
 
-    ratio = 100 * ds[COMPONENT_VARIANCE_RATIO.name].values
+    ratio = 100 * ds[v.COMPONENT_VARIANCE_RATIO].values
     visible = ratio > ratio[0] * 1e-10
-    kept = ds[COMPONENT_KEEP.name].values == 1
-    probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
-    number = ds[DIM_COMPONENT].values
+    kept = ds[v.COMPONENT_KEEP].values == 1
+    probability = ds[v.COMPONENT_SIGNAL_PROBABILITY].values
+    number = ds[v.DIM_COMPONENT].values
     plot = figure(
         name="scree",
         height=260,
@@ -1048,7 +1026,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     ds, cells = found.ds, found.cells
     if cells is None:
         return None
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     data: dict[str, np.ndarray] = {"cells": smallest(cells.counts)}
     parts = 0
     if found.kept is not None:
@@ -1067,7 +1045,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     shifts = [shift for _, shift in weights]
     data["systematic"] = (np.stack(shifts, axis=1) if shifts else np.zeros(0)).astype("f8")
     directions = len(shifts[0]) if shifts else 0
-    ratios = [str(text) for text in ds[DIM_RATIO].values] if RATIO.name in ds else []
+    ratios = [str(text) for text in ds[v.DIM_RATIO].values] if v.RATIO in ds else []
     plot = _spectrum_figure(found, "box-spectrum", log=False)
     from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Range1d
 
@@ -1095,8 +1073,8 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
     plot.add_layout(_peak_labels(found, "box-labels"))
     maps.roots["box-spectrum"] = plot
     meta = {
-        "rows": ds.sizes[DIM_Y],
-        "columns": ds.sizes[DIM_X],
+        "rows": ds.sizes[v.DIM_Y],
+        "columns": ds.sizes[v.DIM_X],
         "side": cells.side,
         "width": maps.frame.columns * maps.frame.step,
         "height": maps.height,
@@ -1104,7 +1082,7 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
         "parts": parts,
         "lines": [line_label(name) for name in lines],
         "elements": [element_of(name) for name in lines],
-        "factors": [[None if np.isnan(v) else v for v in pair] for pair in factors],
+        "factors": [[None if np.isnan(x) else x for x in pair] for pair in factors],
         "ratios": ratios,
         "directions": directions,
         "arrays": {name: array.dtype.str[1:] for name, array in data.items()},
@@ -1116,8 +1094,8 @@ def _box(found: Findings, maps: _Maps) -> dict[str, Any] | None:
         "meta": json.dumps(meta).replace("<", "\\u003c"),
         "data": {name: packed(array) for name, array in data.items()},
         "side": cells.side,
-        "rows": ds.sizes[DIM_Y],
-        "columns": ds.sizes[DIM_X],
+        "rows": ds.sizes[v.DIM_Y],
+        "columns": ds.sizes[v.DIM_X],
         "composed": bool(np.isfinite(factors).any()),
         "errors": _and(errors),
     }

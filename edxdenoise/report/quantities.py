@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.quantification.region_table import bin_ratio, group_of
 from edxdenoise.quantification.regions import area_regions
 from edxdenoise.report.frame import (
@@ -35,19 +36,6 @@ from edxdenoise.report.style import (
     series_line,
 )
 from edxdenoise.report.text import region_words, with_error
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    COORD_AREA,
-    DIM_ELEMENT,
-    DIM_RATIO,
-    DIM_X,
-    DIM_Y,
-    LINE_DETECTED,
-    LINE_INTENSITY_COVARIANCE,
-    RATIO,
-    RATIO_STDDEV,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +81,8 @@ def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) ->
         Pixels without a value are grey; where most pixels around are below the detection limit the
         map is hatched.
     """
-    elements = [str(element) for element in ds[DIM_ELEMENT].values]
-    detected = ds[LINE_DETECTED.name].values == 1
+    elements = [str(element) for element in ds[v.DIM_ELEMENT].values]
+    detected = ds[v.LINE_DETECTED].values == 1
     shares = [
         f"{element} {100 * (1 - part.mean()):.0f}\u00a0%"
         for element, part in zip(elements, detected)
@@ -111,8 +99,8 @@ def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) ->
         )
         for element, value, stddev, part in zip(
             elements,
-            ds[ATOMIC_PERCENT.name].values,
-            ds[ATOMIC_PERCENT_STDDEV.name].values,
+            ds[v.ATOMIC_PERCENT].values,
+            ds[v.ATOMIC_PERCENT_STDDEV].values,
             detected,
         )
     ]
@@ -144,15 +132,15 @@ def ratios_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) -> 
         From `region_table` and `compare_groups`.
     """
     # Files hold no covariances of pixels, and so none of bins.
-    whole = LINE_INTENSITY_COVARIANCE.name in ds
-    large = min(ds.sizes[DIM_Y], ds.sizes[DIM_X]) >= 4 * RATIO_FACTOR
+    whole = v.LINE_INTENSITY_COVARIANCE in ds
+    large = min(ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]) >= 4 * RATIO_FACTOR
     factor = RATIO_FACTOR if whole and large else 1
     rows = []
-    for number, text in enumerate(ds[DIM_RATIO].values):
+    for number, text in enumerate(ds[v.DIM_RATIO].values):
         if factor > 1:
             value, stddev = binned_ratio(ds, str(text), factor)
         else:
-            value, stddev = (ds[spec.name].values[number] for spec in (RATIO, RATIO_STDDEV))
+            value, stddev = (ds[spec].values[number] for spec in (v.RATIO, v.RATIO_STDDEV))
         known = well_known(value, stddev, np.isfinite(value))
         rows.append(_Row(str(text), str(text), str(text), value, stddev, known))
     binned = f", of the summed counts of {factor} × {factor} pixels" if factor > 1 else ""
@@ -261,8 +249,8 @@ def binned_ratio(ds: xr.Dataset, text: str, factor: int) -> tuple[np.ndarray, np
     and where a bin lies in two areas.
     """
     value, stddev = bin_ratio(ds, text, factor=factor)
-    ratio = ds[RATIO.name].sel({DIM_RATIO: text}).drop_vars(DIM_RATIO)
-    bins = {DIM_Y: factor, DIM_X: factor}
+    ratio = ds[v.RATIO].sel({v.DIM_RATIO: text}).drop_vars(v.DIM_RATIO)
+    bins = {v.DIM_Y: factor, v.DIM_X: factor}
     share = ratio.notnull().astype(float).coarsen(bins, boundary="trim").mean()
     inside = (share.values >= 0.5) & _one_area(ds, factor)[:, np.newaxis]
     return np.where(inside, value, np.nan), np.where(inside, stddev, np.nan)
@@ -270,15 +258,15 @@ def binned_ratio(ds: xr.Dataset, text: str, factor: int) -> tuple[np.ndarray, np
 
 def _one_area(ds: xr.Dataset, factor: int) -> np.ndarray:
     """Whether all rows of a bin belong to one area, shape (binned y,)."""
-    rows = ds.sizes[DIM_Y] // factor * factor
-    areas = ds[COORD_AREA].values if COORD_AREA in ds.coords else np.ones(rows, int)
+    rows = ds.sizes[v.DIM_Y] // factor * factor
+    areas = ds[v.COORD_AREA].values if v.COORD_AREA in ds.coords else np.ones(rows, int)
     bins = areas[:rows].reshape(-1, factor)
     return bins.min(axis=1) == bins.max(axis=1)
 
 
 def binned_regions(ds: xr.Dataset, factor: int) -> dict[str, np.ndarray]:
     """Masks of the areas on maps binned by `factor`; bins in two areas belong to none."""
-    rows, columns = (ds.sizes[dim] // factor * factor for dim in (DIM_Y, DIM_X))
+    rows, columns = (ds.sizes[dim] // factor * factor for dim in (v.DIM_Y, v.DIM_X))
     inside = _one_area(ds, factor)[:, np.newaxis]
     return {
         name: mask[:rows:factor, :columns:factor] & (inside | (name == "all"))

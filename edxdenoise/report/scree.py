@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.components.selection import elbows, kept_numbers, weighted_noise_edge
 from edxdenoise.errors import DataError
@@ -20,15 +21,6 @@ from edxdenoise.report.style import (
     new_plot,
 )
 from edxdenoise.report.text import decision, warning_lines
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    DIM_COMPONENT,
-    DIM_X,
-    DIM_Y,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +49,9 @@ def scree_figure(ds: xr.Dataset) -> Figure:
         All components (up to 100) at the left, the first 20 at the right; below them the
         probabilities where the selector gave any.
     """
-    shown = min(ds.sizes[DIM_COMPONENT], _MOST_COMPONENTS)
+    shown = min(ds.sizes[v.DIM_COMPONENT], _MOST_COMPONENTS)
     ends = [shown] if shown <= _FIRST_COMPONENTS else [shown, _FIRST_COMPONENTS]
-    probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
+    probability = ds[v.COMPONENT_SIGNAL_PROBABILITY].values
     rated = bool(np.isfinite(probability).any())
     figure = new_plot(3.7 if rated else 2.9, decision(ds), warning_lines(ds), legend=_LEGEND)
     grid = figure.subplots(
@@ -96,9 +88,9 @@ def scree_figure(ds: xr.Dataset) -> Figure:
 def _draw_scree(axes: Axes, ds: xr.Dataset, end: int) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    ratio = ds[COMPONENT_VARIANCE_RATIO.name].values
-    kept = ds[COMPONENT_KEEP.name].values[:end] == 1
-    number = ds[DIM_COMPONENT].values[:end]
+    ratio = ds[v.COMPONENT_VARIANCE_RATIO].values
+    kept = ds[v.COMPONENT_KEEP].values[:end] == 1
+    number = ds[v.DIM_COMPONENT].values[:end]
     visible = 100 * np.where(ratio > ratio[0] * _ROUNDING, ratio, np.nan)[:end]
     axes.semilogy(number, visible, color=GREY, linewidth=0.5, zorder=1)
     all_kept = len(kept_numbers(ds))
@@ -131,7 +123,7 @@ def _draw_scree(axes: Axes, ds: xr.Dataset, end: int) -> None:
 
 def _draw_guides(axes: Axes, ds: xr.Dataset) -> None:
     """Both elbows and the noise edge, which are those of principal components."""
-    ratio = ds[COMPONENT_VARIANCE_RATIO.name].values
+    ratio = ds[v.COMPONENT_VARIANCE_RATIO].values
     first, second = elbows(ratio)
     axes.axvline(
         first + 0.5, color=VERMILION, linestyle="--", label=f"elbow: {first} components before it"
@@ -155,15 +147,15 @@ def noise_edge_ratio(ds: xr.Dataset) -> float | None:
         edge = weighted_noise_edge(ds)
     except DataError:
         return None
-    variance = float(ds[COMPONENT_VARIANCE.name][0])
-    total = variance / float(ds[COMPONENT_VARIANCE_RATIO.name][0])
-    return edge**2 / (ds.sizes[DIM_Y] * ds.sizes[DIM_X]) / total
+    variance = float(ds[v.COMPONENT_VARIANCE][0])
+    total = variance / float(ds[v.COMPONENT_VARIANCE_RATIO][0])
+    return edge**2 / (ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]) / total
 
 
 def _draw_probability(axes: Axes, ds: xr.Dataset, end: int) -> None:
-    probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values[:end]
-    kept = ds[COMPONENT_KEEP.name].values[:end] == 1
-    number = ds[DIM_COMPONENT].values[:end]
+    probability = ds[v.COMPONENT_SIGNAL_PROBABILITY].values[:end]
+    kept = ds[v.COMPONENT_KEEP].values[:end] == 1
+    number = ds[v.DIM_COMPONENT].values[:end]
     axes.bar(number, probability, width=0.8, color=np.where(kept, BLUE, GREY))
     axes.axhline(0.5, color=DARK, linewidth=0.5, linestyle=":")
     axes.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import isotonic_regression
 
+from edxdenoise import schema as v
 from edxdenoise.components.selection import kept_numbers
 from edxdenoise.errors import SHOWN
 from edxdenoise.report.style import (
@@ -22,7 +23,6 @@ from edxdenoise.report.style import (
     new_plot,
 )
 from edxdenoise.report.text import keeps_totals, number_words, warning_lines
-from edxdenoise.schema import COMPONENT_MAP_SHRUNK, DIM_COMPONENT, DIM_ENERGY, DIM_X, DIM_Y
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,13 +59,13 @@ def spectra_figure(
     pixel_spectra : tuple of array
         Its spectrum as counted and as rebuilt.
     """
-    energy = ds[DIM_ENERGY].values
-    pixels = ds.sizes[DIM_Y] * ds.sizes[DIM_X]
+    energy = ds[v.DIM_ENERGY].values
+    pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
     total = raw.sum()
     figure = new_plot(
         5.1,
-        f"{len(kept_numbers(ds))} of {ds.sizes[DIM_COMPONENT]} components describe "
-        f"{number_words(total)} counts in {ds.sizes[DIM_Y]} × {ds.sizes[DIM_X]} pixels, "
+        f"{len(kept_numbers(ds))} of {ds.sizes[v.DIM_COMPONENT]} components describe "
+        f"{number_words(total)} counts in {ds.sizes[v.DIM_Y]} × {ds.sizes[v.DIM_X]} pixels, "
         f"{number_words(total / pixels)} per pixel",
         warning_lines(ds, most=SHOWN),
     )
@@ -79,7 +79,7 @@ def spectra_figure(
     _draw_residual(middle, energy, raw, denoised)
     title = "(raw − denoised) / √raw"
     # Shrinkage keeps the totals of pixels, not those of channels.
-    if keeps_totals(ds) and COMPONENT_MAP_SHRUNK.name not in ds:
+    if keeps_totals(ds) and v.COMPONENT_MAP_SHRUNK not in ds:
         title += ": none, since component 1 carries the total of every channel"
     middle.set_title(title, loc="left", color=DARK)
 

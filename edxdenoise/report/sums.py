@@ -8,15 +8,9 @@ import dask
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import chunk, compute, delayed_blocks
 from edxdenoise.cube import is_lazy, kept_maps
-from edxdenoise.schema import (
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    MEAN_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def line_sums(ds: xr.Dataset, estimators: np.ndarray, side: int) -> tuple[np.nda
     maps : array of float32, shape (line, y, x)
     cells : Cells
     """
-    counts = (ds if is_lazy(ds) else chunk(ds[[COUNTS.name]]))[COUNTS.name].data
+    counts = (ds if is_lazy(ds) else chunk(ds[[v.COUNTS]]))[v.COUNTS].data
     starts = [np.cumsum([0, *sizes[:-1]]) for sizes in counts.chunks]
     corners = [(y, x, e) for y in starts[0] for x in starts[1] for e in starts[2]]
     (parts,) = compute(
@@ -108,7 +102,7 @@ def denoised_amounts(ds: xr.Dataset, side: int) -> tuple[np.ndarray, np.ndarray]
     spectra : array, shape (part, energy)
         Of the components, and the mean spectrum last.
     """
-    g = ds[WEIGHT_PIXEL.name].values
+    g = ds[v.WEIGHT_PIXEL].values
     maps = np.concatenate([kept_maps(ds).values * g, g[np.newaxis]]).astype(np.float64)
     for axis in (1, 2):
         maps = np.add.reduceat(maps, np.arange(0, maps.shape[axis], side), axis=axis)
@@ -117,21 +111,21 @@ def denoised_amounts(ds: xr.Dataset, side: int) -> tuple[np.ndarray, np.ndarray]
 
 def denoised_spectrum(ds: xr.Dataset) -> np.ndarray:
     """Sum spectrum of the cube that the components of `ds`, all of them kept, rebuild."""
-    amounts, spectra = denoised_amounts(ds, max(ds[WEIGHT_PIXEL.name].shape))
+    amounts, spectra = denoised_amounts(ds, max(ds[v.WEIGHT_PIXEL].shape))
     return amounts[:, 0, 0] @ spectra
 
 
 def unweighted_spectra(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Component spectra times h, shape (component, energy), and the mean spectrum times h."""
-    h = ds[WEIGHT_ENERGY.name].values
-    return ds[COMPONENT_SPECTRUM.name].values * h, ds[MEAN_SPECTRUM.name].values * h
+    h = ds[v.WEIGHT_ENERGY].values
+    return ds[v.COMPONENT_SPECTRUM].values * h, ds[v.MEAN_SPECTRUM].values * h
 
 
 def pixel_spectra(
     ds: xr.Dataset, components: xr.Dataset, y: int, x: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spectrum of one pixel, as counted and as `components` rebuild it, each (energy,)."""
-    raw = compute(ds[COUNTS.name].data[y, x])[0].astype(np.float64)
+    raw = compute(ds[v.COUNTS].data[y, x])[0].astype(np.float64)
     spectra, mean = unweighted_spectra(components)
     scores = kept_maps(components).values[:, y, x].astype(np.float64)
-    return raw, float(components[WEIGHT_PIXEL.name].values[y, x]) * (scores @ spectra + mean)
+    return raw, float(components[v.WEIGHT_PIXEL].values[y, x]) * (scores @ spectra + mean)

@@ -9,23 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.components.selection import component_name, kept_numbers, uncertain_numbers
 from edxdenoise.cube import is_poisson_weighted
 from edxdenoise.errors import texts_of
-from edxdenoise.schema import (
-    COMPONENT_EFFECT_SIZE,
-    COMPONENT_KEEP,
-    COMPONENT_NEIGHBOUR,
-    COMPONENT_SIGNAL_KEPT,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPATIAL_STATISTIC,
-    COMPONENT_VARIANCE_RATIO,
-    DIM_COMPONENT,
-    HELD_OUT_ERROR,
-    IMAGE_GAIN,
-    TOTAL_STDDEV,
-)
 
 _LONGEST_LIST = 48
 _SELECTORS = {
@@ -45,7 +33,7 @@ def keeps_totals(ds: xr.Dataset) -> bool:
     The first principal component of Poisson-weighted counts does: it is the product of both
     totals.
     """
-    smoothed = TOTAL_STDDEV.name in ds
+    smoothed = v.TOTAL_STDDEV in ds
     return is_poisson_weighted(ds) and not smoothed and not is_nmf(ds) and 1 in kept_numbers(ds)
 
 
@@ -79,14 +67,16 @@ def decision(ds: xr.Dataset) -> str:
         kind, name = lines[-1]
         reason = "chosen by hand" if kind == "keep" else _SELECTORS.get(name, name)
         how = f" ({reason})"
-    return f"{len(kept)} of {ds.sizes[DIM_COMPONENT]} components kept{how}: {component_list(kept)}"
+    return (
+        f"{len(kept)} of {ds.sizes[v.DIM_COMPONENT]} components kept{how}: {component_list(kept)}"
+    )
 
 
 def verdict(ds: xr.Dataset, number: int) -> str:
     """One component's fate, probability and share of the variance."""
-    component = ds.sel({DIM_COMPONENT: number})
-    kept = bool(component[COMPONENT_KEEP.name] == 1)
-    probability = float(component[COMPONENT_SIGNAL_PROBABILITY.name])
+    component = ds.sel({v.DIM_COMPONENT: number})
+    kept = bool(component[v.COMPONENT_KEEP] == 1)
+    probability = float(component[v.COMPONENT_SIGNAL_PROBABILITY])
     words = ["kept" if kept else "dropped"]
     name = component_name(ds, number)
     if name is not None:
@@ -98,31 +88,31 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         words = ["kept since it carries all totals"]
     if np.isfinite(probability):
         words.append(f"signal probability {probability:.2f}")
-    if COMPONENT_EFFECT_SIZE.name in ds:
-        statistic = float(component[COMPONENT_SPATIAL_STATISTIC.name])
-        effect = float(component[COMPONENT_EFFECT_SIZE.name])
+    if v.COMPONENT_EFFECT_SIZE in ds:
+        statistic = float(component[v.COMPONENT_SPATIAL_STATISTIC])
+        effect = float(component[v.COMPONENT_EFFECT_SIZE])
         words.append(f"spatial statistic {number_words(statistic)}, effect size {effect:.2f}")
-    if COMPONENT_NEIGHBOUR.name in ds and bool(component[COMPONENT_NEIGHBOUR.name] == 1):
+    if v.COMPONENT_NEIGHBOUR in ds and bool(component[v.COMPONENT_NEIGHBOUR] == 1):
         words.append("found by neighbours")
-    if COMPONENT_SIGNAL_KEPT.name in ds and kept and number > 1:
-        share = float(component[COMPONENT_SIGNAL_KEPT.name])
+    if v.COMPONENT_SIGNAL_KEPT in ds and kept and number > 1:
+        share = float(component[v.COMPONENT_SIGNAL_KEPT])
         if np.isfinite(share):
-            by = "smoothing" if TOTAL_STDDEV.name in ds else "its weight"
+            by = "smoothing" if v.TOTAL_STDDEV in ds else "its weight"
             words.append(f"{share:.0%} of its signal left by {by}")
-    words.append(f"{100 * float(component[COMPONENT_VARIANCE_RATIO.name]):.2g} % of the variance")
+    words.append(f"{100 * float(component[v.COMPONENT_VARIANCE_RATIO]):.2g} % of the variance")
     return ", ".join(words)
 
 
 def smoothing_words(ds: xr.Dataset) -> str:
     """Return the sentences on smoothing; none where nothing was smoothed."""
-    return "Smoothing applied to spectra and totals" if TOTAL_STDDEV.name in ds else ""
+    return "Smoothing applied to spectra and totals" if v.TOTAL_STDDEV in ds else ""
 
 
 def held_out_words(ds: xr.Dataset) -> str:
     """Return the sentence on held-out counts; none where there were none."""
-    if HELD_OUT_ERROR.name not in ds:
+    if v.HELD_OUT_ERROR not in ds:
         return ""
-    error, stddev = 100 * ds[HELD_OUT_ERROR.name].values.astype(float)
+    error, stddev = 100 * ds[v.HELD_OUT_ERROR].values.astype(float)
     return (
         f"Squared error {with_error(error, stddev)} % of that of raw counts, judged by a "
         "quarter of the counts that was held out"
@@ -134,7 +124,7 @@ def warning_lines(ds: xr.Dataset, *, most: int | None = None) -> list[str]:
     lines = [f"Warning: {text}" for text in texts_of(ds.attrs, "warnings")]
     if most is not None:
         return lines[:most]
-    notes = [*texts_of(ds.attrs, IMAGE_GAIN), *texts_of(ds.attrs, "notes")]
+    notes = [*texts_of(ds.attrs, v.IMAGE_GAIN), *texts_of(ds.attrs, "notes")]
     return lines + [f"Note: {text}" for text in notes]
 
 

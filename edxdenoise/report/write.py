@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.cube import sum_spectrum
 from edxdenoise.errors import SchemaError
@@ -32,60 +33,30 @@ from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
 from edxdenoise.report.style import DPI, style
 from edxdenoise.report.sums import denoised_spectrum, pixel_spectra
-from edxdenoise.schema import (
-    ATOMIC_PERCENT,
-    ATOMIC_PERCENT_STDDEV,
-    COMPONENT_KEEP,
-    COMPONENT_MAP,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COORD_K_FACTOR,
-    COUNTS,
-    DIM_DETECTOR,
-    DIM_ELEMENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_RATIO,
-    IMAGE,
-    LINE_DETECTED,
-    LINE_ESTIMATOR,
-    LINE_INTENSITY,
-    LINE_INTENSITY_STDDEV,
-    MEAN_SPECTRUM,
-    RATIO,
-    RATIO_STDDEV,
-    WEIGHT_ENERGY,
-    WEIGHT_PERCENT,
-    WEIGHT_PERCENT_STDDEV,
-    WEIGHT_PIXEL,
-    validate,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DENOISED = (
-    WEIGHT_PIXEL,
-    WEIGHT_ENERGY,
-    MEAN_SPECTRUM,
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COMPONENT_VARIANCE,
-    COMPONENT_VARIANCE_RATIO,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_KEEP,
+    v.WEIGHT_PIXEL,
+    v.WEIGHT_ENERGY,
+    v.MEAN_SPECTRUM,
+    v.COMPONENT_MAP,
+    v.COMPONENT_SPECTRUM,
+    v.COMPONENT_VARIANCE,
+    v.COMPONENT_VARIANCE_RATIO,
+    v.COMPONENT_SIGNAL_PROBABILITY,
+    v.COMPONENT_KEEP,
 )
-_QUANTIFIED = (LINE_INTENSITY, LINE_INTENSITY_STDDEV, LINE_DETECTED, LINE_ESTIMATOR)
-_COMPOSITION = WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV
+_QUANTIFIED = (v.LINE_INTENSITY, v.LINE_INTENSITY_STDDEV, v.LINE_DETECTED, v.LINE_ESTIMATOR)
+_COMPOSITION = v.WEIGHT_PERCENT, v.WEIGHT_PERCENT_STDDEV, v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV
 # Values and their standard deviations, what a file name of a map ends in, and the unit its picture
 # shows; a ratio's is its name.
 _MAPS = (
-    (LINE_INTENSITY, LINE_INTENSITY_STDDEV, DIM_LINE, "intensity", "counts"),
-    (WEIGHT_PERCENT, WEIGHT_PERCENT_STDDEV, DIM_ELEMENT, "weight_percent", "wt%"),
-    (ATOMIC_PERCENT, ATOMIC_PERCENT_STDDEV, DIM_ELEMENT, "atomic_percent", "at%"),
-    (RATIO, RATIO_STDDEV, DIM_RATIO, "ratio", ""),
+    (v.LINE_INTENSITY, v.LINE_INTENSITY_STDDEV, v.DIM_LINE, "intensity", "counts"),
+    (v.WEIGHT_PERCENT, v.WEIGHT_PERCENT_STDDEV, v.DIM_ELEMENT, "weight_percent", "wt%"),
+    (v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV, v.DIM_ELEMENT, "atomic_percent", "at%"),
+    (v.RATIO, v.RATIO_STDDEV, v.DIM_RATIO, "ratio", ""),
 )
 # Sum spectra hold many counts.
 _DIGITS = 12
@@ -138,15 +109,15 @@ def write_report(
     EdxdenoiseWarning
         If the audit finds structure that the kept components miss, or cannot be made.
     """
-    if LINE_ESTIMATOR.name not in ds and COMPONENT_KEEP.name not in ds:
+    if v.LINE_ESTIMATOR not in ds and v.COMPONENT_KEEP not in ds:
         raise SchemaError(
             "the Dataset holds neither components nor quantified lines; denoise or quantify it"
         )
-    if COMPONENT_KEEP.name in ds:
-        validate(ds, *_DENOISED)
-    if LINE_ESTIMATOR.name in ds:
-        composed = COORD_K_FACTOR in ds.coords and ds[COORD_K_FACTOR].notnull().any()
-        validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
+    if v.COMPONENT_KEEP in ds:
+        v.validate(ds, *_DENOISED)
+    if v.LINE_ESTIMATOR in ds:
+        composed = v.COORD_K_FACTOR in ds.coords and ds[v.COORD_K_FACTOR].notnull().any()
+        v.validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
     with atomic_output(folder, overwrite, folder=True) as made, style():
         _write_all(gather(ds), made)
 
@@ -170,7 +141,7 @@ def _write_components(found: Findings, folder: Path) -> None:
     _save(scree_figure(ds), folder / "scree.png")
     for page, figure in enumerate(component_figures(ds, components, found.peaks), start=1):
         _save(figure, folder / f"components_{page:02}.png")
-    if COUNTS.name in ds:
+    if v.COUNTS in ds:
         pixel = typical_pixel(ds)
         spectra = pixel_spectra(ds, kept, *pixel)
         figure = spectra_figure(
@@ -199,7 +170,7 @@ def _write_quantified(found: Findings, made: Quantified, folder: Path) -> None:
     if made.composed:
         figure = percent_figure(of_lines, made.regions, made.groups)
         _save(figure, folder / "at_percent.png")
-    if RATIO.name in ds:
+    if v.RATIO in ds:
         _save(ratios_figure(of_lines, made.regions, made.groups), folder / "ratios.png")
     _save(integration_figure(ds), folder / "windows.png")
 
@@ -208,11 +179,11 @@ def _write_maps(ds: xr.Dataset, folder: Path) -> None:
     folder.mkdir()
     size = pixel_size(ds)
     for spec, spec_stddev, dim, ending, unit in _MAPS:
-        if spec.name not in ds:
+        if spec not in ds:
             continue
-        specimen = (ds[LINE_DETECTED.name].values == 1).any(axis=0)
+        specimen = (ds[v.LINE_DETECTED].values == 1).any(axis=0)
         for label, image, stddev in zip(
-            map(str, ds[dim].values), ds[spec.name].values, ds[spec_stddev.name].values
+            map(str, ds[dim].values), ds[spec].values, ds[spec_stddev].values
         ):
             name = f"{file_name(label)}_{ending}"
             for path, part, meaning in (
@@ -225,8 +196,8 @@ def _write_maps(ds: xr.Dataset, folder: Path) -> None:
             caption = f"{label.replace('_', ' ')}: {ending.replace('_', ' ')}"
             figure = map_figure(ds, image, stddev, caption, unit or label, known)
             _save(figure, folder / f"{name}.png")
-    if IMAGE.name in ds:
-        for label, image in zip(map(str, ds[DIM_DETECTOR].values), ds[IMAGE.name].values):
+    if v.IMAGE in ds:
+        for label, image in zip(map(str, ds[v.DIM_DETECTOR].values), ds[v.IMAGE].values):
             name = f"{file_name(label)}_image"
             info = f"{label}: image recorded with the counts; edxdenoise {__version__}"
             write_tiff(folder / f"{name}.tif", image, size, info=info)
@@ -241,7 +212,7 @@ def _write_spectra(found: Findings, folder: Path) -> None:
     spectra = {"raw": sum_spectrum(ds)}
     if kept is not None:
         spectra["denoised"] = denoised_spectrum(kept)
-    table = pd.DataFrame({"energy (keV)": ds[DIM_ENERGY].values})
+    table = pd.DataFrame({"energy (keV)": ds[v.DIM_ENERGY].values})
     for name, spectrum in spectra.items():
         write_msa(folder / f"sum_{name}.msa", ds, spectrum, title=f"sum of all pixels, {name}")
         table[f"{name} (counts)"] = np.asarray(spectrum)

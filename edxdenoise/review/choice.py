@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import load
 from edxdenoise.components.selection import select
 from edxdenoise.errors import (
@@ -23,21 +24,6 @@ from edxdenoise.io import read_regions, rounded_for_storage
 from edxdenoise.pipeline import quantify, rebuilt
 from edxdenoise.quantification import area_regions, sum_regions
 from edxdenoise.recipe import Recipe
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_SIGNAL_PROBABILITY,
-    COORD_COMPONENT_NOTE,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_COMPONENT,
-    DIM_DIRECTION,
-    DIM_ELEMENT,
-    DIM_GROUP,
-    DIM_LINE,
-    DIM_RATIO,
-    DIM_REGION,
-    HELD_OUT_ERROR,
-)
 
 
 @dataclass(frozen=True)
@@ -61,12 +47,12 @@ class Choice:
     @classmethod
     def of(cls, ds: xr.Dataset) -> Choice:
         """Return the choice that a file holds."""
-        numbers = ds[DIM_COMPONENT].values
+        numbers = ds[v.DIM_COMPONENT].values
         notes = {}
-        if COORD_COMPONENT_NOTE in ds.coords:
-            notes = dict(zip(numbers.tolist(), map(str, ds[COORD_COMPONENT_NOTE].values)))
+        if v.COORD_COMPONENT_NOTE in ds.coords:
+            notes = dict(zip(numbers.tolist(), map(str, ds[v.COORD_COMPONENT_NOTE].values)))
         return cls(
-            tuple(numbers[ds[COMPONENT_KEEP.name].values == 1].tolist()),
+            tuple(numbers[ds[v.COMPONENT_KEEP].values == 1].tolist()),
             {number: text for number, text in notes.items() if text},
             recipe_of(ds).quantify.regions,
         )
@@ -133,13 +119,13 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
         if choice.keep != before.keep or choice.regions != before.regions:
             ds = _quantified(ds, recipe)
     ds = ds.assign_attrs({**_warned(issued, ds), "recipe": recipe.to_toml()})
-    ds = ds.drop_vars(COORD_COMPONENT_NOTE, errors="ignore")
+    ds = ds.drop_vars(v.COORD_COMPONENT_NOTE, errors="ignore")
     if choice.notes:
-        notes = [choice.notes.get(int(number), "") for number in ds[DIM_COMPONENT].values]
+        notes = [choice.notes.get(int(number), "") for number in ds[v.DIM_COMPONENT].values]
         attrs = {"long_name": "what a person wrote on the decision"}
-        ds = ds.assign_coords({COORD_COMPONENT_NOTE: (DIM_COMPONENT, notes, attrs)})
+        ds = ds.assign_coords({v.COORD_COMPONENT_NOTE: (v.DIM_COMPONENT, notes, attrs)})
     if not recipe.output.cube:
-        return ds.drop_vars(COUNTS_DENOISED.name, errors="ignore")
+        return ds.drop_vars(v.COUNTS_DENOISED, errors="ignore")
     return rounded_for_storage(ds)
 
 
@@ -159,19 +145,19 @@ def _warned(issued: list[EdxdenoiseWarning], ds: xr.Dataset) -> dict[str, list[s
 
 def _rebuilt(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """Smooth and rebuild as `edxdenoise.pipeline.denoise` does, from components that are there."""
-    known = ds[COMPONENT_SIGNAL_PROBABILITY.name]
-    stale = [COUNTS_DENOISED.name, HELD_OUT_ERROR.name]
+    known = ds[v.COMPONENT_SIGNAL_PROBABILITY]
+    stale = [v.COUNTS_DENOISED, v.HELD_OUT_ERROR]
     ds = select(ds.drop_vars(stale, errors="ignore"), keep=recipe.denoise.keep)
     # That of the selector, which was overruled.
-    ds = ds.assign({COMPONENT_SIGNAL_PROBABILITY.name: known})
-    small = load(ds.drop_vars(COUNTS.name))
-    ds = small.assign({COUNTS.name: ds[COUNTS.name]}).assign_attrs(ds.attrs)
+    ds = ds.assign({v.COMPONENT_SIGNAL_PROBABILITY: known})
+    small = load(ds.drop_vars(v.COUNTS))
+    ds = small.assign({v.COUNTS: ds[v.COUNTS]}).assign_attrs(ds.attrs)
     return rebuilt(ds, recipe.denoise)
 
 
 def _quantified(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """With quantities of the lines and regions of the recipe; regions alone where it has none."""
-    stale = (DIM_LINE, DIM_ELEMENT, DIM_RATIO, DIM_REGION, DIM_GROUP, DIM_DIRECTION)
+    stale = (v.DIM_LINE, v.DIM_ELEMENT, v.DIM_RATIO, v.DIM_REGION, v.DIM_GROUP, v.DIM_DIRECTION)
     ds = ds.drop_dims(stale, errors="ignore")
     if recipe.quantifies:
         return quantify(ds, recipe.lines, recipe.quantify)
@@ -182,7 +168,7 @@ def _quantified(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
 def load_regions(ds: xr.Dataset, regions: tuple[str, ...]) -> xr.Dataset:
     """With masks and spectra of regions, computed."""
     found = sum_regions(ds, read_regions(regions, ds))
-    return found.assign(load(found[[n for n in found if DIM_REGION in found[n].dims]]).data_vars)
+    return found.assign(load(found[[n for n in found if v.DIM_REGION in found[n].dims]]).data_vars)
 
 
 def labels_of(keep: tuple[int, ...], decided: frozenset[int]) -> dict[int, float]:

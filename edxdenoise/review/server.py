@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
+from edxdenoise import schema as v
 from edxdenoise.components.selection import component_name, component_outcomes
 from edxdenoise.errors import EdxdenoiseError, ParameterError
 from edxdenoise.io import pixel_size
@@ -30,13 +31,6 @@ from edxdenoise.report.frame import colour_range, count_range, frame_of
 from edxdenoise.report.page import colour_legend, png_bytes
 from edxdenoise.review.state import Review
 from edxdenoise.review.views import TOTAL, Box, title
-from edxdenoise.schema import (
-    COMPONENT_SIGNAL_PROBABILITY,
-    COMPONENT_VARIANCE_RATIO,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-)
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -100,10 +94,10 @@ class ReviewServer(ThreadingHTTPServer):
         ds, views = self.review.views.ds, self.review.views
         frame, pixel = frame_of(ds), pixel_size(ds)
         outcomes = component_outcomes(ds)
-        probability = ds[COMPONENT_SIGNAL_PROBABILITY.name].values
-        variance = ds[COMPONENT_VARIANCE_RATIO.name].values
-        rows, columns = ds.sizes[DIM_Y], ds.sizes[DIM_X]
-        energy = ds[DIM_ENERGY].values
+        probability = ds[v.COMPONENT_SIGNAL_PROBABILITY].values
+        variance = ds[v.COMPONENT_VARIANCE_RATIO].values
+        rows, columns = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
+        energy = ds[v.DIM_ENERGY].values
         cards = [
             {
                 "number": number + 1,
@@ -197,7 +191,7 @@ class ReviewServer(ThreadingHTTPServer):
         ]
         return {
             "box": [used.y0, used.y1, used.x0, used.x1],
-            "energy": views.ds[DIM_ENERGY].values.tolist(),
+            "energy": views.ds[v.DIM_ENERGY].values.tolist(),
             "raw": raw.tolist(),
             "rebuilt": rebuilt.tolist(),
             "lines": nets,

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edxdenoise import schema as v
 from edxdenoise.cube import result_name
 from edxdenoise.errors import EdxdenoiseError, FormatError, ParameterError
 from edxdenoise.io import atomic_output, check_save, open_dataset, save_dataset
 from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
 from edxdenoise.review.views import Views
-from edxdenoise.schema import COMPONENT_KEEP, COUNTS, DIM_COMPONENT
 from edxdenoise.training.labels import add_labels
 
 LABELS = "labels.csv"
@@ -61,11 +61,9 @@ class Review:
         self._lock = threading.RLock()
         self._saving = threading.Lock()
         ds = open_dataset(self.path)
-        for spec in (COMPONENT_KEEP, COUNTS):
-            if spec.name not in ds:
-                raise FormatError(
-                    f"{path} holds no {spec.name}; make a file with edxdenoise denoise"
-                )
+        for spec in (v.COMPONENT_KEEP, v.COUNTS):
+            if spec not in ds:
+                raise FormatError(f"{path} holds no {spec}; make a file with edxdenoise denoise")
         check_save(self.path, overwrite=True)
         self._result = result_name(ds)
         self._written: str | None = None
@@ -83,7 +81,7 @@ class Review:
     @property
     def count(self) -> int:
         """How many components there are."""
-        return int(self.views.ds.sizes[DIM_COMPONENT])
+        return int(self.views.ds.sizes[v.DIM_COMPONENT])
 
     @property
     def choice(self) -> Choice:

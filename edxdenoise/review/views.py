@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.quantification import LineSpec
@@ -27,21 +28,6 @@ from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.quantification.lines import quantified_lines
 from edxdenoise.report.findings import on_law
 from edxdenoise.review.choice import keep_flags
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_MAP_SHRUNK,
-    COMPONENT_SPECTRUM,
-    COORD_K_FACTOR,
-    COUNTS,
-    DIM_COMPONENT,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    LINE_ESTIMATOR,
-    MEAN_SPECTRUM,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 from edxdenoise.xray import component_peaks, find_elements, identified, line_label, name_peaks
 from edxdenoise.xray.families import element_of
 
@@ -102,18 +88,18 @@ class Views:
     @classmethod
     def of(cls, ds: xr.Dataset) -> Views:
         """Read what is needed of a denoised file, in one pass over its score maps."""
-        shape = ds.sizes[DIM_Y], ds.sizes[DIM_X]
+        shape = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
         side = max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_CELLS)))
-        g = np.asarray(ds[WEIGHT_PIXEL.name].values, np.float32)
-        maps = _lazy(ds, COMPONENT_MAP.name)
+        g = np.asarray(ds[v.WEIGHT_PIXEL].values, np.float32)
+        maps = _lazy(ds, v.COMPONENT_MAP)
         smoothed = maps
-        if COMPONENT_MAP_SHRUNK.name in ds:
-            shrunk = _lazy(ds, COMPONENT_MAP_SHRUNK.name).rechunk(maps.chunks)
+        if v.COMPONENT_MAP_SHRUNK in ds:
+            shrunk = _lazy(ds, v.COMPONENT_MAP_SHRUNK).rechunk(maps.chunks)
             smoothed = da.where(da.isnan(shrunk), maps, shrunk)
         amounts, scores = compute(_cells(smoothed * g, side), _cells(maps, side))
         pixels = cell_sums(np.ones((1, *shape), np.float32), side)[0]
-        h = ds[WEIGHT_ENERGY.name].values.astype(float)
-        spectra = np.vstack([ds[COMPONENT_SPECTRUM.name].values, ds[MEAN_SPECTRUM.name].values])
+        h = ds[v.WEIGHT_ENERGY].values.astype(float)
+        spectra = np.vstack([ds[v.COMPONENT_SPECTRUM].values, ds[v.MEAN_SPECTRUM].values])
         names, rows, atoms = _lines(ds)
         return cls(
             ds,
@@ -138,7 +124,7 @@ class Views:
 
     def raw_maps(self) -> np.ndarray:
         """Net counts per pixel as measured, shape (name, cell y, cell x): reads all counts."""
-        sums = sums_counts(self.ds, self.rows).transpose("row", DIM_Y, DIM_X).data
+        sums = sums_counts(self.ds, self.rows).transpose("row", v.DIM_Y, v.DIM_X).data
         return cell_sums(compute(sums)[0], self.side) / self.pixels
 
     def ratio(self, above: np.ndarray, below: np.ndarray, names: tuple[str, str]) -> np.ndarray:
@@ -158,7 +144,7 @@ class Views:
         """Return a box grown to whole cells, the whole map for None."""
         ends = []
         low_high = (None, None) if box is None else ((box.y0, box.y1), (box.x0, box.x1))
-        for given, size in zip(low_high, (self.ds.sizes[DIM_Y], self.ds.sizes[DIM_X])):
+        for given, size in zip(low_high, (self.ds.sizes[v.DIM_Y], self.ds.sizes[v.DIM_X])):
             first, end = (0, size) if given is None else (min(given), max(given))
             low = min(max(first, 0), size - 1) // self.side * self.side
             high = -(-max(end, low + 1) // self.side) * self.side
@@ -177,17 +163,17 @@ class Views:
         """Counts of a box as measured, shape (energy,); those of the whole map are known."""
         if box == self.snapped(None):
             return sum_spectrum(self.ds)
-        counts = self.ds[COUNTS.name].data[box.y0 : box.y1, box.x0 : box.x1]
+        counts = self.ds[v.COUNTS].data[box.y0 : box.y1, box.x0 : box.x1]
         return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
 
     @functools.cached_property
     def peaks(self) -> list[list[str]]:
         """Names of the largest peaks of each component's spectrum; dips have an arrow."""
         found = identified(self.ds)
-        energy, h = self.ds[DIM_ENERGY].values, self.ds[WEIGHT_ENERGY.name].values
+        energy, h = self.ds[v.DIM_ENERGY].values, self.ds[v.WEIGHT_ENERGY].values
         resolution = detector_resolution(self.ds)
         named = []
-        for loading in self.ds[COMPONENT_SPECTRUM.name].values:
+        for loading in self.ds[v.COMPONENT_SPECTRUM].values:
             peaks = name_peaks(component_peaks(energy, loading, h, resolution), found)[:_PEAKS]
             named.append(
                 [
@@ -200,7 +186,9 @@ class Views:
 
 def _lazy(ds: xr.Dataset, name: str) -> da.Array:
     """Maps in blocks of whole components."""
-    return da.asarray(ds[name].transpose(DIM_COMPONENT, DIM_Y, DIM_X).data).rechunk({1: -1, 2: -1})
+    return da.asarray(ds[name].transpose(v.DIM_COMPONENT, v.DIM_Y, v.DIM_X).data).rechunk(
+        {1: -1, 2: -1}
+    )
 
 
 def _cells(maps: da.Array, side: int) -> da.Array:
@@ -227,10 +215,10 @@ def cell_sums(maps: np.ndarray, side: int) -> np.ndarray:
 def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Names, rows and atoms of `Views`: lines quantified, then main lines of all else found."""
     lines: dict[str, LineSpec] = {}
-    estimators = np.zeros((0, ds.sizes[DIM_ENERGY]))
-    if LINE_ESTIMATOR.name in ds and COORD_K_FACTOR in ds.coords:
+    estimators = np.zeros((0, ds.sizes[v.DIM_ENERGY]))
+    if v.LINE_ESTIMATOR in ds and v.COORD_K_FACTOR in ds.coords:
         lines = quantified_lines(ds)
-        estimators = ds[LINE_ESTIMATOR.name].values.astype(float)
+        estimators = ds[v.LINE_ESTIMATOR].values.astype(float)
     known = {element_of(name) for name in lines}
     found = find_elements(ds)
     others = [
@@ -243,7 +231,7 @@ def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     for number, (name, spec) in enumerate(lines.items(), 1):
         if spec.k_factor is not None:
             atoms[number] = factor_arrays({name: spec})[1][0][0]
-    return (TOTAL, *lines, *others), np.vstack([np.ones(ds.sizes[DIM_ENERGY]), estimators]), atoms
+    return (TOTAL, *lines, *others), np.vstack([np.ones(ds.sizes[v.DIM_ENERGY]), estimators]), atoms
 
 
 def title(name: str) -> str:

@@ -14,11 +14,11 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import block_shape
 from edxdenoise.config import IMAGES
 from edxdenoise.cube import make_cube, named_images, smallest_count_dtype
 from edxdenoise.errors import ParameterError
-from edxdenoise.schema import COORD_AREA, DIM_ELEMENT, DIM_PHASE, DIM_Y, IMAGE
 from edxdenoise.simulation.geometry import grains, smooth_field, split_rows
 from edxdenoise.simulation.presets import PRESETS, Preset
 from edxdenoise.simulation.spectrum import MATERIALS, line_spectrum, material_spectra
@@ -142,24 +142,24 @@ def simulate(
     bulk = definition.instrument.kind == "SEM"
     ds = ds.assign(
         {
-            EXPECTED_COUNTS.name: EXPECTED_COUNTS.array(expected),
-            PHASE_MAP.name: PHASE_MAP.array(maps).assign_attrs({"units": "1"} if bulk else {}),
-            PHASE_SPECTRUM.name: PHASE_SPECTRUM.array(spectra),
-            TRUE_ATOMIC_PERCENT.name: TRUE_ATOMIC_PERCENT.array(percent_maps(phase_map, atoms)),
-            TRUE_WEIGHT_PERCENT.name: TRUE_WEIGHT_PERCENT.array(percent_maps(phase_map, weight)),
+            EXPECTED_COUNTS: EXPECTED_COUNTS.array(expected),
+            PHASE_MAP: PHASE_MAP.array(maps).assign_attrs({"units": "1"} if bulk else {}),
+            PHASE_SPECTRUM: PHASE_SPECTRUM.array(spectra),
+            TRUE_ATOMIC_PERCENT: TRUE_ATOMIC_PERCENT.array(percent_maps(phase_map, atoms)),
+            TRUE_WEIGHT_PERCENT: TRUE_WEIGHT_PERCENT.array(percent_maps(phase_map, weight)),
         }
     ).assign_coords(
         {
-            DIM_PHASE: (DIM_PHASE, names, {"long_name": "phase"}),
-            DIM_ELEMENT: (DIM_ELEMENT, elements, {"long_name": "chemical element"}),
+            v.DIM_PHASE: (v.DIM_PHASE, names, {"long_name": "phase"}),
+            v.DIM_ELEMENT: (v.DIM_ELEMENT, elements, {"long_name": "chemical element"}),
         }
     )
     if images:
-        ds[IMAGE.name] = _images(definition, names, maps, images, seed)
+        ds[v.IMAGE] = _images(definition, names, maps, images, seed)
     if definition.area_labels:
         area = split_rows(shape[0], len(definition.area_labels))
         attrs = {"long_name": "stacked map", "area_label": list(definition.area_labels)}
-        ds = ds.assign_coords({COORD_AREA: (DIM_Y, area, attrs)})
+        ds = ds.assign_coords({v.COORD_AREA: (v.DIM_Y, area, attrs)})
     return ds
 
 

@@ -9,53 +9,44 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.errors import ParameterError
-from edxdenoise.schema import (
-    DIM_ELEMENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_PHASE,
-    DIM_X,
-    DIM_Y,
-    REGION_MASK,
-    VariableSpec,
-)
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.spectrum import MATERIALS, line_counts, material_spectra
 from edxdenoise.xray import counted_lines
 from edxdenoise.xray.lines import atomic_number, atomic_weight
 
-EXPECTED_COUNTS = VariableSpec(
+EXPECTED_COUNTS = v.Variable(
     "expected_counts",
-    (DIM_Y, DIM_X, DIM_ENERGY),
+    (v.DIM_Y, v.DIM_X, v.DIM_ENERGY),
     "f",
     "counts",
     "truth: expectation of the Poisson counts",
 )
-PHASE_MAP = VariableSpec(
+PHASE_MAP = v.Variable(
     "phase_map",
-    (DIM_PHASE, DIM_Y, DIM_X),
+    (v.DIM_PHASE, v.DIM_Y, v.DIM_X),
     "f",
     "ug cm-2",
     "truth: amount of each phase",
 )
-PHASE_SPECTRUM = VariableSpec(
+PHASE_SPECTRUM = v.Variable(
     "phase_spectrum",
-    (DIM_PHASE, DIM_ENERGY),
+    (v.DIM_PHASE, v.DIM_ENERGY),
     "f",
     "counts",
     "truth: expected counts of one unit of phase_map",
 )
-TRUE_ATOMIC_PERCENT = VariableSpec(
+TRUE_ATOMIC_PERCENT = v.Variable(
     "true_atomic_percent",
-    (DIM_ELEMENT, DIM_Y, DIM_X),
+    (v.DIM_ELEMENT, v.DIM_Y, v.DIM_X),
     "f",
     "percent",
     "truth: atoms of the specimen, hydrogen and stray X-rays left out; NaN where there is none",
 )
-TRUE_WEIGHT_PERCENT = VariableSpec(
+TRUE_WEIGHT_PERCENT = v.Variable(
     "true_weight_percent",
-    (DIM_ELEMENT, DIM_Y, DIM_X),
+    (v.DIM_ELEMENT, v.DIM_Y, v.DIM_X),
     "f",
     "percent",
     "truth: mass of the specimen, hydrogen and stray X-rays left out; NaN where there is none",
@@ -106,14 +97,14 @@ def region_atoms(ds: xr.Dataset, elements: list[str]) -> xr.DataArray | None:
     DataArray, dims (region, element), or None
         In an arbitrary common unit; None where `ds` is no phantom.
     """
-    if PHASE_MAP.name not in ds or REGION_MASK.name not in ds:
+    if PHASE_MAP not in ds or v.REGION_MASK not in ds:
         return None
-    found, _, atoms = composition_tables([str(name) for name in ds[DIM_PHASE].values])
-    table = xr.DataArray(atoms, dims=(DIM_PHASE, DIM_ELEMENT), coords={DIM_ELEMENT: found})
-    inside = ds[REGION_MASK.name].astype(float)
-    amounts = xr.dot(inside, ds[PHASE_MAP.name].drop_vars(DIM_PHASE), dim=(DIM_Y, DIM_X))
-    summed = xr.dot(amounts, table, dim=DIM_PHASE)
-    return summed.reindex({DIM_ELEMENT: elements}, fill_value=0.0).compute()
+    found, _, atoms = composition_tables([str(name) for name in ds[v.DIM_PHASE].values])
+    table = xr.DataArray(atoms, dims=(v.DIM_PHASE, v.DIM_ELEMENT), coords={v.DIM_ELEMENT: found})
+    inside = ds[v.REGION_MASK].astype(float)
+    amounts = xr.dot(inside, ds[PHASE_MAP].drop_vars(v.DIM_PHASE), dim=(v.DIM_Y, v.DIM_X))
+    summed = xr.dot(amounts, table, dim=v.DIM_PHASE)
+    return summed.reindex({v.DIM_ELEMENT: elements}, fill_value=0.0).compute()
 
 
 def percent_maps(phase_map: da.Array, table: np.ndarray) -> da.Array:
@@ -163,19 +154,21 @@ def phase_line_counts(ds: xr.Dataset, lines: Iterable[str]) -> xr.DataArray:
     """
     names = list(lines)
     instrument = PRESETS[json.loads(ds.attrs["simulated"])["preset"]].instrument
-    phases = [str(name) for name in ds[DIM_PHASE].values]
+    phases = [str(name) for name in ds[v.DIM_PHASE].values]
     table = np.zeros((len(phases), len(names)))
     for i, phase in enumerate(phases):
         if phase == STRAY_PHASE:
             continue
-        spectrum = ds[PHASE_SPECTRUM.name].values[i]
+        spectrum = ds[PHASE_SPECTRUM].values[i]
         (unscaled,) = material_spectra([MATERIALS[phase]], instrument, ds["energy"].values)
         scale = spectrum.sum(dtype=float) / unscaled.sum()
         counts = line_counts(MATERIALS[phase], instrument)
         for j, name in enumerate(names):
             counted = counted_lines(name, instrument.detector.resolution)
             table[i, j] = scale * sum(counts.get(line, 0.0) for line in counted)
-    return xr.DataArray(table, dims=(DIM_PHASE, DIM_LINE), coords={"phase": phases, "line": names})
+    return xr.DataArray(
+        table, dims=(v.DIM_PHASE, v.DIM_LINE), coords={"phase": phases, "line": names}
+    )
 
 
 def true_k_factors(ds: xr.Dataset, lines: Iterable[str]) -> dict[str, tuple[float, float]]:
@@ -193,14 +186,14 @@ def true_k_factors(ds: xr.Dataset, lines: Iterable[str]) -> dict[str, tuple[floa
     """
     names = list(lines)
     counts = phase_line_counts(ds, names).values
-    amounts = ds[PHASE_MAP.name].mean(("y", "x")).values
+    amounts = ds[PHASE_MAP].mean(("y", "x")).values
     factors = {}
     for j, name in enumerate(names):
         element = name.partition("_")[0]
         weights = np.array(
             [
                 MATERIALS[phase].weight_fractions().get(element, 0.0) if phase in MATERIALS else 0.0
-                for phase in ds[DIM_PHASE].values
+                for phase in ds[v.DIM_PHASE].values
             ]
         )
         masses = weights * amounts

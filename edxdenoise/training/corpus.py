@@ -17,6 +17,7 @@ import dask
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.components.network_inputs import KINDS, network_input
 from edxdenoise.components.pca import pca
 from edxdenoise.components.score_noise import score_noise
@@ -25,10 +26,6 @@ from edxdenoise.cube import pixel_counts
 from edxdenoise.errors import DataError, FormatError, ParameterError, recorded
 from edxdenoise.io import atomic_output, open_dataset
 from edxdenoise.preprocess import weight
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    DIM_COMPONENT,
-)
 from edxdenoise.simulation import PRESETS
 from edxdenoise.training.enrich import REAL, Components, enriched
 from edxdenoise.training.labels import NOISE_BELOW, SIGNAL_ABOVE, soft_label
@@ -315,11 +312,11 @@ def add_file(
         If a label is for a component that the file has not.
     """
     ds = open_dataset(path)
-    if COMPONENT_KEEP.name not in ds:
+    if v.COMPONENT_KEEP not in ds:
         raise FormatError(f"{path} holds no components; make them with edxdenoise denoise")
-    small = ds.drop_vars([name for name in ds if DIM_COMPONENT not in ds[name].dims])
+    small = ds.drop_vars([name for name in ds if v.DIM_COMPONENT not in ds[name].dims])
     ds = ds.assign(small.compute().data_vars)
-    count = ds.sizes[DIM_COMPONENT]
+    count = ds.sizes[v.DIM_COMPONENT]
     if labels is None:
         probability = split_probability(ds, seed=seed)
         labels = {number: float(probability[number - 1]) for number in range(2, count + 1)}

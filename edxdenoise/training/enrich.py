@@ -17,16 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.components.pca import project_block
 from edxdenoise.components.score_noise import ScoreNoise, score_noise
-from edxdenoise.schema import (
-    COMPONENT_MAP,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    DIM_COMPONENT,
-    WEIGHT_ENERGY,
-    WEIGHT_PIXEL,
-)
 from edxdenoise.training.labels import (
     NOISE_BELOW,
     SIGNAL_ABOVE,
@@ -77,13 +70,13 @@ def enriched(ds: xr.Dataset, specimen: Specimen, rng: np.random.Generator) -> Co
         The truth behind the counts.
     rng : numpy.random.Generator
     """
-    maps, loadings = ds[COMPONENT_MAP.name].values, ds[COMPONENT_SPECTRUM.name].values
-    h = ds[WEIGHT_ENERGY.name].values
+    maps, loadings = ds[v.COMPONENT_MAP].values, ds[v.COMPONENT_SPECTRUM].values
+    h = ds[v.WEIGHT_ENERGY].values
     truth = (h, specimen.amounts, specimen.spectra)
     r = true_correlation(maps, loadings, *truth)
     weak_maps, weak_r, bases = _weak(maps, loadings, r, ds, specimen, rng)
     hard = _hard_loadings(ds, specimen, rng)
-    hard_maps = project_block(ds[COUNTS.name].values, ds[WEIGHT_PIXEL.name].values, hard / h)
+    hard_maps = project_block(ds[v.COUNTS].values, ds[v.WEIGHT_PIXEL].values, hard / h)
     # Where noise lies in a few pixels it can resemble anything by chance; it is independent of the
     # truth, so that the share of the truth in its spread bounds what is no chance.
     share = true_scores(hard, *truth).std(axis=(1, 2)) / hard_maps.std(axis=(1, 2))
@@ -114,11 +107,11 @@ def enriched(ds: xr.Dataset, specimen: Specimen, rng: np.random.Generator) -> Co
 
 
 def _with_components(ds: xr.Dataset, maps: np.ndarray, loadings: list[np.ndarray]) -> xr.Dataset:
-    bare = ds.drop_dims(DIM_COMPONENT)
+    bare = ds.drop_dims(v.DIM_COMPONENT)
     return bare.assign(
         {
-            COMPONENT_MAP.name: COMPONENT_MAP.array(maps),
-            COMPONENT_SPECTRUM.name: COMPONENT_SPECTRUM.array(np.concatenate(loadings)),
+            v.COMPONENT_MAP: v.COMPONENT_MAP.array(maps),
+            v.COMPONENT_SPECTRUM: v.COMPONENT_SPECTRUM.array(np.concatenate(loadings)),
         }
     )
 
@@ -135,7 +128,7 @@ def _weak(
     noise = np.flatnonzero(r < NOISE_BELOW)
     # Of the least signal where none is noise.
     bases = rng.choice(noise if len(noise) else np.argsort(r)[:_WEAK], size=_WEAK)
-    h = ds[WEIGHT_ENERGY.name].values
+    h = ds[v.WEIGHT_ENERGY].values
     before = true_scores(loadings[bases], h, specimen.amounts, specimen.spectra)
     total = np.tensordot(specimen.spectra.sum(axis=1), specimen.amounts, axes=1).astype(float)
     level = total if (h == 1).all() else np.sqrt(total)
@@ -162,8 +155,8 @@ def _weak(
 
 
 def _hard_loadings(ds: xr.Dataset, specimen: Specimen, rng: np.random.Generator) -> np.ndarray:
-    h = ds[WEIGHT_ENERGY.name].values.astype(float)
-    first = ds[COMPONENT_SPECTRUM.name].values[0]
+    h = ds[v.WEIGHT_ENERGY].values.astype(float)
+    first = ds[v.COMPONENT_SPECTRUM].values[0]
     phases = specimen.spectra / h
     made = []
     for number in range(_HARD):
@@ -195,9 +188,7 @@ def _leak_factor(
     leak: np.ndarray, loading: np.ndarray, h: np.ndarray, ds: xr.Dataset, specimen: Specimen
 ) -> float:
     """Return the factor that gives `leak` the spread of the noise of `loading`."""
-    seen = project_block(
-        ds[COUNTS.name].values, ds[WEIGHT_PIXEL.name].values, loading[np.newaxis] / h
-    )
+    seen = project_block(ds[v.COUNTS].values, ds[v.WEIGHT_PIXEL].values, loading[np.newaxis] / h)
     signal = true_scores(leak[np.newaxis], h, specimen.amounts, specimen.spectra)
     spread = signal.std()
     return float(seen.std() / spread) if spread > 0 else 0.0

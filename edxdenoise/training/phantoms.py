@@ -202,7 +202,7 @@ def _cut_out(preset: str, rng: np.random.Generator) -> Specimen:
         seed=int(rng.integers(2**31)),
     )
     top, left = (int(rng.integers(0, w - s + 1)) for w, s in zip(whole[part], shape))
-    amounts, areas = ds[PHASE_MAP.name].values, np.ones(tuple(whole[part]), int)
+    amounts, areas = ds[PHASE_MAP].values, np.ones(tuple(whole[part]), int)
     if stacked:
         areas *= split_rows(int(whole[part][0]), len(PRESETS[preset].area_labels))[:, None]
     if part == "area":
@@ -211,7 +211,7 @@ def _cut_out(preset: str, rng: np.random.Generator) -> Specimen:
     first = int(rng.integers(0, ds.sizes["energy"] - channels + 1) * (rng.random() < 0.3))
     turns = int(rng.integers(4))
     names = [str(name) for name in ds["phase"].values]
-    spectra = _vary(names, ds[PHASE_SPECTRUM.name].values, preset, ds["energy"].values, rng)
+    spectra = _vary(names, ds[PHASE_SPECTRUM].values, preset, ds["energy"].values, rng)
     return Specimen(
         preset=preset,
         amounts=np.rot90(amounts[:, window[0], window[1]], turns, axes=(1, 2)),

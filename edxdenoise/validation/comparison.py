@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import chunk, compute, delayed_blocks
 from edxdenoise.config import Denoise, Quantify
 from edxdenoise.cube import add_history, check_cube, detector_resolution, sum_spectrum
@@ -23,17 +24,6 @@ from edxdenoise.pipeline import Progress, check_quantify, silent
 from edxdenoise.quantification import LineSpec, area_regions, check_lines
 from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.resources import default_memory_limit, memory_needed
-from edxdenoise.schema import (
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_COMPONENT,
-    DIM_ENERGY,
-    DIM_LINE,
-    DIM_X,
-    DIM_Y,
-    WEIGHT_ENERGY,
-)
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import check_survey, shrink_dtype, survey
 from edxdenoise.thinning import check_folds, check_whole, hold_out
@@ -130,8 +120,8 @@ def compare(
     recipe, quantify, lines = denoise or Denoise(), quantify or Quantify(), dict(lines or {})
     with progress("reading"):
         ds, keep = _prepared(ds, chosen, recipe, memory_limit)
-    expected = ds[EXPECTED_COUNTS.name].data if EXPECTED_COUNTS.name in ds else None
-    bare = ds.drop_vars(EXPECTED_COUNTS.name, errors="ignore")
+    expected = ds[EXPECTED_COUNTS].data if EXPECTED_COUNTS in ds else None
+    bare = ds.drop_vars(EXPECTED_COUNTS, errors="ignore")
 
     with progress("all counts"):
         fitted = fit_models(bare, chosen, recipe)
@@ -139,10 +129,14 @@ def compare(
         clusters = Clusters(_most_telling(fitted), seed=recipe.seed)
         areas = area_regions(bare)
         judged = Judged(_regions(areas, clusters, bare), windows, quantities)
-        cubes = [each[COUNTS_DENOISED.name].data for each in fitted]
+        cubes = [each[v.COUNTS_DENOISED].data for each in fitted]
         full, maps = judge(cubes, judged, scale=scale_of(bare), expected=expected)
     kept = [
-        [int(number) for number in each[DIM_COMPONENT].values] if DIM_COMPONENT in each.dims else []
+        (
+            [int(number) for number in each[v.DIM_COMPONENT].values]
+            if v.DIM_COMPONENT in each.dims
+            else []
+        )
         for each in fitted
     ]
     del fitted, cubes
@@ -153,13 +147,13 @@ def compare(
             # Warnings were already issued for the whole of the counts.
             rest, held_out = hold_out(bare, number, folds=folds, seed=recipe.seed)
             if keep:
-                rest = rest.assign({COUNTS.name: rest[COUNTS.name].persist()})
+                rest = rest.assign({v.COUNTS: rest[v.COUNTS].persist()})
             part, _ = judge(
-                [each[COUNTS_DENOISED.name].data for each in fit_models(rest, chosen, recipe)],
+                [each[v.COUNTS_DENOISED].data for each in fit_models(rest, chosen, recipe)],
                 replace(judged, regions=_regions(areas, clusters, rest)),
                 factor=folds / (folds - 1),
                 scale=scale_of(rest, folds / (folds - 1)),
-                held_out=held_out[COUNTS.name].data,
+                held_out=held_out[v.COUNTS].data,
                 folds=folds,
                 expected=expected,
             )
@@ -203,18 +197,18 @@ def _prepared(
     """Blocks of whole rows that one worker can judge, and whether counts fitted may be held."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
     found = survey(ds)
-    check_survey(found, name=COUNTS.name)
+    check_survey(found, name=v.COUNTS)
     ds = shrink_dtype(ds, found)
     check_whole(ds)
-    sizes = ds[COUNTS.name].sizes
-    shape = sizes[DIM_Y], sizes[DIM_X], sizes[DIM_ENERGY]
-    itemsize = ds[COUNTS.name].dtype.itemsize
+    sizes = ds[v.COUNTS].sizes
+    shape = sizes[v.DIM_Y], sizes[v.DIM_X], sizes[v.DIM_ENERGY]
+    itemsize = ds[v.COUNTS].dtype.itemsize
     components = computed_components(models, recipe) or 1
     need = memory_needed(shape, itemsize, components=components)
     # A worker holds a block of every model.
     share = 4 / (4 + len(models))
     room = max(limit - need.held, limit // 4)
-    ds = chunk(ds, memory_limit=int(share * room)).chunk({DIM_X: -1})
+    ds = chunk(ds, memory_limit=int(share * room)).chunk({v.DIM_X: -1})
     return ds, need.in_memory + need.cube <= limit
 
 
@@ -227,7 +221,7 @@ def _functionals(
     ds: xr.Dataset, lines: Mapping[str, LineSpec], quantify: Quantify
 ) -> tuple[LineWindows, Quantities | None]:
     """Return the weights of the channels in lines and quantities."""
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     if not lines:
         return LineWindows(*np.zeros((2, 0, energy.size))), None
     elements = present_elements(ds, quantify.elements)
@@ -244,7 +238,7 @@ def _functionals(
         quantities = quantities_of(
             lines,
             net,
-            sum_spectrum(ds) / (ds.sizes[DIM_Y] * ds.sizes[DIM_X]),
+            sum_spectrum(ds) / (ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]),
             ratios=quantify.ratios,
         )
     return LineWindows(net, near), quantities
@@ -252,8 +246,8 @@ def _functionals(
 
 def _most_telling(fitted: Sequence[xr.Dataset]) -> xr.Dataset:
     """The model whose components make the clusters: of most, but not more than there may be."""
-    fitted = [each for each in fitted if DIM_COMPONENT in each.dims]
-    sizes = [each.sizes[DIM_COMPONENT] for each in fitted]
+    fitted = [each for each in fitted if v.DIM_COMPONENT in each.dims]
+    sizes = [each.sizes[v.DIM_COMPONENT] for each in fitted]
     few = [size for size in sizes if size <= MOST_CLUSTERS] or [min(sizes)]
     return fitted[sizes.index(max(few))]
 
@@ -422,7 +416,7 @@ class Clusters:
     def __init__(self, model: xr.Dataset, *, seed: int = 0) -> None:
         from sklearn.cluster import KMeans
 
-        self._rows = model[COMPONENT_SPECTRUM.name].values / model[WEIGHT_ENERGY.name].values
+        self._rows = model[v.COMPONENT_SPECTRUM].values / model[v.WEIGHT_ENERGY].values
         pixels = self._features(model)
         self._size = np.maximum(pixels.std(axis=(0, 1)), np.finfo(float).tiny)
         pixels = (pixels / self._size).reshape(-1, len(self._rows))
@@ -515,7 +509,7 @@ def assemble(
         those of models fitted to all counts. Attribute ``folds``: every model was fitted to all
         counts but one part in so many.
     """
-    folds, channels = len(parts), ds.sizes[DIM_ENERGY]
+    folds, channels = len(parts), ds.sizes[v.DIM_ENERGY]
     sums = _total(parts)
     # All held-out parts together are one measurement, each but a part of one.
     cells = filled(sums["pixels"]) / folds * channels
@@ -531,14 +525,14 @@ def assemble(
         "below_floor": (_BY_MODEL, sums["below_floor"] / folds / cells),
     }
     if lines:
-        near = judged.lines.near.sum(axis=1) * ds.sizes[DIM_Y] * ds.sizes[DIM_X]
-        data["line_deviance"] = (DIM_MODEL, DIM_LINE), sums["line_deviance"] / near
+        near = judged.lines.near.sum(axis=1) * ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
+        data["line_deviance"] = (DIM_MODEL, v.DIM_LINE), sums["line_deviance"] / near
         data["line_deviance_stddev"] = (
-            (DIM_MODEL, DIM_OTHER, DIM_LINE),
+            (DIM_MODEL, DIM_OTHER, v.DIM_LINE),
             np.sqrt(_OVERLAP * sums["line_deviance_pair"]) / near,
         )
         deviations = np.sqrt(filled(sums["residual_variance"]))
-        data["residual"] = (DIM_MODEL, DIM_LINE, DIM_REGION), sums["residual"] / deviations
+        data["residual"] = (DIM_MODEL, v.DIM_LINE, DIM_REGION), sums["residual"] / deviations
     if "true_error" in sums:
         for name in ("true_deviance", "true_error"):
             data[name] = _BY_MODEL, sums[name] / folds / cells
@@ -550,16 +544,16 @@ def assemble(
         "kept": (DIM_MODEL, [",".join(map(str, numbers)) for numbers in kept]),
     }
     if lines:
-        coords[DIM_LINE] = list(lines)
+        coords[v.DIM_LINE] = list(lines)
     if judged.quantities is not None:
         assert values is not None
         coords[DIM_QUANTITY] = list(judged.quantities.names)
         data |= _of_quantities(parts, sums, full)
-        maps = (DIM_QUANTITY, DIM_Y, DIM_X)
+        maps = (DIM_QUANTITY, v.DIM_Y, v.DIM_X)
         data["quantity_map"] = (DIM_MODEL, *maps), values[: len(names)]
         if len(values) > len(names):
             data["true_quantity_map"] = maps, values[-1]
-    shared = {name: ds.coords[name] for name in (DIM_Y, DIM_X, "area") if name in ds.coords}
+    shared = {name: ds.coords[name] for name in (v.DIM_Y, v.DIM_X, "area") if name in ds.coords}
     attrs = {name: value for name, value in ds.attrs.items() if name in ("source", "title")}
     result = xr.Dataset(data, {**shared, **coords}, {**attrs, "folds": folds})
     return add_history(

@@ -33,6 +33,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import rel_entr
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import (
     DENSITY,
     Block,
@@ -47,7 +48,6 @@ from edxdenoise.config import Denoise
 from edxdenoise.cube import is_lazy, kept_maps, kept_spectra, pixel_counts, sum_spectrum
 from edxdenoise.errors import recorded
 from edxdenoise.pipeline import fitted
-from edxdenoise.schema import COUNTS, HELD_OUT_ERROR, WEIGHT_PIXEL
 from edxdenoise.survey import survey
 from edxdenoise.thinning import hold_out
 
@@ -125,15 +125,15 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     """
     lazy = ds if is_lazy(ds) else chunk(ds)
     rest, part = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed)
-    rest = rest.assign({COUNTS.name: rest[COUNTS.name].copy(data=hold(rest[COUNTS.name].data))})
+    rest = rest.assign({v.COUNTS: rest[v.COUNTS].copy(data=hold(rest[v.COUNTS].data))})
     with recorded(show=False):
         # Warnings are issued for the whole of the counts.
         model = fitted(rest, recipe, survey(rest), errors=False)
-    held_out = compact_blocks(part[COUNTS.name].data)
+    held_out = compact_blocks(part[v.COUNTS].data)
     scale = scale_of(model, _WHOLE)
     kept, mean = kept_spectra(model)
     maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
-    g = model[WEIGHT_PIXEL.name].values
+    g = model[v.WEIGHT_PIXEL].values
     places = da.core.slices_from_chunks(held_out.chunks)
     sums = [
         dask.delayed(error_of_block)(
@@ -144,7 +144,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     error, variance = np.sum(compute(sums)[0], axis=0)
     # In units of the noise of all counts, beside which that of the fitted ones is larger.
     units = _WHOLE * scale.pixel.size * scale.energy.size
-    return HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
+    return v.HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
 
 
 def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.components.pca import DEFAULT_COMPONENTS
 from edxdenoise.components.selection import parse_keep, select
@@ -24,7 +25,6 @@ from edxdenoise.config import DECOMPOSITIONS, SELECTORS, Decomposition, Denoise
 from edxdenoise.cube import reconstruct
 from edxdenoise.errors import ParameterError
 from edxdenoise.pipeline import Progress, denoise, silent
-from edxdenoise.schema import COMPONENT_KEEP, COUNTS, COUNTS_DENOISED, DIM_COMPONENT
 from edxdenoise.survey import Survey
 
 # What stands for the recipe itself, with all it says.
@@ -220,9 +220,9 @@ def _networks(model: Model, recipe: Denoise) -> tuple[str, ...]:
 
 def _kept(ds: xr.Dataset) -> xr.Dataset:
     """Without the components that were dropped: a hundred maps that nobody needs any more."""
-    if DIM_COMPONENT not in ds.dims:
+    if v.DIM_COMPONENT not in ds.dims:
         return ds
-    return ds.isel({DIM_COMPONENT: ds[COMPONENT_KEEP.name].values == 1})
+    return ds.isel({v.DIM_COMPONENT: ds[v.COMPONENT_KEEP].values == 1})
 
 
 WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)  # pixels
@@ -231,7 +231,7 @@ _TRUNCATE = 4.0
 
 def blurred(ds: xr.Dataset) -> xr.Dataset:
     """Return a map with its counts averaged as ``counts_denoised``, lazy where they are."""
-    counts = ds[COUNTS.name].data
+    counts = ds[v.COUNTS].data
     # The widths that fit the map, and none.
     widths = [0.0, *(width for width in WIDTHS if width <= max(counts.shape[:2]) / 4)]
     mean = counts.mean(axis=(0, 1), dtype=float)
@@ -243,7 +243,7 @@ def blurred(ds: xr.Dataset) -> xr.Dataset:
         for width, square in zip(widths, squares)
     ]
     best = _average(counts, widths[int(np.argmin(risks))])
-    return ds.assign({COUNTS_DENOISED.name: COUNTS_DENOISED.array(best)})
+    return ds.assign({v.COUNTS_DENOISED: v.COUNTS_DENOISED.array(best)})
 
 
 def own_share(width: float) -> float:

@@ -33,21 +33,11 @@ import xarray as xr
 from scipy.special import gammainc, gammaincc, xlogy
 from scipy.stats import norm
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import as_blocks, compute, delayed_blocks
 from edxdenoise.cube import check_cube, detector_resolution, energy_axis, energy_range
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.quantification.estimators import behind_projection
-from edxdenoise.schema import (
-    COMPONENT_KEEP,
-    COMPONENT_SPECTRUM,
-    COUNTS,
-    COUNTS_DENOISED,
-    DIM_ENERGY,
-    DIM_X,
-    DIM_Y,
-    WEIGHT_ENERGY,
-    validate,
-)
 from edxdenoise.xray import fwhm, identified
 from edxdenoise.xray.families import candidate_lines
 
@@ -161,12 +151,12 @@ def audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> Audit:
         raise ParameterError(
             f"false_alarm_rate is {false_alarm_rate}, must be between 0 and 1, such as 0.01"
         )
-    validate(ds, COUNTS, COUNTS_DENOISED)
+    v.validate(ds, v.COUNTS, v.COUNTS_DENOISED)
     check_cube(ds)
     energy_axis(ds)
     resolution = detector_resolution(ds)
-    windows = scan_windows(ds[DIM_ENERGY].values, resolution)
-    shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
+    windows = scan_windows(ds[v.DIM_ENERGY].values, resolution)
+    shape = (ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X])
     tests = tests_made(shape, len(windows))
     limits = {size: false_alarm_rate / (len(tests) * made) for size, made in tests.items()}
 
@@ -188,7 +178,7 @@ def audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> Audit:
         ]
     corrected = finds["p"] * [len(tests) * tests[size] for size in finds["size"]]
     table = _table(ds, finds, np.minimum(corrected, 1), resolution)
-    energy = ds[DIM_ENERGY].values
+    energy = ds[v.DIM_ENERGY].values
     middles = (energy[windows[:-1, 0]] + energy[windows[:-1, 1] - 1]) / 2
     return Audit(table, false_alarm_rate, sum(tests.values()), peaks, middles, profile)
 
@@ -197,19 +187,19 @@ def _scan_blocks(
     ds: xr.Dataset, windows: np.ndarray, limits: dict[int, float]
 ) -> tuple[Cells, list[Scanned], np.ndarray]:
     """Cells of the whole map, what small tiles found, and their picture, in one pass."""
-    shape = (ds.sizes[DIM_Y], ds.sizes[DIM_X])
-    inside = np.zeros((ds.sizes[DIM_ENERGY], len(windows)))
+    shape = (ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X])
+    inside = np.zeros((ds.sizes[v.DIM_ENERGY], len(windows)))
     for column, (first, last) in enumerate(windows):
         inside[first:last, column] = 1
     lost = inside
-    if all(spec.name in ds for spec in (COMPONENT_SPECTRUM, COMPONENT_KEEP, WEIGHT_ENERGY)):
+    if all(spec in ds for spec in (v.COMPONENT_SPECTRUM, v.COMPONENT_KEEP, v.WEIGHT_ENERGY)):
         lost = inside - behind_projection(ds, inside.T).T
     weights = dask.delayed(
         (inside.astype(np.float32), np.hstack([inside, lost**2]).astype(np.float32))
     )
     cubes = []
-    for spec in (COUNTS, COUNTS_DENOISED):
-        cube = ds[spec.name].data
+    for spec in (v.COUNTS, v.COUNTS_DENOISED):
+        cube = ds[spec].data
         blocks = (BLOCK, BLOCK, -1)
         lazy = isinstance(cube, da.Array)
         cubes.append(cube.rechunk(blocks) if lazy else as_blocks(cube, blocks))
@@ -284,14 +274,14 @@ def _table(
     """Finds with what pixels and channels are in units and lines."""
     start, width = energy_axis(ds)
     table = pd.DataFrame({name: finds[name] for name in ("size", *EXTENT[2:])})
-    for dim in (DIM_Y, DIM_X):
+    for dim in (v.DIM_Y, v.DIM_X):
         positions = ds[dim].values
         step = (positions[-1] - positions[0]) / max(len(positions) - 1, 1) or 1.0
         table[f"{dim}_low"] = positions[finds[f"{dim}_start"]] - step / 2
         table[f"{dim}_high"] = positions[finds[f"{dim}_stop"] - 1] + step / 2
     low, high = (start + (finds[name] - 0.5) * width for name in ("first", "last"))
     table["energy_low"], table["energy_high"] = low, high
-    narrow = finds["last"] - finds["first"] < ds.sizes[DIM_ENERGY]
+    narrow = finds["last"] - finds["first"] < ds.sizes[v.DIM_ENERGY]
     names = _line_names(ds, np.unique((low + high)[narrow] / 2), resolution)
     table["lines"] = [
         names[middle] if line else "" for middle, line in zip((low + high) / 2, narrow)

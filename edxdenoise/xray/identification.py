@@ -39,9 +39,9 @@ from scipy.special import erf
 from scipy.stats import norm, poisson
 from threadpoolctl import threadpool_limits
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
-from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y, WEIGHT_ENERGY
 from edxdenoise.xray.detector import (
     FWHM_PER_SIGMA,
     SI_KA_ENERGY,
@@ -323,7 +323,7 @@ def _local_elements(
     The parts are found in one half of the pixels; the spectra of the other half are tested.
     Significances are those of this half, net counts those of the whole part.
     """
-    energy = ds[DIM_ENERGY].values.astype(float)
+    energy = ds[v.DIM_ENERGY].values.astype(float)
     if not whole.elements:
         return []
     lines = [line for one in whole.elements for line in one.lines if line.net_counts > 0]
@@ -369,7 +369,7 @@ def _local_elements(
 def _place_in_words(part: np.ndarray, ds: xr.Dataset) -> str:
     """Share of the map and the box, in pixels, of a part of it."""
     words = [f"{100 * part.mean():.2g} % of the map"]
-    for axis, dim in enumerate((DIM_Y, DIM_X)):
+    for axis, dim in enumerate((v.DIM_Y, v.DIM_X)):
         seen = np.flatnonzero(part.any(axis=1 - axis))
         square = ds.sizes[dim] // part.shape[axis]
         words.append(f"{dim} {seen[0] * square}:{(seen[-1] + 1) * square}")
@@ -390,7 +390,7 @@ def with_local_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> xr.Dataset
     given : iterable of str
         Elements that are expected.
     """
-    if LOCAL in ds.attrs or COUNTS.name not in ds:
+    if LOCAL in ds.attrs or v.COUNTS not in ds:
         return ds
     found = _local_elements(ds, _of_sum(ds, given), given)
     return ds.assign_attrs({LOCAL: json.dumps([asdict(one) for one in found])})
@@ -422,7 +422,7 @@ def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ..
     """
     given = tuple(given) + tuple(ds.attrs.get(GIVEN, ()))
     stated = tuple(str(element) for element in ds.attrs.get("elements", ()))
-    if COUNTS.name not in ds and WEIGHT_ENERGY.name not in ds:
+    if v.COUNTS not in ds and v.WEIGHT_ENERGY not in ds:
         return tuple(dict.fromkeys(given + stated))
     found = identified(ds, given).elements
     return tuple(dict.fromkeys((*given, *(one.element for one in found))))
@@ -440,7 +440,7 @@ def _of_sum(ds: xr.Dataset, expected: Iterable[str]) -> Identification:
     """Elements of the sum spectrum of a map."""
     beam = ds.attrs.get("beam_energy")
     return _identified(
-        ds[DIM_ENERGY].values.astype(float).tobytes(),
+        ds[v.DIM_ENERGY].values.astype(float).tobytes(),
         np.asarray(sum_spectrum(ds), float).tobytes(),
         None if beam is None else float(beam),
         detector_resolution(ds),

@@ -18,9 +18,9 @@ from scipy.ndimage import label, uniform_filter, uniform_filter1d
 from scipy.signal import find_peaks as local_maxima
 from scipy.special import erf
 
+from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution
-from edxdenoise.schema import COUNTS, DIM_ENERGY, DIM_X, DIM_Y
 from edxdenoise.xray.detector import FWHM_PER_SIGMA, channel_response, fwhm
 
 LOWEST_PEAK = 0.1  # keV; below are the zero peak and the edge of the discriminator
@@ -361,14 +361,14 @@ def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> tuple[da.Array, list[
     parts : list of array of bool, shape (y, x)
         Most significant first.
     """
-    counts = da.asarray(ds[COUNTS.name].transpose(DIM_Y, DIM_X, DIM_ENERGY).data)
+    counts = da.asarray(ds[v.COUNTS].transpose(v.DIM_Y, v.DIM_X, v.DIM_ENERGY).data)
     counts = counts.rechunk({2: -1})
     square = -(-max(counts.shape[:2]) // _LARGEST_MAP)
     if square > 1:
         counts = da.coarsen(np.sum, counts, {0: square, 1: square}, trim_excess=True)
     if min(counts.shape[:2]) < _SMALLEST_MAP:
         return counts, []
-    energy = ds[DIM_ENERGY].values.astype(float)
+    energy = ds[v.DIM_ENERGY].values.astype(float)
     resolution = detector_resolution(ds)
     # Windows of half a FWHM.
     used = np.flatnonzero(energy > 0.2)
