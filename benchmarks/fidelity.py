@@ -33,27 +33,17 @@ from _measure import machine, markdown
 from scipy import ndimage
 from unseen import true_r, true_scores
 
-from edxdenoise import (
-    Denoise,
-    LineSpec,
-    Prepare,
-    denoise,
-    make_cube,
-    pca,
-    prepare,
-    read_cube,
-    reconstruct,
-    select,
-    simulate,
-    thin,
-    weight,
-)
+from edxdenoise import LineSpec, denoise, make_cube, pca, reconstruct, select, simulate, weight
 from edxdenoise.blocks import scheduler
 from edxdenoise.components import shrink, weight_by_signal
 from edxdenoise.components.neighbours import neighbours
 from edxdenoise.components.shrink import area_numbers, area_rows
 from edxdenoise.components.smoothing import gaussian
+from edxdenoise.config import Denoise, Prepare
+from edxdenoise.io import read_cube
+from edxdenoise.pipeline import prepare
 from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.thinning import thin
 
 SECTIONS = ("phantoms", "real", "rank", "small", "speed")
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from _measure import machine, markdown, scratch
 
-from edxdenoise import LineSpec, Quantify
+from edxdenoise import LineSpec
+from edxdenoise.config import Quantify
 from edxdenoise.cube import Resolution, detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, ParameterError
 from edxdenoise.io import read_cube

@@ -24,8 +24,8 @@ import numpy as np
 import xarray as xr
 from _measure import machine, markdown
 
-from edxdenoise import Denoise, denoise
-from edxdenoise.config import Prepare
+from edxdenoise import denoise
+from edxdenoise.config import Denoise, Prepare
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.io import read_cube
 from edxdenoise.pipeline import prepare

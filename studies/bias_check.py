@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 from _study import run
 
-from edxdenoise import Denoise, LineSpec, denoise, simulate
+from edxdenoise import LineSpec, denoise, simulate
+from edxdenoise.config import Denoise
 from edxdenoise.quantification import bias_table, find_phases, line_intensity
 
 LINES = {

@@ -149,8 +149,8 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
     """
     import numpy as np
 
-    from edxdenoise import Denoise, simulate
-    from edxdenoise.config import Input, Output
+    from edxdenoise import simulate
+    from edxdenoise.config import Denoise, Input, Output
     from edxdenoise.io import open_dataset, save_dataset
     from edxdenoise.recipe import Recipe
     from edxdenoise.run import run_recipe

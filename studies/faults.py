@@ -246,7 +246,8 @@ def result_of(path: Path) -> tuple[str, ...]:
 
 def small_result(seed: int = 0) -> Any:
     """A denoised phantom."""
-    from edxdenoise import Denoise, denoise
+    from edxdenoise import denoise
+    from edxdenoise.config import Denoise
 
     phantom = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
     recipe = Denoise(components=5, keep="1-3", shrink=False, subspace="pixel")

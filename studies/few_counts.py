@@ -31,8 +31,12 @@ import xarray as xr
 from _study import RESULTS, write_csv
 from scipy.ndimage import gaussian_filter
 
-from edxdenoise import Denoise, LineSpec, Prepare, denoise, prepare, read_cube, simulate, thin
+from edxdenoise import LineSpec, denoise, simulate
+from edxdenoise.config import Denoise, Prepare
+from edxdenoise.io import read_cube
+from edxdenoise.pipeline import prepare
 from edxdenoise.quantification.estimators import line_weights
+from edxdenoise.thinning import thin
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FILES = {

@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 from _study import run
 
-from edxdenoise import Denoise, denoise, simulate
+from edxdenoise import denoise, simulate
+from edxdenoise.config import Denoise
 from edxdenoise.validation.holdout import held_out_error, scale_of
 
 HEAD = ("phantom", "counts per pixel", "true ratio", "held-out", "stddev", "off by, stddev")

@@ -26,8 +26,11 @@ import xarray as xr
 from _study import RESULTS, write_csv
 from few_counts import DATA, ENERGY, FILES, Judge, first_area, split, windows
 
-from edxdenoise import Denoise, Prepare, denoise, prepare, read_cube, simulate
+from edxdenoise import denoise, simulate
+from edxdenoise.config import Denoise, Prepare
 from edxdenoise.cube import named_images
+from edxdenoise.io import read_cube
+from edxdenoise.pipeline import prepare
 from edxdenoise.simulation.phantom import unrelated_image
 
 COMPONENTS = 20

@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 from _study import run
 
-from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
+from edxdenoise import LineSpec, denoise, quantify, simulate
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.quantification import parse_ratio
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.simulation.truth import true_k_factors

@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from _study import run
 
-from edxdenoise import Denoise, LineSpec, Quantify, denoise, make_cube, quantify, simulate
+from edxdenoise import LineSpec, denoise, make_cube, quantify, simulate
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.quantification.composition import factor_arrays, fractions
 from edxdenoise.simulation.truth import true_k_factors
 

@@ -26,6 +26,7 @@ import xarray as xr
 from _study import run
 
 import edxdenoise as ed
+from edxdenoise.config import Quantify
 from edxdenoise.quantification import region_table
 from edxdenoise.quantification.k_factors import convert_k_factors, estimate_k_factors
 from edxdenoise.xray import (
@@ -176,7 +177,7 @@ def phantom_rows(seeds: int, counts: float) -> list[dict[str, object]]:
     rows = []
     for specimen, (atoms, stray, _) in SPECIMENS.items():
         lines = dict.fromkeys(atoms, "estimate")
-        recipe = ed.Quantify(source="counts", intensities="fit", elements=stray)
+        recipe = Quantify(source="counts", intensities="fit", elements=stray)
         found = []
         for seed in range(seeds):
             maps = ed.quantify(phantom(specimen, seed, counts), lines, recipe)

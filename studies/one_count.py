@@ -18,7 +18,10 @@ import numpy as np
 from few_counts import DATA, ENERGY, WIDTHS, split, windows
 from scipy.ndimage import gaussian_filter
 
-from edxdenoise import Denoise, Prepare, denoise, prepare, read_cube
+from edxdenoise import denoise
+from edxdenoise.config import Denoise, Prepare
+from edxdenoise.io import read_cube
+from edxdenoise.pipeline import prepare
 
 matplotlib.use("Agg")
 

@@ -20,7 +20,8 @@ import pandas as pd
 import xarray as xr
 from _study import run
 
-from edxdenoise import LineSpec, Quantify, make_cube
+from edxdenoise import LineSpec, make_cube
+from edxdenoise.config import Quantify
 from edxdenoise.cube import Resolution, detector_resolution
 from edxdenoise.pipeline import quantify
 from edxdenoise.simulation.presets import PRESETS

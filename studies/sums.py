@@ -27,7 +27,8 @@ import numpy as np
 import xarray as xr
 from _study import run
 
-from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
+from edxdenoise import LineSpec, denoise, quantify, simulate
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.quantification import region_table
 from edxdenoise.quantification.composition import factor_arrays, fractions
 from edxdenoise.simulation.truth import phase_line_counts, true_k_factors

@@ -5,6 +5,7 @@ import pytest
 from helpers import solar_cell
 
 import edxdenoise as ed
+from edxdenoise.blocks import scheduler
 from edxdenoise.errors import ParameterError
 
 
@@ -13,7 +14,7 @@ def maps():
     """A small film, denoised and quantified by keywords."""
     cell = solar_cell(1000.0, shape=(66, 100), channels=160)[["counts"]].isel(y=slice(6, 18))
     lines = {"Pb_La": 4.4, "I_La": (3.4, 0.2)}
-    with ed.scheduler("threads"):
+    with scheduler("threads"):
         return ed.quantify(ed.denoise(cell, select="elbow"), lines, ratios=["I/Pb"])
 
 

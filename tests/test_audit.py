@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from helpers import cube, solar_cell
 
-from edxdenoise import denoise, residual_audit
+from edxdenoise import denoise
 from edxdenoise.config import Denoise
 from edxdenoise.errors import DataError, ParameterError, SchemaError
+from edxdenoise.validation import residual_audit
 from edxdenoise.validation.residuals import audit, deviance_root, tail_probability
 
 

@@ -7,7 +7,7 @@ from helpers import cube, cubes, nothing_computed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edxdenoise import Denoise, blocks, denoise
+from edxdenoise import blocks, denoise
 from edxdenoise.blocks import (
     SparseBlock,
     channel_totals,
@@ -22,6 +22,7 @@ from edxdenoise.blocks import (
     sparse_block,
     whole_rows,
 )
+from edxdenoise.config import Denoise
 from edxdenoise.preprocess import weight
 from edxdenoise.survey import survey
 from edxdenoise.thinning import hold_out, thin

@@ -9,8 +9,9 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from edxdenoise import LineSpec, Quantify, quantify
+from edxdenoise import LineSpec, quantify
 from edxdenoise.cli import main
+from edxdenoise.config import Quantify
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edxdenoise import Denoise, denoise, make_cube, simulate
+from edxdenoise import denoise, make_cube, simulate
+from edxdenoise.config import Denoise
 from edxdenoise.validation.holdout import (
     FLOOR,
     LineWindows,

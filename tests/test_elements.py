@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edxdenoise import Quantify, find_elements, make_cube, quantify, save_dataset
+from edxdenoise import find_elements, make_cube, quantify, save_dataset
 from edxdenoise.cli import main
+from edxdenoise.config import Quantify
 from edxdenoise.simulation import PRESETS, simulate
 from edxdenoise.xray import (
     component_peaks,

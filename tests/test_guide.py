@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import cube
 
-from edxdenoise import Denoise, denoise
+from edxdenoise import denoise
 from edxdenoise.components.guide import Gain, best_shift, channel, halves, shifted, sum_and_stddev
+from edxdenoise.config import Denoise
 from edxdenoise.cube import named_images
 from edxdenoise.preprocess import stack
 from edxdenoise.report.text import warning_lines

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import edxdenoise as ed
 from edxdenoise.cli import main
+from edxdenoise.config import Quantify
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, ParameterError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.quantification.k_factors import (
@@ -158,7 +159,7 @@ def particles():
 
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_composition_of_fept(particles):
-    recipe = ed.Quantify(k_factor="estimate", source="counts", intensities="fit", ratios=("Pt/Fe",))
+    recipe = Quantify(k_factor="estimate", source="counts", intensities="fit", ratios=("Pt/Fe",))
     found = ed.quantify(particles, {"Fe_Ka": None, "Pt_La": None, "Cu_Ka": None}, recipe)
     (k_fe, _), (k_pt, _) = true_k_factors(particles, ["Fe_Ka", "Pt_La"]).values()
     lines = quantified_lines(found)
@@ -205,7 +206,7 @@ def test_estimates_are_said_to_be_estimates(particles, tmp_path):
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_numbers_pairs_and_specs_are_the_same(particles):
     film = particles.isel(y=slice(0, 8))
-    recipe = ed.Quantify(source="counts", intensities="fit", elements=("Pt", "Cu", "C", "O"))
+    recipe = Quantify(source="counts", intensities="fit", elements=("Pt", "Cu", "C", "O"))
     maps = [
         ed.quantify(film, {"Fe_Ka": line}, recipe)
         for line in (1.4, (1.4, 0.1), ed.LineSpec(1.4, 0.1))
@@ -217,7 +218,7 @@ def test_numbers_pairs_and_specs_are_the_same(particles):
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_a_sem_is_told_that_foils_are_meant():
     mineral = ed.simulate("mineral", shape=(16, 16), channels=512, counts_per_pixel=500).compute()
-    recipe = ed.Quantify(source="counts", intensities="fit", elements=("O", "Na", "Al", "K", "Ca"))
+    recipe = Quantify(source="counts", intensities="fit", elements=("O", "Na", "Al", "K", "Ca"))
     with pytest.warns(EdxdenoiseWarning, match="20 keV, as in a SEM; Cliff-Lorimer holds for thin"):
         ed.quantify(mineral, {"Si_Ka": 1.0}, recipe)
 
@@ -266,7 +267,7 @@ def test_compositions_by_a_vendor_s_k_factors(monkeypatch):
 def test_elements_found_are_quantified_and_not_those_listed(particles):
     # The file lists an element that is not there, and not those that are.
     ds = particles[["counts"]].assign_attrs(particles.attrs | {"elements": ["U"]})
-    maps = ed.quantify(ds, recipe=ed.Quantify(source="counts", k_factor="estimate"))
+    maps = ed.quantify(ds, recipe=Quantify(source="counts", k_factor="estimate"))
     assert {"Fe_Ka", "Pt_La", "Cu_Ka", "C_Ka", "O_Ka"} <= set(maps.line.values)
     assert not any(name.startswith("U_") for name in maps.line.values)
     assert {"Fe", "Pt"} <= set(maps.element.values)

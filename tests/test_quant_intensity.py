@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 from helpers import nothing_computed, solar_cell
 
-from edxdenoise import Denoise, denoise
+from edxdenoise import denoise
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
+from edxdenoise.config import Denoise
 from edxdenoise.cube import make_cube, reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError, recorded
 from edxdenoise.preprocess import weight

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from helpers import nothing_computed
 
-from edxdenoise import Quantify, quantify, simulate
+from edxdenoise import quantify, simulate
+from edxdenoise.config import Quantify
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, cliff_lorimer

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edxdenoise import Quantify, simulate
+from edxdenoise import simulate
+from edxdenoise.config import Quantify
 from edxdenoise.cube import Resolution, detector_resolution
 from edxdenoise.pipeline import quantify
 from edxdenoise.quantification import measure_response

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from helpers import cube
 
-from edxdenoise import Denoise, denoise
+from edxdenoise import denoise
 from edxdenoise.components import weight_by_signal
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
+from edxdenoise.config import Denoise
 from edxdenoise.cube import reconstruct
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification.estimators import behind_projection

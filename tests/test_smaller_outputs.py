@@ -7,26 +7,13 @@ import xarray as xr
 from click.testing import CliRunner
 from helpers import cube, nothing_computed
 
-from edxdenoise import (
-    Denoise,
-    Input,
-    LineSpec,
-    Output,
-    Quantify,
-    Recipe,
-    denoise,
-    open_dataset,
-    prepare,
-    quantify,
-    read_cube,
-    run_recipe,
-    save_dataset,
-    simulate,
-)
+from edxdenoise import LineSpec, Recipe, denoise, quantify, run_recipe, save_dataset, simulate
 from edxdenoise.cli import main
-from edxdenoise.config import Prepare
+from edxdenoise.config import Denoise, Input, Output, Prepare, Quantify
 from edxdenoise.errors import RecipeError
+from edxdenoise.io import open_dataset, read_cube
 from edxdenoise.io.save import dropped_bits, round_mantissa, rounded_for_storage
+from edxdenoise.pipeline import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 LINES = {"Pb_La": LineSpec(4.374), "I_La": LineSpec(3.413)}

@@ -9,7 +9,7 @@ from helpers import cube, phases
 from scipy import ndimage
 from scipy.stats import chi2
 
-from edxdenoise import Denoise, LineSpec, Quantify, denoise, quantify, simulate
+from edxdenoise import LineSpec, denoise, quantify, simulate
 from edxdenoise.components import shrink
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
@@ -26,6 +26,7 @@ from edxdenoise.components.smoothing import (
     profiles,
     smooth,
 )
+from edxdenoise.config import Denoise, Quantify
 from edxdenoise.cube import kept_maps, reconstruct
 from edxdenoise.errors import DataError, EdxdenoiseWarning
 from edxdenoise.preprocess import weight

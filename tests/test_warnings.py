@@ -125,7 +125,7 @@ def test_result_keeps_all_of_them(many, tmp_path):
         output=Output(str(tmp_path / "b.zarr")),
     )
     run_recipe(recipe)
-    attrs = edxdenoise.open_dataset(tmp_path / "b.zarr").attrs
+    attrs = edxdenoise.open(tmp_path / "b.zarr").attrs
     assert attrs["warnings"][0].startswith("Component 1 is not kept")
     assert any("zero peak" in text for text in attrs["warnings"][1:]) and attrs["notes"] == []
 

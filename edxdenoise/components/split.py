@@ -1,6 +1,6 @@
 """The split test: a component is signal if an independent part of the counts shows it again.
 
-The counts X are thinned into A and B, independent Poisson measurements (see `edxdenoise.thin`).
+The counts X are thinned into A and B, independent Poisson measurements (see `thin`).
 Components are found on A alone; with their scores a_ik on A and b_ik on B,
 
     z_k = sum_i (a_ik - mean a_k) b_ik / sqrt(sum_i (a_ik - mean a_k)^2 b_ik^2)

@@ -79,7 +79,7 @@ def write_report(
     Of components: ``components_01.png`` ..., map, spectrum and verdict of all kept components, then
     of borderline ones, then of the first of the others; ``scree.png``, variances, elbows and noise
     edge; ``spectra.png``, raw against denoised; ``audit.png`` and ``audit.csv``, what
-    `edxdenoise.residual_audit` finds; ``bias.png`` and ``bias.csv``, raw minus denoised net counts.
+    `residual_audit` finds; ``bias.png`` and ``bias.csv``, raw minus denoised net counts.
 
     Of a quantification: ``windows.png``, what was integrated, or fitted; ``at_percent.png`` and
     ``ratios.png``, where there are k-factors, maps with standard deviations and distributions;

@@ -136,7 +136,8 @@ def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.Data
 
     Examples
     --------
-    >>> from edxdenoise import Denoise, denoise, simulate
+    >>> from edxdenoise.config import Denoise
+    >>> from edxdenoise import denoise, simulate
     >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
     >>> poor = denoise(phantom.compute(), Denoise(keep="1"))
     >>> residual_audit(poor).lines[0]
