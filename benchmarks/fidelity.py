@@ -36,7 +36,7 @@ from unseen import true_r, true_scores
 from edxdenoise import LineSpec, denoise, make_cube, pca, reconstruct, select, simulate, weight
 from edxdenoise.blocks import scheduler
 from edxdenoise.components import shrink, weight_by_signal
-from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.shrink import area_numbers, area_rows
 from edxdenoise.components.smoothing import gaussian
 from edxdenoise.config import Denoise, Prepare

@@ -15,7 +15,7 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import load
 from edxdenoise.cluster import check_total
 from edxdenoise.components import shrink, weight_by_signal
-from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.nmf import SPARE, Count, check_number, nmf, unwatched
 from edxdenoise.components.pca import check_components, pca, within_rank
 from edxdenoise.components.selection import check_models, parse_keep, select

@@ -6,8 +6,8 @@ import pytest
 from helpers import cube, nothing_computed, phases, solar_cell
 
 from edxdenoise.blocks import known_sparse, load
-from edxdenoise.components import neighbours as neighbour
-from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components import neighbour
+from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.pca import pca
 from edxdenoise.errors import ParameterError
 from edxdenoise.preprocess import weight, weighted

@@ -1,6 +1,6 @@
 """From weighted counts to the components that are kept: PCA, NMF, selection, smoothing."""
 
-from edxdenoise.components.neighbours import neighbours
+from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.nmf import is_nmf, nmf
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
