@@ -99,6 +99,7 @@ _FAMILY_ERROR = 0.7
 # Prior height of the step of the background at an absorption edge, as a share: in a bulk
 # specimen, and in a thin foil, which beam energies from this one (keV) mean.
 _EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
+_EDGES = ("K", "L3", "M5")
 _SLOWING = tuple((np.arange(12) + 0.5) / 12)
 # Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
 _PLACE, _WIDTH, _TAIL, _SOFT_TAIL = 0.004, 0.04, 0.03, 0.08
@@ -121,7 +122,6 @@ _NOBLE = frozenset("Ar Kr Xe".split())
 _NEVER = frozenset("Ne Tc Pm Po At Rn Fr Ra Ac Pa".split())
 _TURNS = 14
 _CALIBRATION_TURNS = 2
-_SECOND_TURNS = 4
 # Alternatives of an element: main lines this near, in FWHM, that fit nearly as well.
 _CONFUSED, _AS_WELL = 0.6, 12.0
 _STRAY = {
@@ -750,11 +750,20 @@ class _Model:
             ]
         return self._shapes[key]
 
-    def _edge_step(self, family: _Family) -> np.ndarray:
-        """Background above the absorption edge that belongs to a family."""
-        z, shell = atomic_number(family.element), family.name.partition("_")[2][0]
-        edge = edge_energy(z, {"K": "K", "L": "L3", "M": "M5"}[shell])
-        sigma = float(fwhm(max(edge, 0.05), self.law.resolution)) / 1000 / FWHM_PER_SIGMA
+    def _edge_steps(self, element: str) -> list[np.ndarray]:
+        """Background above each absorption edge of an element within the spectrum.
+
+        Edges whose lines lie below the spectrum are among them.
+        """
+        key = (element, "edges")
+        if key not in self._shapes:
+            edges = [edge_energy(atomic_number(element), shell) for shell in _EDGES]
+            low, high = self.edges[0] + 0.05, self.edges[-1]
+            self._shapes[key] = [self._step_at(edge) for edge in edges if low < edge < high]
+        return self._shapes[key]
+
+    def _step_at(self, edge: float) -> np.ndarray:
+        sigma = float(fwhm(edge, self.law.resolution)) / 1000 / FWHM_PER_SIGMA
         above = erf((self.centres - self.law.place(edge)) / (np.sqrt(2) * sigma))
         # In the neighbourhood alone: the knots of the background follow what is smooth.
         near = np.exp(-np.maximum(self.centres - edge, 0) / (8 * sigma))
@@ -852,7 +861,7 @@ class _Model:
 
         counts = {} if before is None else before.amplitudes
         escape = np.zeros(self.data.size)
-        edge = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
+        seen = set()
         for family in families:
             key = (family.element, family.name)
             shapes = self.shapes(family)
@@ -867,7 +876,7 @@ class _Model:
             for group, shape in zip(family.groups[1:], shapes[4:]):
                 if number * shape.sum() > 1:
                     add("group", key, shape, group.error * number)
-            add("edge", key, self._edge_step(family), edge)
+            seen.add(family.element)
             place_shape, width_shape, tail_shape, escape_shape = self.errors(family)
             if before is not None and number > _STRONG * before.errors[key]:
                 add("place", key, number * place_shape, place)
@@ -875,6 +884,10 @@ class _Model:
                 soft = _SOFT_TAIL if family.energy < _SOFT else _TAIL
                 add("tail", key, number * tail_shape, soft)
             escape += number * escape_shape
+        edge_error = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
+        for element in sorted(seen):
+            for step in self._edge_steps(element):
+                add("edge", _NO_KEY, step, edge_error)
         if escape.any():
             add("escape", _NO_KEY, escape, 0.5, 1.0)
         for energy in self.unknown:
@@ -945,18 +958,7 @@ class _Model:
                 dropped.update(set(accepted) - set(kept))
                 accepted = kept
                 fit = self.fit(accepted, place, fit)
-        accepted, fit = self._confirmed(accepted, fit, place, level)
-        # What was refused beside elements that are gone may pass now.
-        for _ in range(_SECOND_TURNS):
-            added = self._next(accepted, fit, level, first_level, place, set())
-            if not added:
-                break
-            tried = [*accepted, *added]
-            kept, fit = self._confirmed(tried, self.fit(tried, place, fit), place, level)
-            if set(kept) == set(accepted):
-                break
-            accepted = kept
-        return accepted, fit
+        return self._confirmed(accepted, fit, place, level)
 
     def _best(self, element: str, fit: _Fit) -> tuple[float, _Family]:
         """Significance and family by which an element of the model is seen best."""
