@@ -20,8 +20,11 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask._task_spec import DataNode, Task, TaskRef, convert_legacy_graph
+from dask.base import clone_key, tokenize
 from dask.delayed import Delayed
-from dask.graph_manipulation import bind
+from dask.graph_manipulation import checkpoint
+from dask.highlevelgraph import HighLevelGraph
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
@@ -362,7 +365,8 @@ def again(arrays: Sequence[da.Array], after: Sequence[da.Array] | da.Array) -> l
     """
     known = [vars(array).get(_KNOWN) for array in arrays]
     waiting = [own.blocks if own else each for own, each in zip(known, arrays) if not _held(own)]
-    ready = iter(bind(waiting, after) if waiting else [])
+    known_first = checkpoint(after)
+    ready = iter([_bound(array, known_first) for array in waiting])
     result = []
     for own, array in zip(known, arrays):
         later = array if _held(own) else next(ready)
@@ -370,6 +374,30 @@ def again(arrays: Sequence[da.Array], after: Sequence[da.Array] | da.Array) -> l
             later = counts_of(replace(own, blocks=later), array.shape[2])
         result.append(later)
     return result
+
+
+def _bound(array: da.Array, blocker: Any) -> da.Array:
+    """The same array by other tasks, of which none starts before `blocker` is known.
+
+    `dask.graph_manipulation.bind` does not rename what a ``Task`` refers to, so that slices go on
+    reading from tasks that are no longer in the graph.
+    """
+    tasks = convert_legacy_graph(dict(array.__dask_graph__()))
+    seed = tokenize(array.name, blocker.key)
+    names = {key: clone_key(key, seed) for key in tasks}
+    renamed = {}
+    for key, task in tasks.items():
+        task = task.substitute(names, key=names[key])
+        if not task.dependencies and not isinstance(task, DataNode):
+            task = Task(names[key], _after, TaskRef(blocker.key), task)
+        renamed[names[key]] = task
+    name = clone_key(array.name, seed)
+    graph = HighLevelGraph.from_collections(name, renamed, dependencies=[blocker])
+    return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)
+
+
+def _after(_: object, value: object) -> object:
+    return value
 
 
 def _held(known: Compact | None) -> bool:

@@ -171,6 +171,26 @@ def test_recipe_in_the_output_makes_it_again(maps, tmp_path, options):
         assert list(np.flatnonzero(first.component_keep) + 1) == [1, 2, 3, 5]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "full"},
+        {"solver": "randomized"},
+        {"select": "split"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_a_lazy_map_is_denoised_after_its_axes_were_cut(phantom, options):
+    """Slices of lazy counts are read twice by these."""
+    held = phantom[["counts"]].isel(y=slice(0, 16), x=slice(0, 16))
+    results = [
+        denoise(prepare([ds], Prepare(energy=(0.2, 11.0))), Denoise(components=6, **options))
+        for ds in (held, held.chunk({"y": 9}))
+    ]
+    np.testing.assert_array_equal(*[ds.component_keep for ds in results])
+    np.testing.assert_allclose(*[ds.counts_denoised for ds in results], rtol=1e-3, atol=1e-3)
+
+
 def test_numpy_and_dask_agree_and_lazy_stays_lazy(phantom):
     eager = denoise(phantom, Denoise(components=10))
     lazy_counts = phantom[["counts"]].chunk({"y": 5, "x": 7})
