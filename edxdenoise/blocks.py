@@ -522,10 +522,12 @@ def chunk(
     Parameters are those of `block_shape`. Nothing is computed.
     """
     sizes = ds[v.COUNTS].sizes
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    workers = default_workers() if workers is None else workers
+    # Half, since a worker of a cluster holds what other stages have made besides.
+    limit = int(min(limit, cluster.room() / 2 * workers))
     rows, columns = block_shape(
-        (sizes[v.DIM_Y], sizes[v.DIM_X], sizes[v.DIM_ENERGY]),
-        memory_limit=memory_limit,
-        workers=workers,
+        (sizes[v.DIM_Y], sizes[v.DIM_X], sizes[v.DIM_ENERGY]), memory_limit=limit, workers=workers
     )
     counts = ds[v.COUNTS]
     if isinstance(counts.data, np.ndarray):

@@ -2,12 +2,14 @@
 
 All workers must read and write the same files as this process. The same path may be absent on
 another machine, or be another file. Zarr takes an absent chunk for one of zeros, so that such a
-worker would lose counts without an error."""
+worker would lose counts without an error.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import platform
 import shutil
@@ -31,6 +33,8 @@ from edxdenoise._version import __version__
 from edxdenoise.errors import ClusterError, EdxdenoiseError, ParameterError
 from edxdenoise.resources import format_memory
 
+# Bytes that every thread of a worker needs beside what Python and the libraries take.
+_ROOM = 100_000_000
 # How many workers to wait for, and for how many seconds.
 WAIT_FOR_WORKERS = (1, 60.0)
 # Seconds without a worker after which the user is told so, and between two looks.
@@ -42,6 +46,12 @@ def client() -> Any | None:
     """The client of the cluster that Dask computes on; None where it computes in this process."""
     found = getattr(dask.base.get_scheduler(), "__self__", None)
     return found if hasattr(found, "scheduler_info") else None
+
+
+def room() -> float:
+    """Bytes that each thread of a cluster's workers has for blocks; infinite without a cluster."""
+    connected = client()
+    return math.inf if connected is None else connected.room
 
 
 @contextmanager
@@ -66,25 +76,29 @@ def connect(
     ParameterError
         If the scheduler does not answer.
     ClusterError
-        If there are too few workers, one has no or another edxdenoise, or scheduler or workers
-        fail.
+        If there are too few workers, one has no or another edxdenoise or too little memory, or
+        scheduler or workers fail.
     """
     if name.endswith(".json") and not os.path.isfile(name):
         # The client would wait for the file to appear.
         raise ParameterError(f"scheduler file '{name}' does not exist; start the scheduler first")
     address = {"scheduler_file": name} if name.endswith(".json") else {"address": name}
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for logger in ("distributed", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
-        connected = _client_class()(**address, timeout=_ANSWER)
+        # Not as Dask's default, which a client that is closed gives back: what is computed after
+        # the watch has given up would be computed in this process.
+        connected = _client_class()(**address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ParameterError(f"no Dask scheduler answers at '{name}': {error}") from error
     ended = threading.Event()
     try:
         _wait_for_workers(connected, wait, say)
-        _check_versions(connected)
+        connected.room = _check_workers(connected)
         watch = threading.Thread(target=_watch, args=(connected, wait, say, ended), daemon=True)
         watch.start()
-        yield
+        with dask.config.set(scheduler=connected.get):
+            yield
     finally:
         ended.set()
         with suppress(OSError, RuntimeError, CancelledError):
@@ -94,6 +108,7 @@ def connect(
 @lru_cache(maxsize=1)
 def _client_class() -> type:
     from distributed import Client
+    from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
@@ -102,11 +117,26 @@ def _client_class() -> type:
 
         # Why the watch has closed this client.
         given_up = ""
+        room = math.inf
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # Kept, since a closed client has forgotten it.
+            self.where = self.scheduler.address
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
-            where = self.scheduler.address
-            try:
+            with self.explaining():
                 return super().get(*args, **kwargs)
+
+        def persist(self, *args: Any, **kwargs: Any) -> Any:
+            with self.explaining():
+                return super().persist(*args, **kwargs)
+
+        @contextmanager
+        def explaining(self) -> Iterator[None]:
+            """Raise ClusterError where scheduler or workers fail."""
+            try:
+                yield
             except KilledWorker as error:
                 raise ClusterError(
                     f"worker {error.last_worker.address} died, as others before it, while it "
@@ -117,30 +147,27 @@ def _client_class() -> type:
                 if isinstance(error, EdxdenoiseError):
                     raise
                 raise ClusterError(
-                    f"a worker of {where} ran out of memory ({error}); give workers more memory "
-                    "or fewer threads, or make blocks smaller with --memory-limit"
+                    f"a worker of {self.where} ran out of memory ({error}); give workers more "
+                    "memory or fewer threads, or make blocks smaller with --memory-limit"
                 ) from error
             except FileNotFoundError as error:
                 raise ClusterError(
-                    f"a worker of {where} does not see the files that this process sees ({error}); "
-                    "put them where every worker sees them at the same path"
+                    f"a worker of {self.where} does not see the files that this process sees "
+                    f"({error}); put them where every worker sees them at the same path"
                 ) from error
             except ModuleNotFoundError as error:
                 raise ClusterError(
-                    f"a worker of {where} lacks a package ({error}); install edxdenoise "
+                    f"a worker of {self.where} lacks a package ({error}); install edxdenoise "
                     f"{__version__} there"
                 ) from error
-            except (CommClosedError, CancelledError, TimeoutError) as error:
-                raise ClusterError(self.given_up or _gone(where)) from error
+            except (ClosedClientError, CommClosedError, CancelledError, TimeoutError) as error:
+                raise ClusterError(
+                    self.given_up
+                    or f"the Dask scheduler at {self.where} no longer answers; start it and its "
+                    "workers again, then repeat the command"
+                ) from error
 
     return ExplainingClient
-
-
-def _gone(where: str) -> str:
-    return (
-        f"the Dask scheduler at {where} no longer answers; start it and its workers again, then "
-        "repeat the command"
-    )
 
 
 def _wait_for_workers(connected: Any, wait: tuple[int, float], say: Callable[[str], None]) -> None:
@@ -171,7 +198,7 @@ def _is_stuck(worker: dict[str, Any]) -> bool:
 
 
 def _lacking(connected: Any, found: int, wanted: int, seconds: float) -> str:
-    where = connected.scheduler.address
+    where = connected.where
     return (
         f"the Dask scheduler at {where} has {found} of {wanted} workers after {seconds:.0f} s; "
         f"start some with 'dask worker {where}', or wait longer with --wait-for-workers "
@@ -187,7 +214,7 @@ def _watch(
     while not ended.wait(_LOOK):
         try:
             workers = _workers(connected)
-        except (OSError, RuntimeError, CancelledError):
+        except (OSError, RuntimeError, CancelledError, KeyError):
             # The scheduler is gone, which the computation itself reports.
             return
         now = time.monotonic()
@@ -227,10 +254,8 @@ def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, A
     """
     from distributed.comm import CommClosedError
 
-    try:
+    with connected.explaining():
         answers: dict[str, Any] = connected.run(function, *args, on_error="return")
-    except (OSError, CancelledError, TimeoutError) as error:
-        raise ClusterError(_gone(connected.scheduler.address)) from error
     for worker, answer in answers.items():
         if isinstance(answer, (CommClosedError, TimeoutError)):
             raise ClusterError(
@@ -240,22 +265,45 @@ def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, A
     return answers
 
 
-def _check_versions(connected: Any) -> None:
-    """Refuse workers that run other code."""
-    expected = _versions()
-    for worker, found in ask(connected, _versions).items():
+def _check_workers(connected: Any) -> float:
+    """Refuse workers that run other code or have no memory to work in; return what they have."""
+    expected, rooms = _versions(), [math.inf]
+    for worker, found in ask(connected, _condition).items():
         if isinstance(found, Exception):
             raise ClusterError(
                 f"worker {worker} cannot run edxdenoise ({found}); install edxdenoise "
                 f"{__version__} there, or stop it"
             )
-        other = [f"{name} {found[name]}" for name in expected if found[name] != expected[name]]
+        versions, limit, used, threads = found
+        other = [f"{name} {versions[name]}" for name in expected if versions[name] != expected[name]]
         if other:
             ours = ", ".join(f"{name} {expected[name]}" for name in expected)
             raise ClusterError(
                 f"worker {worker} has {', '.join(other)}, must have {ours} as here; install the "
                 "same versions there, or stop it"
             )
+        if limit:
+            rooms.append((limit - used) / threads)
+            if rooms[-1] < _ROOM:
+                raise ClusterError(
+                    f"worker {worker} can use {format_memory(limit)} of its memory, of which "
+                    f"{format_memory(used)} are in use before any work; start it with at least "
+                    f"{format_memory(used + threads * _ROOM - limit)} more or with fewer threads, "
+                    "or stop it"
+                )
+    return min(rooms)
+
+
+def _condition(dask_worker: Any) -> tuple[dict[str, str], float, float, int]:
+    """Versions of a worker, bytes it can use (0: any number), bytes in use, and its threads."""
+    # What a worker imports later on is in use before any block is.
+    import edxdenoise.pipeline  # noqa: F401
+
+    manager = dask_worker.memory_manager
+    # Beyond a share of its memory it takes no more tasks.
+    limit = (manager.memory_pause_fraction or 1) * (manager.memory_limit or 0)
+    used = dask_worker.monitor.get_process_memory()
+    return _versions(), limit, used, dask_worker.state.nthreads
 
 
 def _versions() -> dict[str, str]:
@@ -415,7 +463,7 @@ def check_folder(folder: Path) -> None:
     try:
         found = ask(connected, _leave_proof, proofs)
         for worker, name in found.items():
-            if isinstance(name, Exception) or not (proofs / name).is_file():
+            if isinstance(name, Exception) or not os.path.isfile(name):
                 raise ClusterError(
                     f"worker {worker} does not write into the folder {folder} that is seen here; "
                     "choose an output folder that every worker sees at the same path"
@@ -425,6 +473,6 @@ def check_folder(folder: Path) -> None:
 
 
 def _leave_proof(proofs: Path) -> str:
-    name = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
-    (proofs / name).touch(exist_ok=False)
+    number, name = tempfile.mkstemp(dir=proofs)
+    os.close(number)
     return name

@@ -7,16 +7,19 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
 from distributed import LocalCluster
 from helpers import cube
 
-from edxdenoise.blocks import scheduler
+import edxdenoise.pipeline  # noqa: F401  (it takes memory, which is measured here)
+from edxdenoise.blocks import chunk, scheduler
 from edxdenoise.cluster import check_input, check_total, client
 from edxdenoise.errors import ClusterError, FormatError, ParameterError
 from edxdenoise.io import check_save, open_dataset, save_dataset
 from edxdenoise.io.guard import naming
 from edxdenoise.io.store import whole_store
+from edxdenoise.resources import BLOCK_COPIES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from cluster_faults import can_hide, cluster, kill  # noqa: E402
@@ -102,17 +105,41 @@ def test_failures_of_a_cluster_are_not_blamed_on_the_file():
         raise FormatError("no energy")
 
 
-@pytest.mark.slow
+def local_cluster(room: float) -> LocalCluster:
+    """One worker in this process, which can use `room` bytes more than are in use."""
+    limit = (psutil.Process().memory_info().rss + room) / 0.8
+    workers = {"n_workers": 1, "threads_per_worker": 1, "processes": False}
+    return LocalCluster(**workers, memory_limit=limit, dashboard_address=":0")
+
+
+def test_workers_without_room_are_refused_before_any_work():
+    with local_cluster(30e6) as small:
+        with pytest.raises(ClusterError, match="worker .* in use before any work; start it with"):
+            with scheduler(small.scheduler_address):
+                pass
+
+
+def test_blocks_keep_within_the_memory_of_workers():
+    ds = cube(np.zeros((40, 100, 4096), np.uint8))
+    assert chunk(ds, workers=1)["counts"].data.chunks[0] == (40,)
+    with local_cluster(200e6) as small, scheduler(small.scheduler_address):
+        rows = max(chunk(ds, workers=1)["counts"].data.chunks[0])
+    assert 0.7 < rows * 100 * 4096 * 4 * BLOCK_COPIES / (200e6 / 2) < 1.1
+
+
 def test_workers_whose_memory_is_full_are_given_up():
+    """Also where that happens between two computations; nothing is computed here instead."""
     said = []
-    with LocalCluster(
-        n_workers=1, processes=False, memory_limit="50MB", dashboard_address=None
-    ) as full:
-        (worker,) = full.workers.values()
-        end = time.monotonic() + 20
-        while worker.status.name != "paused" and time.monotonic() < end:
-            time.sleep(0.05)
-        with pytest.raises(ClusterError, match="since their memory is full .1 of 50 MB or more.;"):
-            with scheduler(full.scheduler_address, wait_for_workers=(1, 4), say=said.append):
-                da.ones(10, chunks=5).sum().compute()
-    assert len(said) == 1 and said[0].startswith("no worker has gone on for 3 s since")
+    with local_cluster(900e6) as full:
+        with scheduler(full.scheduler_address, wait_for_workers=(1, 3), say=said.append):
+            held = da.ones(10, chunks=5).persist()
+            connected = client()
+            ballast = np.ones(150_000_000)
+            end = time.monotonic() + 20
+            while connected.status == "running" and time.monotonic() < end:
+                time.sleep(0.05)
+            for work in (held.sum().compute, held.persist, da.ones(3).sum().compute):
+                with pytest.raises(ClusterError, match="memory is full .1 of .* or more.; give"):
+                    work()
+            del ballast
+    assert all(text.startswith("no worker has gone on for") for text in said)
