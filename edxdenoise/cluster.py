@@ -39,6 +39,8 @@ _ROOM = 100_000_000
 WAIT_FOR_WORKERS = (1, 60.0)
 # Seconds without a worker after which the user is told so, and between two looks.
 _PATIENCE, _LOOK = 3.0, 1.0
+# How often workers are asked that do not answer.
+_TRIES = 3
 _ANSWER = "10s"
 
 
@@ -250,19 +252,22 @@ def ask(connected: Any, function: Callable[..., Any], *args: Any) -> dict[str, A
     Raises
     ------
     ClusterError
-        If the scheduler or a worker stops meanwhile.
+        If the scheduler stops meanwhile, or a worker does not answer that the scheduler still has.
     """
     from distributed.comm import CommClosedError
 
-    with connected.explaining():
-        answers: dict[str, Any] = connected.run(function, *args, on_error="return")
-    for worker, answer in answers.items():
-        if isinstance(answer, (CommClosedError, TimeoutError)):
-            raise ClusterError(
-                f"worker {worker} no longer answers ({answer}); see its log, start it again, then "
-                "repeat the command"
-            )
-    return answers
+    for _ in range(_TRIES):
+        with connected.explaining():
+            answers: dict[str, Any] = connected.run(function, *args, on_error="return")
+        lost = [w for w, a in answers.items() if isinstance(a, (CommClosedError, TimeoutError))]
+        if not lost:
+            return answers
+        # The scheduler soon knows of a worker that was killed, and asks the others alone.
+        time.sleep(_LOOK)
+    raise ClusterError(
+        f"worker {lost[0]} no longer answers ({answers[lost[0]]}); see its log, start it again, "
+        "then repeat the command"
+    )
 
 
 def _check_workers(connected: Any) -> float:

@@ -54,6 +54,8 @@ def test_blind_worker_is_named(tmp_path, counts):
                 check_save(data / "out.zarr")
             # Opened before the blind worker came, which then has to take a share of the blocks.
             kill(started.workers[0])
+            with pytest.raises(ClusterError, match="worker tcp.* does not write into the folder"):
+                check_save(data / "out.zarr")
             for ds in early:
                 with pytest.raises((ClusterError, FormatError), match="cannot read|does not see"):
                     ds["counts"].sum().compute()
