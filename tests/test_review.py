@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -263,6 +264,18 @@ def test_what_cannot_be_saved_leaves_the_file_and_the_choice(path):
     assert Review(path).choice.keep == ()
 
 
+def test_labels_that_cannot_be_written_leave_the_file(path):
+    review = Review(path)
+    review.set_keep(5, True)
+    (path.parent / "labels.csv").mkdir()
+    review.save_in_words()
+    assert review.message.startswith("not saved: ") and "labels.csv" in review.message
+    assert Choice.of(open_dataset(path)).keep == (1, 2)
+    (path.parent / "labels.csv").rmdir()
+    assert review.save() == "saved map.zarr and 1 labels in labels.csv"
+    assert Choice.of(open_dataset(path)).keep == (1, 2, 5)
+
+
 def test_a_file_that_somebody_else_changed_is_not_overwritten(path):
     for change in (lambda one: one.set_note(1, "first"), lambda one: one.set_keep(3, True)):
         review, other = Review(path), Review(path)
@@ -387,7 +400,7 @@ def ask(server, path="", *, body=None, token=None, **headers):
     link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     target = f"/{server.token if token is None else token}/{path}"
     link.putrequest("POST" if body else "GET", target, skip_host="Host" in headers)
-    content = json.dumps(body).encode() if body else b""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
     for name, value in {**headers, "Content-Length": len(content)}.items():
         link.putheader(name, value)
     link.endheaders(content)
@@ -493,7 +506,18 @@ def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
         ("spectrum?box=1,2,3,-4", None),
         ("component?number=13", None),
         ("component", None),
+        ("component?number=" + "9" * 5000, None),
+        ("spectrum?box=0,1,0," + "9" * 30, None),
+        ("change", b"[" * 60000),
+        ("change", b'{"do": "keep", "with": [' + b"9" * 5000 + b", true]}"),
+        ("change", b'{"do": "\xff'),
         ("change", ["keep"]),
+        ("change", {"do": "keep", "with": 5}),
+        ("change", {"do": ["keep"], "with": ["a"]}),
+        ("change", {"do": "note", "with": [1, "\ud800"]}),
+        ("change", {"do": "note", "with": [1, "a\x1b[31m"]}),
+        ("change", {"do": "add region", "with": ["a\nb=0:1,0:1"]}),
+        ("change", {"do": "add region", "with": ["a=/etc/passwd"]}),
         ("change", {"do": "keep", "with": [1, "yes"]}),
         ("change", {"do": "keep", "with": [99, True]}),
         ("change", {"do": "keep", "with": [1]}),
@@ -504,10 +528,26 @@ def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
         ("else", {"do": "save"}),
     ],
 )
-def test_requests_that_mean_nothing_change_nothing(server, target, body):
+def test_requests_that_mean_nothing_change_nothing(server, capsys, target, body):
     status, _, text = ask(server, target, body=body)
+    assert capsys.readouterr().err == ""
     assert status == 400 and "\n" not in json.loads(text)["error"]
     assert not server.review.status()["unsaved"] and not server.review.journal.exists()
+
+
+def test_odd_addresses_and_browsers_that_go_away_are_no_errors(server, capsys):
+    place = ("127.0.0.1", server.server_port)
+    for target, says in ((b"http://[/", b"403"), (b"//[", b"403"), (None, b"")):
+        with socket.create_connection(place, timeout=30) as link:
+            if target is None:
+                # A connection that is reset while the page is sent.
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                target = f"/{server.token}/".encode()
+            link.sendall(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (target, place[1]))
+            if says:
+                assert says in link.recv(100)
+    assert ask(server, "state")[0] == 200
+    assert capsys.readouterr().err == ""
 
 
 def test_a_server_that_is_killed_loses_nothing(path):

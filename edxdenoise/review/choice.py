@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,11 +39,21 @@ class Choice:
         On components, by number.
     regions : tuple of str
         As recipes have them, such as ``"core=10:40,20:60"``.
+
+    Raises
+    ------
+    ParameterError
+        If a text has characters that no file or terminal takes.
     """
 
     keep: tuple[int, ...]
     notes: Mapping[int, str] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in (*self.notes.values(), *self.regions):
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+                raise ParameterError(f"{ascii(text)[:80]} has control characters; leave them out")
 
     @classmethod
     def of(cls, ds: xr.Dataset) -> Choice:

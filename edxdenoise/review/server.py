@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import secrets
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from edxdenoise.review.views import TOTAL, Box, title
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
-_LONGEST_BODY = 1 << 16
+_LONGEST_BODY, _LONGEST_NUMBER = 1 << 16, 9
 _CURVE_POINTS = 300
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -67,6 +68,11 @@ class ReviewServer(ThreadingHTTPServer):
         # Net counts per pixel as measured, shape (name, cell y, cell x), once they are read.
         self.raw: np.ndarray | None = None
         threading.Thread(target=self._read_raw, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
@@ -216,9 +222,10 @@ class ReviewServer(ThreadingHTTPServer):
         kinds = {"keep": (int, bool), "note": (int, str), "save": ()}
         name, values = asked.get("do"), asked.get("with", [])
         wanted = kinds.get(str(name), (str,))
-        if name not in actions or [type(value) for value in values] != list(wanted):
+        known = isinstance(name, str) and name in actions and isinstance(values, list)
+        if not known or [type(value) for value in values] != list(wanted):
             raise ParameterError(f"request {json.dumps(asked)[:200]} is not known")
-        actions[str(name)](*values)
+        actions[name](*values)
 
 
 def curve(spectrum: np.ndarray) -> str:
@@ -263,10 +270,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             work(path)
-        except EdxdenoiseError as error:
-            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except (ConnectionError, TimeoutError):
-            self.close_connection = True
+            raise
+        except (EdxdenoiseError, OSError) as error:
+            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except Exception:
             # One request that fails must not end the review; the reason is for whoever runs it.
             traceback.print_exc()
@@ -280,14 +287,14 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if origin is not None and origin not in [f"http://{name}" for name in names]:
             return None
-        token, _, path = urlsplit(self.path).path.lstrip("/").partition("/")
+        token, _, path = self.path.partition("?")[0].lstrip("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             return None
         return path
 
     def _get(self, path: str) -> None:
         server = self.server
-        asked = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        asked = {key: values[0] for key, values in parse_qs(self.path.partition("?")[2]).items()}
         if path == "":
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", server.page().encode())
         elif path in _ASSETS:
@@ -311,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ParameterError("request is not known")
         try:
             asked = json.loads(self.rfile.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ParameterError("request is no JSON") from error
         if not isinstance(asked, dict):
             raise ParameterError("request is no JSON object")
@@ -335,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _whole(text: str | None) -> int:
-    if text is None or not (text.isascii() and text.isdigit()):
+    if not (text and text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise ParameterError(f"'{text}' must be a whole number")
     return int(text)
 

@@ -271,12 +271,13 @@ class Review:
             becomes = result_name(ds)
             with self._lock:
                 self._write_journal(self._now, becomes)
-            save_dataset(ds, self.path, overwrite=True)
             words = f"saved {self.path.name}"
             labels = labels_of(state.choice.keep, state.decided)
             if labels:
+                # First, since the file is then known to be as it was where this fails.
                 add_labels(self.path.with_name(LABELS), self.path, labels)
                 words += f" and {len(labels)} labels in {LABELS}"
+            save_dataset(ds, self.path, overwrite=True)
             with self._lock:
                 self._result, self._saved = becomes, state
                 self._write_journal(self._now)
@@ -297,7 +298,7 @@ class Review:
         """Save, and say in `message` what came of it."""
         try:
             self.say(self.save())
-        except EdxdenoiseError as error:
+        except (EdxdenoiseError, OSError) as error:
             self.say(f"not saved: {error}")
 
     def say(self, message: str) -> None:
