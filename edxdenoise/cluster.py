@@ -280,7 +280,9 @@ def _check_workers(connected: Any) -> float:
                 f"{__version__} there, or stop it"
             )
         versions, limit, used, threads = found
-        other = [f"{name} {versions[name]}" for name in expected if versions[name] != expected[name]]
+        other = [
+            f"{name} {versions[name]}" for name in expected if versions[name] != expected[name]
+        ]
         if other:
             ours = ", ".join(f"{name} {expected[name]}" for name in expected)
             raise ClusterError(

@@ -45,6 +45,8 @@ from edxdenoise.blocks import load
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import EdxdenoiseError, recorded
 from edxdenoise.io import atomic, check_output, open_dataset, read_cube, save, save_dataset
+from edxdenoise.report import write_report
+from edxdenoise.review import Review, state
 
 RESULTS = Path(__file__).parent / "results" / "faults.csv"
 OUTCOMES = ("right", "message", "warned", "WRONG", "UNEXPECTED", "CRASH", "ENDLESS", "LOST")
@@ -409,7 +411,7 @@ def _lines_run(work: Callable[[], None], number: int, line: int) -> int:
 
     Returns how many lines were run in all.
     """
-    files, run = {atomic.__file__, save.__file__}, 0
+    files, run = {atomic.__file__, save.__file__, state.__file__}, 0
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         nonlocal run
@@ -590,6 +592,73 @@ def attack_disks(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str
     yield from (("disks", outcome) for outcome in _outcomes(work, seeds))
 
 
+def attack_pages(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Write reports, and save what was chosen in a review, where the disk becomes full."""
+    disk = folder / "disk"
+    disk.mkdir()
+    with recorded(show=False):
+        result = small_result(seed)
+
+    def work(case: int) -> str:
+        room = 1 << (2 + case // 2)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+        subprocess.run(mount, capture_output=True, check=True)
+        try:
+            kept = False
+            if case % 2:
+                answer = _answer(lambda: write_report(result, disk / "report"))
+            else:
+                path = disk / "map.zarr"
+                save_dataset(result, path)
+                review = Review(path)
+                used = shutil.disk_usage(disk).used // 1024
+                remount = ["mount", "-o", f"remount,size={used + room}k", str(disk)]
+                subprocess.run(remount, capture_output=True, check=True)
+                answer = _answer(lambda: (review.set_keep(5, True), review.save()))
+                # Saved, in the journal, or refused: then it is not shown as chosen either.
+                again = Review(path).choice.keep
+                kept = again == review.choice.keep and (answer[0] != "done" or 5 in again)
+                load(open_dataset(path))
+                known = {path.name, f"{path.name}.review.json", "labels.csv"}
+                kept = kept and not set(os.listdir(disk)) - known
+            left = answer[0] != "done" and case % 2 and os.listdir(disk)
+            return "LOST" if left or not (case % 2 or kept) else judge(answer, answer)
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+    yield from (("pages", outcome) for outcome in _outcomes(work, seeds))
+
+
+def attack_reviews(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Stop or kill a review that saves: what was chosen is in the file or in the journal."""
+    with recorded(show=False):
+        result = small_result(seed)
+    for suffix in (".zarr", ".nc"):
+        path = folder / f"map{suffix}"
+        save_dataset(result, path)
+
+        def choose(keep: bool, number: int = 0, line: int = -1) -> int:
+            review = Review(path)
+            review.set_keep(5, keep)
+            return _lines_run(review.save, number, line)
+
+        _, lines, _ = forked(lambda: choose(True))
+        for case in range(seeds // 2):
+            rng = np.random.default_rng([seed, case])
+            number = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL][rng.integers(3)]
+            line = int(rng.integers(lines))
+            answer = forked(lambda: choose(bool(case % 2), number, line))
+            try:
+                load(open_dataset(path))
+                whole = (5 in Review(path).choice.keep) == bool(case % 2)
+            except EdxdenoiseError as error:
+                answer, whole = ("unexpected", str(error), []), False
+            outcome = "right" if whole else "LOST"
+            if outcome == "LOST" or answer[0] in ("unexpected", "endless"):
+                print(path.name, case, answer, os.listdir(folder), file=sys.stderr)
+            yield "reviews", judge(answer, answer) if answer[0] == "endless" else outcome
+
+
 def attack_names(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Odd names and titles, shown by `info`."""
     parts = ["[/red]", "[bold]", "\x1b[31m", "new\nline", "$\\x$", "%s{0}", "ü\u202e", "'\"`$(id)`"]
@@ -668,6 +737,8 @@ def main() -> None:
         "signals": lambda folder: attack_by_signals(folder, 7 * n // 3, seed),
         "interrupts": lambda folder: attack_by_interrupts(folder, n, seed),
         "disks": lambda folder: attack_disks(folder, n, seed),
+        "pages": lambda folder: attack_pages(folder, n, seed),
+        "reviews": lambda folder: attack_reviews(folder, n, seed),
         "names": lambda folder: attack_names(folder, n, seed),
         "models": lambda folder: attack_by_models(folder, n, seed),
     }
