@@ -47,6 +47,7 @@ from edxdenoise.errors import EdxdenoiseError, recorded
 from edxdenoise.io import atomic, check_output, open_dataset, read_cube, save, save_dataset
 from edxdenoise.report import write_report
 from edxdenoise.review import Review, state
+from edxdenoise.training.labels import add_labels, read_labels
 
 RESULTS = Path(__file__).parent / "results" / "faults.csv"
 OUTCOMES = ("right", "message", "warned", "WRONG", "UNEXPECTED", "CRASH", "ENDLESS", "LOST")
@@ -496,7 +497,7 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
         save_dataset(small, folder / f"map{suffix}")
         readers[folder / f"map{suffix}"] = lambda path: counts_of(path, None)
     for path, chosen in vendor_files(data, folder):
-        if path.suffix in (".bcf", ".pts", ".hspy", ".elid"):
+        if path.suffix != ".raw":
             readers[path] = functools.partial(counts_of, chosen=chosen)
     polygon = {"type": "Polygon", "coordinates": [[[1, 1], [9, 1], [9, 9], [1, 1]]]}
     region = {"type": "Feature", "properties": {"name": "a"}, "geometry": polygon}
@@ -520,6 +521,18 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
         folder / "a.tif": lambda path: read_regions([str(path)], small),
         folder / "a.msa": lambda path: read_spectra(path, energy),
     }
+    others = list(readers)
+    with recorded(show=False):
+        result = small_result()
+    save_dataset(result, folder / "map.zarr")
+    add_labels(folder / "labels.csv", folder / "map.zarr", {1: 1.0, 2: 0.0})
+    Review(folder / "map.zarr").set_note(1, "a")
+    readers |= {
+        folder / "labels.csv": read_labels,
+        folder / "map.zarr.review.json": lambda path: Review(folder / "map.zarr").choice,
+        folder / "map.zarr" / "zarr.json": lambda path: result_of(path.parent),
+        folder / "map.zarr" / "counts" / "zarr.json": lambda path: result_of(path.parents[1]),
+    }
     for path, read in readers.items():
         content = path.read_bytes()
 
@@ -532,7 +545,8 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
                 outcome = judge(each, each)
                 if outcome not in ("right", "message"):
                     print(path.name, each, file=sys.stderr)
-                yield f"fuzzed {path.suffix}", outcome
+                yield f"fuzzed {path.suffix if path in others else path.name}", outcome
+        path.write_bytes(content)
 
 
 def _fuzzed(path: Path, content: bytes, read: Callable[[Path], Any], seed: int) -> list[Answer]:
