@@ -195,7 +195,7 @@ def vendor_files(data: Path, folder: Path) -> Iterator[tuple[Path, int | None]]:
                 path = Path(packed.extract(inner, place))
                 if path.suffix == ".spd":
                     packed.extract(inner.replace(".spd", ".spc"), place)
-                    _keep_lines(path, _EDAX_LINES)
+                    keep_lines(path, _EDAX_LINES)
         else:
             path = place / Path(name).name
             shutil.copyfile(data / name, path)
@@ -204,7 +204,9 @@ def vendor_files(data: Path, folder: Path) -> Iterator[tuple[Path, int | None]]:
         yield path, chosen
 
 
-def _keep_lines(path: Path, lines: int) -> None:
+def keep_lines(path: Path, lines: int) -> None:
+    """Cut a .spd after some lines, and put their sum spectrum into its .spc."""
+    from rsciio.edax import file_reader
     from rsciio.edax._api import get_spd_dtype_list
 
     header = np.fromfile(path, dtype=get_spd_dtype_list(), count=1)
@@ -213,6 +215,14 @@ def _keep_lines(path: Path, lines: int) -> None:
     with open(path, "r+b") as file:
         file.write(header.tobytes())
         file.truncate(int(header["dataOffset"][0]) + lines * int(np.prod(line)))
+    sums = np.asarray(file_reader(str(path))[0]["data"]).sum(axis=(0, 1))
+    beside = path.with_suffix(".spc")
+    spectrum = np.asarray(file_reader(str(beside))[0]["data"], "<i4")
+    changed = np.zeros_like(spectrum)
+    changed[: len(sums)] = sums
+    content = beside.read_bytes()
+    assert content.count(spectrum.tobytes()) == 1
+    beside.write_bytes(content.replace(spectrum.tobytes(), changed.tobytes()))
 
 
 def attack_vendors(data: Path, folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,11 @@ import pickle
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -31,7 +33,11 @@ from edxdenoise.io import save_dataset
 from edxdenoise.io.child import isolated
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.signals import list_signals
+from edxdenoise.io.vendor import jeol
 from edxdenoise.survey import check_survey, survey
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+import faults  # noqa: E402
 
 
 def assert_one_line(error: BaseException, name: str) -> None:
@@ -250,6 +256,40 @@ def test_changed_bit_is_noticed(shared_data, tmp_path, name, place, bit, words):
     with pytest.warns(EdxdenoiseWarning, match=f"{name}': .*{words}") as caught:
         read_cube(path)
     assert [each.message.rank for each in caught] == [Rank.WRONG]
+
+
+def test_changed_bit_of_an_edax_map_is_noticed(unpacked, tmp_path):  # noqa: F811
+    """By the sum spectrum that lies beside the map, if it is that of the map."""
+    source = unpacked("edax_sem_256x231.zip/SEM_EDS_map.spd")
+    path = tmp_path / "a.spd"
+    with open(source, "rb") as file:
+        path.write_bytes(file.read(4 << 20))
+    shutil.copyfile(source.with_suffix(".spc"), path.with_suffix(".spc"))
+    faults.keep_lines(path, 2)
+    content = path.read_bytes()
+    counts = read_cube(path).counts
+    counts = counts.values.astype(int)
+    # Its last pixel: 2000 channels of 2 bytes.
+    for place, bit, words in ((-3000, 3, "8 of its"), (-2999, 0, "256 of its")):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        with pytest.warns(EdxdenoiseWarning, match=f"a.spd': {words} {counts.sum()} counts"):
+            read_cube(path)
+    shutil.copyfile(source.with_suffix(".spc"), path.with_suffix(".spc"))
+    read_cube(path)
+
+
+def test_below_its_zero_peak_a_pts_has_no_sum_spectrum_to_compare(shared_data):
+    """Why changed bits go unnoticed there, where half of the counts are."""
+    path = shared_data / "jeol_tem_64x64.pts"
+    header = jeol._header(path)
+    spectrum = header["EDS Data"]["AnalyzableMap MeasData"]["Data"]["EDXRF"]
+    sums = read_cube(path).counts.sum(["y", "x"], dtype=np.int64).values
+    sums = sums[jeol._zero_channel(header) :]
+    differing = np.flatnonzero(sums != spectrum[: len(sums)])
+    assert (len(differing), differing.max()) == (48, 51)
+    assert sums[:60].sum() / sums.sum() == pytest.approx(0.53, abs=0.01)
 
 
 def test_damaged_block_names_the_file_once_it_is_read(tmp_path):

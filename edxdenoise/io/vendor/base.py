@@ -125,7 +125,9 @@ def check_loss(
     )
 
 
-def check_channels(path: Path, sums: np.ndarray, spectrum: np.ndarray) -> None:
+def check_channels(
+    path: Path, sums: np.ndarray, spectrum: np.ndarray, *, more: bool = False
+) -> None:
     """Compare each channel of a map with the sum spectrum its file holds.
 
     In sound files no channel of the map has more counts than that spectrum. Some have a few less,
@@ -137,27 +139,30 @@ def check_channels(path: Path, sums: np.ndarray, spectrum: np.ndarray) -> None:
         For the messages.
     sums, spectrum : array, shape (channel,)
         Sum over the map and the file's own, in channels that can be compared.
+    more : bool
+        Sound files are the other way round: no channel of the map has fewer counts.
 
     Raises
     ------
     FormatError
-        If they differ by more than 3 % where counts of the map are too many.
+        If they differ by more than 3 % where they must not differ.
 
     Warns
     -----
     EdxdenoiseWarning
-        If counts are too many or were lost in single channels.
+        If counts are in single channels too many or too few.
     """
-    lost = spectrum.astype(float) - sums
+    gone = spectrum.astype(float) - sums
+    gone = -gone if more else gone
     expected = float(spectrum.sum())
-    excess = int(-lost.clip(max=0).sum())
+    excess = int(-gone.clip(max=0).sum())
     if excess > _TOLERANCE * expected:
-        raise _differing(path, excess, int(expected))
-    lost = lost.clip(min=0)
-    chance = poisson.sf(lost - 1, lost.sum() * spectrum / max(expected, 1.0))
+        raise _differing(path, excess, int(expected), "fewer" if more else "more")
+    gone = gone.clip(min=0)
+    chance = poisson.sf(gone - 1, gone.sum() * spectrum / max(expected, 1.0))
     if excess or (chance < _CHANCE).any():
         warn(
-            f"'{path}': {excess or int(lost.sum())} of its {int(expected)} counts are not where "
+            f"'{path}': {excess or int(gone.sum())} of its {int(expected)} counts are not where "
             "its own sum spectrum has them",
             "a bit of the file has changed: some counts are in wrong channels or pixels",
             "copy or export it again",
@@ -175,8 +180,8 @@ def warn_moved(path: Path, detail: str) -> None:
     )
 
 
-def _differing(path: Path, excess: int, expected: int) -> FormatError:
+def _differing(path: Path, number: int, expected: int, kind: str = "more") -> FormatError:
     return FormatError(
-        f"cannot read '{path}': its map has {excess} counts more than its own sum spectrum of "
+        f"cannot read '{path}': its map has {number} counts {kind} than its own sum spectrum of "
         f"{expected}, it is damaged; copy or export it again"
     )

@@ -12,11 +12,15 @@ import numpy as np
 from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.vendor.base import (
     VendorSignal,
+    check_channels,
     cut_short,
     is_map,
     run_plugin,
     vendor_signal,
 )
+
+# Share of channels in which a .spc agrees with the map beside it if it is its sum spectrum.
+_SAME = 0.5
 
 
 def open_phenom(path: Path) -> list[VendorSignal]:
@@ -81,12 +85,28 @@ def check_ripple(path: Path) -> None:
 
 
 def check_edax(path: Path) -> None:
-    """Refuse a .spd smaller than its header says."""
+    """Refuse a .spd smaller than its header says, and compare it with the sum spectrum beside it.
+
+    Of the file that we know each channel has the counts of the .spc, and a few that came later.
+    """
     from rsciio.edax._api import get_spd_dtype_list
 
     header = np.fromfile(path, dtype=get_spd_dtype_list(), count=1)[0]
-    sizes = [int(header[name]) for name in ("nPoints", "nLines", "nChannels", "countBytes")]
-    _check_size(path, path, int(header["dataOffset"]) + math.prod(sizes))
+    *sizes, bytes_each = (
+        int(header[name]) for name in ("nLines", "nPoints", "nChannels", "countBytes")
+    )
+    start = int(header["dataOffset"])
+    _check_size(path, path, start + math.prod(sizes) * bytes_each)
+    if path.with_suffix(".spc").is_file():
+        (item,) = run_plugin("edax", path.with_suffix(".spc"))
+        spectrum = item["data"][: sizes[-1]]
+        lines = np.memmap(path, f"<u{bytes_each}", "r", start, tuple(sizes))
+        sums = sum(line.sum(axis=0, dtype=np.uint64) for line in lines)
+        # The spectrum of another place differs in nearly all channels that hold counts.
+        if spectrum.shape == sums.shape:
+            same = (spectrum == sums)[(spectrum > 0) | (sums > 0)]
+            if same.size and same.mean() > _SAME:
+                check_channels(path, sums, spectrum, more=True)
 
 
 def _check_size(path: Path, data: Path, expected: int) -> None:
