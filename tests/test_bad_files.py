@@ -18,7 +18,9 @@ import h5py
 import numpy as np
 import pytest
 from test_read import unpacked, write_ripple  # noqa: F401  (a fixture)
+from zarr.codecs import BloscCodec
 
+from edxdenoise.blocks import load
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import (
     DataError,
@@ -27,6 +29,7 @@ from edxdenoise.errors import (
     FormatError,
     MemoryLimitError,
     Rank,
+    recorded,
     warn,
 )
 from edxdenoise.io import save_dataset
@@ -256,6 +259,44 @@ def test_changed_bit_is_noticed(shared_data, tmp_path, name, place, bit, words):
     with pytest.warns(EdxdenoiseWarning, match=f"{name}': .*{words}") as caught:
         read_cube(path)
     assert [each.message.rank for each in caught] == [Rank.WRONG]
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_changed_bit_of_ours_is_noticed(tmp_path, suffix):
+    """Wherever in the file: in a chunk, the metadata or a label."""
+    truth = cube(np.random.default_rng(0).poisson(3, (8, 9, 40)), lazy=False)
+    path = tmp_path / f"a{suffix}"
+    save_dataset(truth, path)
+    parts = sorted(part for part in path.rglob("*") if part.is_file()) or [path]
+    rng = np.random.default_rng(1)
+    noticed = 0
+    for part in np.repeat(parts, -(-60 // len(parts))):
+        content = part.read_bytes()
+        part.write_bytes(faults.flipped(content, rng))
+        with recorded(show=False) as issued:
+            try:
+                ds = load(read_cube(path))
+            except EdxdenoiseError as error:
+                assert "\n" not in str(error)
+                noticed += 1
+            else:
+                assert issued or (ds.counts.values == truth.counts.values).all()
+                assert issued or (ds.energy.values == truth.energy.values).all()
+                noticed += bool(issued)
+        part.write_bytes(content)
+    assert noticed > 10
+
+
+@pytest.mark.parametrize("length", [0, 3, 15, 16, 100, -1])
+def test_chunk_without_checksum_that_is_cut_short(tmp_path, length):
+    """As other programs write them; the decoder would read past its end."""
+    path = tmp_path / "a.zarr"
+    ds = cube(np.random.default_rng(0).poisson(3, (8, 9, 40)).astype(np.uint16), lazy=False)
+    ds.to_zarr(path, encoding={"counts": {"compressors": [BloscCodec()]}}, zarr_format=3)
+    chunk = path / "counts" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:length])
+    with pytest.raises(FormatError, match="a.zarr.* chunk 'counts/c/0/0/0' is damaged"):
+        load(read_cube(path))
 
 
 def test_changed_bit_of_an_edax_map_is_noticed(unpacked, tmp_path):  # noqa: F811

@@ -145,6 +145,10 @@ def test_other_files_and_models_are_refused(tmp_path):
         archive.writestr("config.json", "[]")
     with pytest.raises(FormatError, match="is not a .keras file"):
         load_network(tmp_path / "zip.keras")
+    with zipfile.ZipFile(tmp_path / "large.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("padding", bytes(310_000_000))
+    with pytest.raises(FormatError, match="unpacks to 310000000 bytes, must be a network of"):
+        load_network(tmp_path / "large.keras")
     k = keras()
     ends = k.layers.Input((4,))
     k.Model(ends, k.layers.Dense(2)(ends)).save(tmp_path / "functional.keras")

@@ -55,6 +55,17 @@ def test_info(folder):
     assert lines and all(line[19] == " " != line[20] for line in lines), "columns do not line up"
 
 
+@pytest.mark.parametrize("command", ["info", "components", "elements"])
+def test_what_a_file_says_is_shown_on_one_line_and_does_nothing(folder, tmp_path, command):
+    title = "[/red] [bold]a\x1b[31m\nb $\\x$ %s{0}"
+    path = tmp_path / "odd [red]\x1b[31m\nname.nc"
+    save_dataset(open_dataset(folder / "denoised.zarr").assign_attrs(title=title), path)
+    result = run(command, path)
+    assert "\x1b" not in result.stdout + result.stderr
+    if command == "info":
+        assert r"[/red] [bold]a\x1b[31m b $\x$ %s{0}" in result.stdout
+
+
 def test_info_json(folder):
     result = run("info", folder / "phantom.zarr", "--json")
     found = json.loads(result.stdout)

@@ -394,12 +394,13 @@ def test_pixels_are_drawn_in_their_true_shape():
 
 
 def test_stacked_areas_are_divided_and_named():
-    ds = stack([phantom((5, 8)), phantom((7, 8))], labels=["con$trol", "treated"])
+    ds = stack([phantom((5, 8)), phantom((7, 8))], labels=["con$\\x$trol", "treated"])
     figure = new_figure(5, 5)
     axes = draw_map(figure, np.ones((12, 8)), frame_of(ds), (1, 0, 4, 4), ("gray", 0, 1))
     borders = [line for line in axes.lines if line.get_label() != "scale bar"]
     assert {line.get_ydata()[0] for line in borders} == {4.5}
-    assert {"con$trol", "treated"} <= {text.get_text() for text in axes.texts}
+    figure.draw_without_rendering()
+    assert {"con$\\x$trol", "treated"} <= {text.get_text() for text in axes.texts}
     assert frame_of(phantom()).areas == ()
 
 

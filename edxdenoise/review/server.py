@@ -225,7 +225,7 @@ class ReviewServer(ThreadingHTTPServer):
         known = isinstance(name, str) and name in actions and isinstance(values, list)
         if not known or [type(value) for value in values] != list(wanted):
             raise ParameterError(f"request {json.dumps(asked)[:200]} is not known")
-        actions[name](*values)
+        actions[str(name)](*values)
 
 
 def curve(spectrum: np.ndarray) -> str:
