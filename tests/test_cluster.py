@@ -129,6 +129,30 @@ def test_blocks_keep_within_the_memory_of_workers():
     assert 0.7 < rows * 100 * 4096 * 4 * BLOCK_COPIES / (200e6 / 2) < 1.1
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("8 GB"), "a worker of .* ran out of memory .8 GB.; give workers more"),
+        (FileNotFoundError("a.zarr"), "a worker of .* does not see the files .* .a.zarr.; put"),
+        (ModuleNotFoundError("h5py"), "a worker of .* lacks a package .h5py.; install"),
+        (None, "the Dask scheduler at .* no longer answers; start it and its workers again"),
+    ],
+)
+def test_failures_name_scheduler_or_worker(monkeypatch, error, words):
+    monkeypatch.setattr("edxdenoise.cluster._ANSWER", "1s")
+
+    def fail(block):
+        raise error
+
+    with local_cluster(900e6) as local, scheduler(local.scheduler_address):
+        if error is None:
+            local.close()
+        work = da.ones(4, chunks=2).map_blocks(fail, meta=np.empty(0))
+        with pytest.raises(ClusterError, match=words) as caught:
+            work.compute()
+        assert "\n" not in str(caught.value)
+
+
 def test_workers_whose_memory_is_full_are_given_up():
     """Also where that happens between two computations; nothing is computed here instead."""
     said = []

@@ -1,6 +1,7 @@
 """The attacks of the studies at a size where they only show that nothing is lost."""
 
 import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -38,3 +39,11 @@ def test_every_case_has_an_answer():
         ("crash", ""),
         ("done", 3),
     ]
+
+
+def test_every_test_that_the_documentation_names_is_there():
+    folder = Path(__file__).parent
+    named = re.findall(r"`(test_\w+)`", (folder.parent / "docs" / "faults.md").read_text("utf-8"))
+    there = "".join(path.read_text("utf-8") for path in folder.glob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in there] == []
