@@ -547,6 +547,7 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
         content = path.read_bytes()
 
         def work(case: int) -> list[Answer]:
+            path.write_bytes(content)
             read(path)
             return _fuzzed(path, content, read, seed + case)
 
