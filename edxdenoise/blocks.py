@@ -33,7 +33,7 @@ from edxdenoise import schema as v
 from edxdenoise.errors import FormatError, MemoryLimitError, ParameterError
 from edxdenoise.resources import (
     BLOCK_COPIES,
-    BLOCK_PIXELS,
+    block_pixels,
     default_memory_limit,
     default_workers,
     format_memory,
@@ -503,7 +503,7 @@ def block_shape(
     workers = default_workers() if workers is None else workers
     rows, columns, channels = shape
     per_pixel = 4 * channels * BLOCK_COPIES
-    pixels = min(BLOCK_PIXELS, limit // (workers * per_pixel))
+    pixels = min(block_pixels(channels), limit // (workers * per_pixel))
     if pixels < 1:
         raise MemoryLimitError(
             f"a memory limit of {format_memory(limit)} does not hold one spectrum of {channels} "
@@ -625,7 +625,7 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
     """
     with threadpool_limits(1), _damaged_netcdf():
         computed = dask.compute(*lazy)
-    _trim_memory()
+    trim_memory()
     return computed
 
 
@@ -633,7 +633,7 @@ def load(ds: xr.Dataset) -> xr.Dataset:
     """Return the Dataset with all its lazy variables computed, as one graph."""
     with threadpool_limits(1), _damaged_netcdf():
         computed = ds.compute()
-    _trim_memory()
+    trim_memory()
     return computed
 
 
@@ -650,7 +650,7 @@ def _damaged_netcdf() -> Iterator[None]:
         ) from error
 
 
-def _trim_memory() -> None:
+def trim_memory() -> None:
     """Give memory that is free back to the system, which glibc does not do by itself.
 
     Score maps exist twice for a moment, as blocks and whole: kept, the blocks would count as ours

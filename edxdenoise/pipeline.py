@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import load
+from edxdenoise.blocks import load, trim_memory
 from edxdenoise.cluster import check_total
 from edxdenoise.components import shrink, weight_by_signal
 from edxdenoise.components.neighbour import neighbours
@@ -189,7 +189,8 @@ def fitted(
                 check_total("weights", float(read), found.total)
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
-        ds = _load_small(ds)
+        # Scores that neighbours are going to replace are never put together.
+        ds = _load_small(ds, *([v.COMPONENT_MAP] if recipe.asks_neighbours else []))
         if recipe.decomposition == "pca":
             if recipe.weighting == "poisson" and found.whole:
                 # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
@@ -202,6 +203,7 @@ def fitted(
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
     with progress("selection"):
         ds = _selected(ds, recipe)
+        trim_memory()
     return rebuilt(ds, recipe, errors=errors, progress=progress)
 
 
@@ -407,10 +409,10 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     return maps
 
 
-def _load_small(ds: xr.Dataset) -> xr.Dataset:
-    """Compute everything but the counts, as one graph."""
-    small = load(ds.drop_vars(v.COUNTS))
-    return small.assign({v.COUNTS: ds[v.COUNTS]}).assign_attrs(ds.attrs)
+def _load_small(ds: xr.Dataset, *others: str) -> xr.Dataset:
+    """Compute everything but the counts, and but what else is named, as one graph."""
+    lazy = [v.COUNTS, *others]
+    return load(ds.drop_vars(lazy)).assign(ds[lazy].data_vars).assign_attrs(ds.attrs)
 
 
 def name_of(ds: xr.Dataset) -> str:

@@ -11,8 +11,8 @@ import psutil
 from edxdenoise.errors import MemoryLimitError, ParameterError
 
 # Large enough that Dask's bookkeeping is nothing beside the matrix product, small enough that a
-# block of 2048 channels as float32 (33 MB) leaves room for one per worker in a small memory.
-BLOCK_PIXELS = 4096
+# block as float32 (33 MB) leaves room for one per worker in a small memory.
+_BLOCK_PIXELS, _BLOCK_VALUES = 4096, 1 << 23
 # Copies of a block as float32 that one worker may hold at a time: read, weighted, product, and
 # what the next stage makes of it.
 BLOCK_COPIES = 4
@@ -29,6 +29,17 @@ _SHRINK_MAPS = 100
 _PROGRAM = 350_000_000
 
 _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def block_pixels(channels: int) -> int:
+    """Pixels of a block where memory does not ask for fewer.
+
+    Examples
+    --------
+    >>> block_pixels(650), block_pixels(4096)
+    (4096, 2048)
+    """
+    return max(min(_BLOCK_PIXELS, _BLOCK_VALUES // channels), 1)
 
 
 def parse_memory(text: str) -> int:
@@ -139,7 +150,7 @@ def memory_needed(
         cube=cube,
         held=held,
         streamed=held + workers * per_worker,
-        in_memory=held + cube + workers * per_worker * min(BLOCK_PIXELS, pixels),
+        in_memory=held + cube + workers * per_worker * min(block_pixels(channels), pixels),
     )
 
 

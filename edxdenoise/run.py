@@ -133,10 +133,13 @@ def run_recipe(
             ds, found, judged = _blocks(ds, components, chosen, memory_limit, workers)
             # Counts that were read as a whole: what is held of them now takes less.
             del maps
-        raw, ds = ds, denoise(ds, chosen, found=found, progress=progress)
+        check_survey(found, name=name_of(ds))
+        judgement = {}
         if judged and found.whole:
+            # First, while there are no maps of the whole to be held besides.
             with progress("held-out counts"):
-                ds = ds.assign({v.HELD_OUT_ERROR: held_out_error(shrink_dtype(raw, found), chosen)})
+                judgement[v.HELD_OUT_ERROR] = held_out_error(shrink_dtype(ds, found), chosen)
+        ds = denoise(ds, chosen, found=found, progress=progress).assign(judgement)
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)

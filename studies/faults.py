@@ -701,7 +701,7 @@ def attack_names(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str
 
 def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
     """Network files that name code, at any depth, or unpack to gigabytes."""
-    from edxdenoise.components.networks import MODELS, load_network
+    from edxdenoise.components.networks import MODELS, Classifier
 
     source = sorted(MODELS.glob("default-*.keras"))[0]
     with zipfile.ZipFile(source) as archive:
@@ -739,7 +739,7 @@ def attack_by_models(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str,
             if case % 7 == 6:
                 archive.writestr("padding", bytes(400_000_000))
             archive.writestr("config.json", json.dumps(config))
-        answer = _answer(lambda: load_network(path).name)
+        answer = _answer(lambda: Classifier.load([path]).kind)
         done = touched.exists() or answer[0] == "done"
         return "WRONG" if done else judge(answer, answer)
 

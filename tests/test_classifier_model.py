@@ -1,5 +1,7 @@
 """Predictions: the ensemble, the shipped networks, what must not change them."""
 
+import subprocess
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -20,17 +22,18 @@ def cell(counts=1000.0):
     return edxdenoise.pca(edxdenoise.weight(ds), components=20)
 
 
-def untrained(network="default", seed=0):
+def untrained(path, network="default", seed=0):
     channels = {"default": CHANNELS, "article": 3}[network]
     config = network_config(network, (1.0,) * channels, (2.0,) * channels)
-    return build(config, seed)
+    build(config, seed).save(path)
 
 
 @pytest.mark.parametrize("network", ["default", "article"])
-def test_the_sign_of_a_map_does_not_matter(network):
+def test_the_sign_of_a_map_does_not_matter(network, tmp_path):
     ds = cell()
     flipped = ds.assign({name: -ds[name] for name in (COMPONENT_MAP, COMPONENT_SPECTRUM)})
-    classifier = Classifier([untrained(network)])
+    untrained(tmp_path / "a.keras", network)
+    classifier = Classifier.load([tmp_path / "a.keras"])
     first, second = classifier.probability(ds), classifier.probability(flipped)
     assert first.shape == (20,) and np.ptp(first) > 0
     assert np.abs(first - second).max() < 1e-5
@@ -39,7 +42,7 @@ def test_the_sign_of_a_map_does_not_matter(network):
 def test_an_ensemble_gives_the_mean(tmp_path):
     paths = [tmp_path / f"{seed}.keras" for seed in (1, 2)]
     for seed, path in enumerate(paths, start=1):
-        untrained(seed=seed).save(path)
+        untrained(path, seed=seed)
     both = Classifier.load(paths).probability(cell(), score_noise(cell()))
     single = [Classifier.load([path]).probability(cell()) for path in paths]
     assert both == pytest.approx(np.mean(single, axis=0), abs=1e-6)
@@ -47,18 +50,18 @@ def test_an_ensemble_gives_the_mean(tmp_path):
 
 
 def test_networks_of_two_kinds_are_refused(tmp_path):
-    untrained().save(tmp_path / "a.keras")
-    untrained("article").save(tmp_path / "b.keras")
+    untrained(tmp_path / "a.keras")
+    untrained(tmp_path / "b.keras", "article")
     with pytest.raises(FormatError, match="holds network 'article' but .* 'default'"):
         Classifier.load([tmp_path / "a.keras", tmp_path / "b.keras"])
 
 
 def test_a_file_trained_anew_is_read_anew(tmp_path):
     path = tmp_path / "a.keras"
-    untrained(seed=1).save(path)
+    untrained(path, seed=1)
     first = Classifier.load([path]).probability(cell())
     path.unlink()
-    untrained(seed=2).save(path)
+    untrained(path, seed=2)
     assert np.abs(Classifier.load([path]).probability(cell()) - first).max() > 1e-3
 
 
@@ -69,6 +72,17 @@ def test_the_shipped_networks_tell_signal_from_noise():
     assert (probability[:3] > 0.9).all()
     assert (probability[12:] < 0.2).all()
     assert Classifier.load() is Classifier.load()
+
+
+def test_predictions_do_without_tensorflow():
+    code = (
+        "import sys; from edxdenoise.components.networks import Classifier;"
+        "import numpy as np;"
+        f"Classifier.load().predict(np.zeros((1, 64, 64, {CHANNELS}), np.float32));"
+        "print({'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_the_shipped_networks_do_not_look_at_the_scale_of_counts():

@@ -11,6 +11,7 @@ import pytest
 
 from edxdenoise.components.network_inputs import CHANNELS
 from edxdenoise.components.networks import (
+    Network,
     NetworkConfig,
     build,
     config_of,
@@ -83,6 +84,9 @@ def test_a_saved_network_predicts_the_same(network, tmp_path):
     assert np.abs(first - second).max() < 1e-6
     assert first.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert config_of(again) == config(network)
+    without_keras = Network.load(tmp_path / "a.keras")
+    assert without_keras.name == network
+    assert np.abs(without_keras(x) - first).max() < 1e-6
 
 
 def test_the_default_network_is_small():
@@ -107,19 +111,22 @@ def test_code_in_a_file_is_refused(tmp_path):
     )
     model.save(tmp_path / "lambda.keras")
     with pytest.raises(FormatError, match="holds a layer 'Lambda', which may run code") as error:
-        load_network(tmp_path / "lambda.keras")
+        Network.load(tmp_path / "lambda.keras")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("change", "options", "match"),
     [
-        ({"class_name": "Mine"}, "layer 'Mine'"),
-        ({"module": "os"}, "layer 'Conv2D'"),
-        ({"registered_name": "mine>Conv2D"}, "layer 'Conv2D'"),
+        ({"class_name": "Mine"}, {}, "layer 'Mine'"),
+        ({"module": "os"}, {}, "layer 'Conv2D'"),
+        ({"registered_name": "mine>Conv2D"}, {}, "layer 'Conv2D'"),
+        ({}, {"strides": [2, 2]}, "layer Conv2D has options that none of our networks has"),
+        ({}, {"groups": 2}, "layer Conv2D has options that none of our networks has"),
+        ({}, {"activation": "tanh"}, "cannot be read as a network: 'tanh'"),
     ],
 )
-def test_unknown_layers_are_refused(change, match, tmp_path):
+def test_unknown_layers_are_refused(change, options, match, tmp_path):
     path = tmp_path / "a.keras"
     build(config()).save(path)
     with zipfile.ZipFile(path) as archive:
@@ -127,38 +134,39 @@ def test_unknown_layers_are_refused(change, match, tmp_path):
     values = json.loads(content["config.json"])
     layer = next(one for one in values["config"]["layers"] if one["class_name"] == "Conv2D")
     layer.update(change)
+    layer["config"].update(options)
     content["config.json"] = json.dumps(values).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
     with pytest.raises(FormatError, match=match):
-        load_network(path)
+        Network.load(path)
 
 
 def test_other_files_and_models_are_refused(tmp_path):
     with pytest.raises(FormatError, match="does not exist"):
-        load_network(tmp_path / "none.keras")
+        Network.load(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("not a network")
     with pytest.raises(FormatError, match="is not a .keras file"):
-        load_network(tmp_path / "text.keras")
+        Network.load(tmp_path / "text.keras")
     with zipfile.ZipFile(tmp_path / "zip.keras", "w") as archive:
         archive.writestr("config.json", "[]")
     with pytest.raises(FormatError, match="is not a .keras file"):
-        load_network(tmp_path / "zip.keras")
+        Network.load(tmp_path / "zip.keras")
     with zipfile.ZipFile(tmp_path / "large.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("padding", bytes(310_000_000))
     with pytest.raises(FormatError, match="unpacks to 310000000 bytes, must be a network of"):
-        load_network(tmp_path / "large.keras")
+        Network.load(tmp_path / "large.keras")
     k = keras()
     ends = k.layers.Input((4,))
     k.Model(ends, k.layers.Dense(2)(ends)).save(tmp_path / "functional.keras")
     with pytest.raises(FormatError, match="must be Sequential"):
-        load_network(tmp_path / "functional.keras")
+        Network.load(tmp_path / "functional.keras")
     k.Sequential([k.layers.Input((4,)), k.layers.Dense(2)], name="default").save(
         tmp_path / "small.keras"
     )
     with pytest.raises(FormatError, match="with input") as error:
-        load_network(tmp_path / "small.keras")
+        Network.load(tmp_path / "small.keras")
     assert "\n" not in str(error.value)
 
 

@@ -25,7 +25,7 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
 
         names = device_names()
         click.echo("\n".join(names))
-        click.echo(f"networks use {([n for n in names if 'GPU' in n] or names)[0]}")
+        click.echo(f"networks are trained on {([n for n in names if 'GPU' in n] or names)[0]}")
         context.exit()
 
 
@@ -39,7 +39,7 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
     is_eager=True,
     expose_value=False,
     callback=_print_devices,
-    help="Show the processors that networks can run on, and exit.",
+    help="Show the processors that networks can be trained on, and exit.",
 )
 @compute_options
 def info(

@@ -19,6 +19,7 @@ the largest of that by a tenth.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import dask
 import dask.array as da
@@ -67,8 +68,10 @@ _FEW, _LEAST_LANCZOS = 24, 500
 _NULL_TOLERANCE = 1e-4
 # Bytes of the sums of all bands together.
 _SUMS = 300_000_000
-# Channels smoothed at a time, and weights of a smoothing that are nothing.
-_STRIP, _NO_WEIGHT = 128, 1e-12
+# Rows of a matrix worked on at a time.
+_STRIP = 128
+# Widths of the smoothing along the channels beyond which its weights are nothing, below 1e-12.
+_FARTHEST = 7.5
 
 
 def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.Dataset:
@@ -164,15 +167,17 @@ def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: in
     """
     sign = np.random.default_rng(seed).integers(0, 2, counts.shape[:2], np.int8) * 2 - 1
     sums = _pair_sums if compact_of(counts).sparse else _tile_sums
-    return da.map_blocks(_symmetric, sums(counts, g, area, sign), dtype=np.float64)
+    return sums(counts, g, area, sign)
 
 
 def _symmetric(sums: np.ndarray) -> np.ndarray:
-    result = np.empty_like(sums)
-    for each, target in zip(sums, result):
-        np.add(each, each.T, out=target)
-    result /= 2
-    return result
+    """Replace matrices by their symmetric parts, in place, since each is large."""
+    for each in sums:
+        for start in range(0, len(each), _STRIP):
+            strip = slice(start, start + _STRIP)
+            both = (each[strip, start:] + each[start:, strip].T) / 2
+            each[strip, start:], each[start:, strip] = both, both.T
+    return sums
 
 
 def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
@@ -233,9 +238,7 @@ def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
 def neighbour_band(
     blocks: list[Block], own: int, inverse_weight: np.ndarray, sign: np.ndarray, area: np.ndarray
 ) -> np.ndarray:
-    """Neighbour products of a band of rows, shape (2, channel, channel), as they are and flipped.
-
-    Their symmetric part is that of `neighbour_block`.
+    """Neighbour products of a band of rows, as `neighbour_block` gives those of a tile.
 
     Parameters
     ----------
@@ -258,7 +261,8 @@ def neighbour_band(
     channel = rows.indices[: starts[-1]]
     table = _pair_weights()
     flat = sign.reshape(-1).astype(np.float64)
-    return neighbour_sums(starts, channel, value, columns, own, flat, area, table, rows.shape[1])
+    size = rows.shape[1]
+    return _symmetric(neighbour_sums(starts, channel, value, columns, own, flat, area, table, size))
 
 
 def _pair_weights() -> np.ndarray:
@@ -294,6 +298,8 @@ def neighbour_block(
 ) -> np.ndarray:
     """Neighbour products of one tile, shape (2, channel, channel), as they are and flipped.
 
+    Of both the symmetric part.
+
     Parameters
     ----------
     counts : array, shape (y + 2 r, x + 2 r, energy)
@@ -320,7 +326,7 @@ def neighbour_block(
             near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
             near -= centre * own
         sums[flipped] = own.T @ near
-    return sums
+    return _symmetric(sums)
 
 
 def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
@@ -345,7 +351,9 @@ def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarr
     return bands[0], bands[1] / np.float32(norm), np.float32(1 / norm)
 
 
-def detector_smoothing(energy: np.ndarray, resolution: float, level: float) -> np.ndarray | None:
+def detector_smoothing(
+    energy: np.ndarray, resolution: float, level: float
+) -> sparse.csr_array | None:
     """Smoothing along the channels as far as few counts need it, shape (channel, channel).
 
     Whatever the specimen, its spectrum is as smooth as the detector's resolution makes it, and most
@@ -375,10 +383,15 @@ def detector_smoothing(energy: np.ndarray, resolution: float, level: float) -> n
     sigma = sigma / width * min(1.0, np.sqrt(_FEW_COUNTS / max(level, 1e-9)))
     if not np.median(sigma) > _LEAST_SMOOTHING:
         return None
-    channel = np.arange(len(energy))
     sigma = np.maximum(sigma, _LEAST_SMOOTHING)[:, np.newaxis]
-    weights = np.exp(-0.5 * (np.subtract.outer(channel, channel) / sigma) ** 2)
-    return weights / weights.sum(axis=1, keepdims=True)
+    reach = int(_FARTHEST * sigma.max()) + 1
+    step = np.arange(-reach, reach + 1)
+    channel = np.arange(len(energy))[:, np.newaxis] + step
+    inside = (channel >= 0) & (channel < len(energy))
+    weights = np.exp(-0.5 * (step / sigma) ** 2) * inside
+    weights /= weights.sum(axis=1, keepdims=True)
+    starts = np.concatenate([[0], inside.sum(axis=1).cumsum()])
+    return sparse.csr_array((weights[inside], channel[inside], starts), shape=(len(energy),) * 2)
 
 
 def _basis(
@@ -409,14 +422,10 @@ def _basis(
     count = len(spectra)
     first = spectra[:1]
     smoothing = detector_smoothing(energy, resolution, level)
-    covariance, flipped = sums / h[:, np.newaxis]
-    covariance /= h
-    flipped /= h
-    if smoothing is not None:
-        covariance, flipped = (smoothed(each, smoothing) for each in (covariance, flipped))
+    covariance, flipped = (Covariance(each, h, smoothing) for each in sums)
     # Nearly always few are signal, and those are found many times faster alone.
     few = min(_FEW, count - 1)
-    alone = subspace == "union" and len(covariance) > _LEAST_LANCZOS and few > 0
+    alone = subspace == "union" and len(h) > _LEAST_LANCZOS and few > 0
     values, vectors = leading(covariance, first, few if alone else count)
     number = signal_number(values[: count - 1], vectors, flipped, first)
     if alone and number == few:
@@ -432,38 +441,60 @@ def _basis(
     return orthonormal_rows(np.concatenate(basis)), found
 
 
-def smoothed(matrix: np.ndarray, smoothing: np.ndarray) -> np.ndarray:
-    """A symmetric matrix smoothed along both sides, S M S'.
-
-    The smoothing reaches over few channels: blocks of it have few columns that are not 0.
-    """
-    for _ in range(2):
-        product = np.empty_like(matrix)
-        for start in range(0, len(matrix), _STRIP):
-            strip = smoothing[start : start + _STRIP]
-            used = np.flatnonzero((strip > _NO_WEIGHT).any(axis=0))
-            within = slice(used[0], used[-1] + 1)
-            product[start : start + _STRIP] = strip[:, within] @ matrix[within]
-        matrix = product.T
-    return matrix
-
-
-def leading(matrix: np.ndarray, first: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Largest eigenvalues, falling, and their eigenvectors (rows) of a symmetric matrix.
+@dataclass(frozen=True)
+class Covariance:
+    """A neighbour covariance as an operator, without a copy of its matrix.
 
     Parameters
     ----------
-    matrix : array, shape (channel, channel)
+    sums : array, shape (channel, channel)
+        The matrix times h h'.
+    h : array, shape (channel,)
+        Channel weights.
+    smoothing : sparse array, shape (channel, channel), optional
+        S; the covariance is S M S'.
+    """
+
+    sums: np.ndarray
+    h: np.ndarray
+    smoothing: sparse.csr_array | None
+
+    @property
+    def filled(self) -> int:
+        """Number of channels that take part."""
+        return np.count_nonzero(self.sums.any(axis=1))
+
+    def without(self, vectors: np.ndarray) -> LinearOperator:
+        """The covariance with orthonormal rows `vectors` projected out of both sides."""
+        size, h = len(self.h), self.h[:, np.newaxis]
+        smoothing = sparse.eye_array(size) if self.smoothing is None else self.smoothing
+
+        def beside(columns: np.ndarray) -> np.ndarray:
+            return columns - vectors.T @ (vectors @ columns)
+
+        def product(columns: np.ndarray) -> np.ndarray:
+            columns = columns.reshape(size, -1)
+            return beside(smoothing @ (self.sums @ (smoothing.T @ beside(columns) / h) / h))
+
+        return LinearOperator((size, size), matvec=product, matmat=product, dtype=np.float64)
+
+
+def leading(covariance: Covariance, first: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Largest eigenvalues, falling, and their eigenvectors (rows).
+
+    Parameters
+    ----------
+    covariance : Covariance
     first : array, shape (1, channel)
         Is projected out.
     count : int
         How many; a few of many channels are found by Lanczos iterations.
     """
-    size = len(matrix)
+    size, operator = len(covariance.h), covariance.without(first)
     if size > _LEAST_LANCZOS and count <= _FEW:
         start = np.ones(size) / np.sqrt(size)
         try:
-            values, vectors = eigsh(without(matrix, first), k=count, which="LA", v0=start)
+            values, vectors = eigsh(operator, k=count, which="LA", v0=start)
         except ArpackNoConvergence:
             # Of a map of a few pixels, whose eigenvalues are nearly all alike.
             pass
@@ -471,14 +502,14 @@ def leading(matrix: np.ndarray, first: np.ndarray, count: int) -> tuple[np.ndarr
             order = np.argsort(values)[::-1]
             return values[order], vectors.T[order]
     values, vectors = scipy.linalg.eigh(
-        without(matrix, first) @ np.eye(size),
+        operator @ np.eye(size),
         subset_by_index=(size - min(count, size), size - 1),
     )
     return values[::-1], vectors.T[::-1]
 
 
 def signal_number(
-    values: np.ndarray, vectors: np.ndarray, flipped: np.ndarray, first: np.ndarray
+    values: np.ndarray, vectors: np.ndarray, flipped: Covariance, first: np.ndarray
 ) -> int:
     """Return the number of eigenvalues above those of random signs beside earlier components.
 
@@ -487,31 +518,18 @@ def signal_number(
     values : array, shape (n,)
         Of the neighbour covariance beside `first`, falling.
     vectors : array, shape (n, channel)
-    flipped : array, shape (channel, channel)
-        Neighbour covariance with random signs.
+    flipped : Covariance
+        With random signs.
     first : array, shape (1, channel)
     """
-    filled = np.count_nonzero(np.diag(flipped))
-    least = 1 + max(_MARGIN, _SPREADS * filled ** (-2 / 3))
-    start = np.ones(len(flipped)) / np.sqrt(len(flipped))
+    least = 1 + max(_MARGIN, _SPREADS * flipped.filled ** (-2 / 3))
+    start = np.ones(len(first[0])) / np.sqrt(len(first[0]))
     for number, value in enumerate(values):
-        left = without(flipped, np.concatenate([first, vectors[:number]]))
+        left = flipped.without(np.concatenate([first, vectors[:number]]))
         null = eigsh(left, k=1, which="LA", v0=start, tol=_NULL_TOLERANCE)[0][0]
         if value <= least * null:
             return number
     return len(values)
-
-
-def without(matrix: np.ndarray, vectors: np.ndarray) -> LinearOperator:
-    """A symmetric matrix with orthonormal rows `vectors` projected out of both sides."""
-
-    def beside(columns: np.ndarray) -> np.ndarray:
-        return columns - vectors.T @ (vectors @ columns)
-
-    def product(columns: np.ndarray) -> np.ndarray:
-        return beside(matrix @ beside(columns))
-
-    return LinearOperator(matrix.shape, matvec=product, matmat=product, dtype=matrix.dtype)
 
 
 def orthonormal_rows(rows: np.ndarray) -> np.ndarray:

@@ -8,16 +8,20 @@ and rectifiers before it, so that a single grain is not averaged away.
 
 All are Keras Sequential models of well-known layers, constants of the standardisation included.
 
-A `Classifier` is an ensemble of them: the probability that a component is signal.
+A `Classifier` is an ensemble of them: the probability that a component is signal. It evaluates its
+networks by NumPy: they are small, and TensorFlow, which trains them, is large and slow to load.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
@@ -26,11 +30,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import softmax
 
 from edxdenoise import schema as v
 from edxdenoise.components.network_inputs import BLOCKS, CHANNELS, PICTURE, SIGNED, network_input
 from edxdenoise.components.score_noise import ScoreNoise
 from edxdenoise.errors import FormatError, ParameterError
+from edxdenoise.resources import default_workers
 
 CROP = 80
 CLASSES = 2  # noise, signal
@@ -253,24 +259,38 @@ def load_network(path: str | Path) -> Any:
         If the file is no .keras file, holds layers other than ours or takes another input.
     """
     path = Path(path)
-    _check_layers(path)
+    checked_config(path)
     try:
         model = keras().saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the part that stumbles raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise FormatError(f"{path} cannot be read as a network: {reason}") from error
-    shape = tuple(model.input_shape[1:])
-    if _SHAPES.get(model.name) != shape or tuple(model.output_shape[1:]) != (CLASSES,):
-        raise FormatError(
-            f"{path} holds network '{model.name}' with input {shape}, must be "
-            + " or ".join(f"'{name}' with {shape}" for name, shape in _SHAPES.items())
-            + "; train one with 'edxdenoise train'"
-        )
+    check_ends(path, model.name, model.input_shape[1:], model.output_shape[1:])
     return model
 
 
-def _check_layers(path: Path) -> None:
-    """Refuse a file that names anything but the parts of our networks, before Keras opens it."""
+def check_ends(path: Path, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+    """Refuse a network that takes another input than those of its name, or answers otherwise.
+
+    Raises
+    ------
+    FormatError
+    """
+    if _SHAPES.get(name) != tuple(inputs) or tuple(outputs) != (CLASSES,):
+        raise FormatError(
+            f"{path} holds network '{name}' with input {tuple(inputs)}, must be "
+            + " or ".join(f"'{name}' with {shape}" for name, shape in _SHAPES.items())
+            + "; train one with 'edxdenoise train'"
+        )
+
+
+def checked_config(path: Path) -> dict[str, Any]:
+    """Configuration of a network, whose file names nothing but the parts of our networks.
+
+    Raises
+    ------
+    FormatError
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -301,6 +321,7 @@ def _check_layers(path: Path) -> None:
                 f"{path} holds a layer '{name}', which may run code of its own; allowed are "
                 f"{', '.join(sorted(_PARTS['keras.layers']))}"
             )
+    return config["config"]
 
 
 def _parts(config: Any) -> Iterator[dict[str, Any]]:
@@ -317,8 +338,148 @@ def _parts(config: Any) -> Iterator[dict[str, Any]]:
 
 MODELS = Path(__file__).parent / "models"
 
-# Components put through a network at once; more only takes memory.
-_BATCH = 32
+Layer = Callable[[np.ndarray], np.ndarray]
+
+# Components put through a network at once: more only takes memory.
+_BATCH = 8
+_ACTIVATIONS: dict[str, Layer] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "softmax": lambda x: softmax(x, axis=-1),
+}
+# Options of layers that have one allowed value here.
+_FIXED: dict[str, Any] = {
+    "data_format": "channels_last",
+    "dilation_rate": [1, 1],
+    "groups": 1,
+    "use_bias": True,
+    "axis": [-1],
+    "invert": False,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, of the layers and options that `build` gives it.
+
+    Parameters
+    ----------
+    name : {"default", "article"}
+        The kind of its input.
+    layers : tuple of callable
+        Applied one after the other.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Network:
+        """A network from a .keras file.
+
+        Raises
+        ------
+        FormatError
+            If the file is no .keras file, holds layers other than ours or takes another input.
+        """
+        path = Path(path)
+        config = checked_config(path)
+        try:
+            layers = tuple(_layers(path, config["layers"]))
+            blank = np.zeros((1, *config["layers"][0]["config"]["batch_shape"][1:]), np.float32)
+            network = cls(config["name"], layers)
+            check_ends(path, network.name, blank.shape[1:], network(blank).shape[1:])
+        except FormatError:
+            raise
+        # What h5py, zipfile and NumPy raise of contents that do not fit one another.
+        except (OSError, zipfile.BadZipFile, LookupError, TypeError, ValueError, RuntimeError) as e:
+            raise FormatError(f"{path} cannot be read as a network: {e}") from e
+        return network
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Probabilities of noise and signal, shape (n, 2), of a few inputs."""
+        for layer in self.layers:
+            inputs = layer(inputs)
+        return inputs
+
+    def signal(self, inputs: np.ndarray) -> np.ndarray:
+        """Probability of signal, shape (n,)."""
+        batches = [inputs[i : i + _BATCH] for i in range(0, len(inputs), _BATCH)]
+        with ThreadPoolExecutor(default_workers()) as pool:
+            parts = [found[:, 1] for found in pool.map(self, batches)]
+        return np.concatenate([np.zeros(0), *parts])
+
+
+def _layers(path: Path, configs: list[dict[str, Any]]) -> list[Layer]:
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    layers: list[Layer] = []
+    seen: Counter[str] = Counter()
+    with h5py.File(content, "r") as file:
+        for each in configs:
+            kind, config = each["class_name"], each["config"]
+            # Keras numbers the layers of each kind in the file, whatever they are called.
+            number = f"_{seen[kind]}" if seen[kind] else ""
+            seen[kind] += 1
+            weights = []
+            if kind in ("Conv2D", "Dense"):
+                stored = file[f"layers/{kind.lower()}{number}/vars"]
+                weights = [np.asarray(stored[name], np.float32) for name in ("0", "1")]
+            _check(kind, all(config.get(name, value) == value for name, value in _FIXED.items()))
+            layers += _layer(kind, config, *weights)
+    return layers
+
+
+def _layer(kind: str, config: Mapping[str, Any], *weights: np.ndarray) -> list[Layer]:
+    match kind:
+        case "Normalization":
+            mean, variance = (np.float32(config[name]) for name in ("mean", "variance"))
+            # As Keras bounds it.
+            deviation = np.maximum(np.sqrt(variance), np.float32(1e-7))
+            return [lambda x: (np.float32(x) - mean) / deviation]
+        case "Cropping2D":
+            (top, bottom), (left, right) = config["cropping"]
+            return [lambda x: x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]]
+        case "Conv2D":
+            _check(kind, config["strides"] == [1, 1])
+            same = config["padding"] == "same"
+            convolve: Layer = lambda x: _convolved(x, *weights, same)
+            return [convolve, _ACTIVATIONS[config["activation"]]]
+        case "Dense":
+            return [lambda x: x @ weights[0] + weights[1], _ACTIVATIONS[config["activation"]]]
+        case "Activation":
+            return [_ACTIVATIONS[config["activation"]]]
+        case "AveragePooling2D" | "MaxPooling2D":
+            size = config["pool_size"]
+            _check(kind, config["strides"] == size and config["padding"] == "valid")
+            pool = np.mean if kind == "AveragePooling2D" else np.max
+            return [lambda x: pool(_tiles(x, *size), axis=(2, 4))]
+        case "Flatten":
+            return [lambda x: x.reshape(len(x), -1)]
+    # The input, and what only training does.
+    return []
+
+
+def _check(kind: str, known: bool) -> None:
+    if not known:
+        raise ValueError(f"layer {kind} has options that none of our networks has")
+
+
+def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, same: bool) -> np.ndarray:
+    high, wide = kernel.shape[:2]
+    if same:
+        x = np.pad(x, [(0, 0), *(((n - 1) // 2, n // 2) for n in (high, wide)), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(x, (high, wide), axis=(1, 2))
+    return np.tensordot(windows, kernel, axes=((4, 5, 3), (0, 1, 2))) + bias
+
+
+def _tiles(x: np.ndarray, high: int, wide: int) -> np.ndarray:
+    """Whole tiles of pixels, shape (n, tile, high, tile, wide, channel)."""
+    rows, columns = x.shape[1] // high, x.shape[2] // wide
+    whole = x[:, : rows * high, : columns * wide]
+    return whole.reshape(len(x), rows, high, columns, wide, x.shape[3])
 
 
 class Classifier:
@@ -326,8 +487,7 @@ class Classifier:
 
     Parameters
     ----------
-    networks : sequence of keras.Sequential
-        From `edxdenoise.components.networks`.
+    networks : sequence of Network
 
     Attributes
     ----------
@@ -335,7 +495,7 @@ class Classifier:
         What the networks see of a score map.
     """
 
-    def __init__(self, networks: Sequence[Any]) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         self.networks = list(networks)
         self.kind: str = self.networks[0].name
 
@@ -379,7 +539,7 @@ class Classifier:
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Mean of all networks for inputs of `network_input`, shape (component,)."""
-        return np.mean([_signal(network, inputs) for network in self.networks], axis=0)
+        return np.mean([network.signal(inputs) for network in self.networks], axis=0)
 
 
 def sign_flipped(inputs: np.ndarray) -> np.ndarray:
@@ -389,14 +549,6 @@ def sign_flipped(inputs: np.ndarray) -> np.ndarray:
     return flipped
 
 
-def _signal(network: Any, inputs: np.ndarray) -> np.ndarray:
-    parts = [
-        keras().ops.convert_to_numpy(network(inputs[i : i + _BATCH], training=False))[:, 1]
-        for i in range(0, len(inputs), _BATCH)
-    ]
-    return np.concatenate(parts).astype(float) if parts else np.zeros(0)
-
-
 def _stamp(path: Path) -> float:
     """Time of the last change, so that a file trained anew is read anew."""
     return path.stat().st_mtime if path.exists() else 0.0
@@ -404,7 +556,7 @@ def _stamp(path: Path) -> float:
 
 @lru_cache(maxsize=4)
 def _loaded(chosen: tuple[tuple[Path, float], ...]) -> Classifier:
-    networks = [load_network(path) for path, _ in chosen]
+    networks = [Network.load(path) for path, _ in chosen]
     first = networks[0].name
     for network, (path, _) in zip(networks, chosen):
         if network.name != first:

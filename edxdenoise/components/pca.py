@@ -279,16 +279,27 @@ def _covariance(
     counts: da.Array, g: da.Array, h: da.Array, components: int
 ) -> tuple[da.Array, da.Array]:
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
-    product = gram(counts, g) / h[:, np.newaxis] / h
-    vectors = dask.delayed(leading_eigenvectors, nout=2)(as_delayed(product), components)[1]
+    product = gram(counts, g)
+    vectors = dask.delayed(leading_eigenvectors, nout=2)(
+        as_delayed(product), components, as_delayed(h)
+    )[1]
     basis = da.from_delayed(vectors, (components, channels), np.float64)
-    return basis, da.trace(product) / pixels
+    return basis, (da.diag(product) / h**2).sum() / pixels
 
 
-def leading_eigenvectors(gram_matrix: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values of D and its right singular vectors (rows) from D'D, largest first.
+def leading_eigenvectors(
+    gram_matrix: np.ndarray, components: int, h: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values of D and its right singular vectors (rows), largest first.
 
     Empty channels, of which low doses leave many, stand for themselves with singular value 0.
+
+    Parameters
+    ----------
+    gram_matrix : array, shape (channel, channel)
+        D'D, times h h' where there are channel weights.
+    components : int
+    h : array, shape (channel,), optional
     """
     filled, empty = (
         np.flatnonzero(side) for side in (np.diag(gram_matrix) > 0, np.diag(gram_matrix) <= 0)
@@ -296,8 +307,13 @@ def leading_eigenvectors(gram_matrix: np.ndarray, components: int) -> tuple[np.n
     count = min(components, filled.size)
     singular, vectors = np.zeros(components), np.zeros((components, len(gram_matrix)))
     if count:
+        matrix = gram_matrix[np.ix_(filled, filled)]
+        if h is not None:
+            matrix /= h[filled, np.newaxis]
+            matrix /= h[filled]
         values, columns = scipy.linalg.eigh(
-            gram_matrix[np.ix_(filled, filled)],
+            # In the order of LAPACK, which works in the one copy there is.
+            matrix.T,
             subset_by_index=(filled.size - count, filled.size - 1),
             overwrite_a=True,
         )

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
+from edxdenoise.blocks import trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.smoothing import (
@@ -125,6 +126,8 @@ def shrink(
     factor = found.totals * inverse
     shrunk = np.concatenate([factor[np.newaxis], found.profiles * factor])
     stddev = np.concatenate([(found.total_stddev * inverse)[np.newaxis], found.stddev * factor])
+    # Maps of all components come next, most of them NaN.
+    trim_memory()
     result = ds.assign(
         {
             v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(_of_kept(ds, shrunk)),

@@ -204,6 +204,8 @@ def _plain(value: Any) -> Any:
 # wait; a float32 chunk has 1 MB to 67 MB.
 _SMALLEST_CHUNK = 1 << 18
 _LARGEST_CHUNK = 1 << 24
+# Of what is in memory and not in blocks: several are packed at a time, beside the whole.
+_LARGEST_PART = 1 << 22
 
 
 def align(ds: xr.Dataset) -> xr.Dataset:
@@ -234,8 +236,9 @@ def storage_chunks(array: xr.Variable | xr.DataArray) -> tuple[int, ...]:
     """
     blocks = [max(sizes) for sizes in array.chunks] if array.chunks else array.shape
     chunks = [max(1, block) for block in blocks]
+    largest = _LARGEST_CHUNK if array.chunks else _LARGEST_PART
     for axis, (block, length) in enumerate(zip(blocks, array.shape)):
-        parts = min(block, math.ceil(math.prod(chunks) / _LARGEST_CHUNK))
+        parts = min(block, math.ceil(math.prod(chunks) / largest))
         if parts <= 1:
             continue
         if block < length:
