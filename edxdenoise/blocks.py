@@ -155,6 +155,59 @@ def _filled_cells(flat: np.ndarray) -> np.ndarray:
     return cells[flat[cells] != 0]
 
 
+def block_of_counts(
+    places: tuple[np.ndarray, np.ndarray], counts: np.ndarray, shape: tuple[int, int, int]
+) -> Block:
+    """A block of counts that are given one by one, in the smallest type that holds them.
+
+    Parameters
+    ----------
+    places : (array of int, array of int), shape (n,)
+        Pixel, row by row, and channel; more than one count may belong to a cell.
+    counts : array, shape (n,)
+        Of a type that holds their sums.
+    shape : tuple of int
+        Rows, columns and channels.
+
+    Examples
+    --------
+    >>> block = block_of_counts(([1, 1], [60, 60]), np.ones(2, np.uint32), (1, 2, 100))
+    >>> block.dtype, int(block.toarray()[0, 1, 60])
+    (dtype('uint8'), 2)
+    """
+    rows = sparse.csr_array((counts, places), shape=(shape[0] * shape[1], shape[2]))
+    block = in_smallest_type(SparseBlock(rows, shape[:2]))
+    few = rows.nnz < DENSITY * rows.shape[0] * rows.shape[1]
+    return block if few else dense(block)
+
+
+def in_smallest_type(block: Block) -> Block:
+    """Whole counts in the smallest type that holds them."""
+    largest = int(stored_counts(block).max(initial=0))
+    return _recast_block(block, kind=np.min_scalar_type(largest))
+
+
+def in_rows(block: SparseBlock) -> da.Array:
+    """Lazy counts, shape (y, x, energy), of what is in memory, in blocks of whole rows."""
+    height, (rows, columns) = block_rows(block.shape), block.sides
+    heights = [min(height, rows - top) for top in range(0, rows, height)]
+    name = f"held-{uuid.uuid4().hex}"
+    graph = {
+        (name, number, 0): SparseBlock(
+            block.rows[number * height * columns :][: own * columns], (own, columns)
+        )
+        for number, own in enumerate(heights)
+    }
+    chunks = (tuple(heights), (columns,))
+    blocks = da.Array(graph, name, chunks, meta=np.empty((0, 0), block.dtype))
+    return counts_of(Compact(blocks, held=True), block.shape[2])
+
+
+def block_rows(shape: tuple[int, int, int]) -> int:
+    """Rows of a block where memory does not ask for fewer."""
+    return max(min(shape[0], block_pixels(shape[2]) // shape[1]), 1)
+
+
 def dense(block: Block) -> np.ndarray:
     """A block with all its cells, shape (y, x, energy)."""
     return block.toarray() if isinstance(block, SparseBlock) else block
@@ -533,7 +586,16 @@ def chunk(
     if isinstance(counts.data, np.ndarray):
         lazy = as_blocks(counts.data, (rows, columns, -1))
         ds = ds.assign({v.COUNTS: counts.copy(data=lazy)})
-    return ds.chunk({v.DIM_Y: rows, v.DIM_X: columns, v.DIM_ENERGY: -1})
+    cut = ds.chunk({v.DIM_Y: rows, v.DIM_X: columns, v.DIM_ENERGY: -1})
+    known = vars(counts.data).get(_KNOWN) if isinstance(counts.data, da.Array) else None
+    if (
+        known is not None
+        and known.held
+        and np.all(np.less_equal(known.blocks.chunksize, (rows, columns)))
+    ):
+        # Blocks that are held, and small enough, stay compact.
+        cut = cut.assign({v.COUNTS: counts})
+    return cut
 
 
 def as_blocks(array: np.ndarray, chunks: tuple[Any, ...]) -> da.Array:

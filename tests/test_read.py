@@ -8,6 +8,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 import pytest
+import rsciio.jeol
 
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, MemoryLimitError
 from edxdenoise.io.metadata import file_source
@@ -290,22 +291,58 @@ def test_bruker_pixel_far_above_the_mean_does_not_overflow(shared_data, monkeypa
     assert counts.sum(dtype=np.uint64) == 176786251
 
 
-def test_jeol_counts_over_8_bits_are_read_again_in_16(shared_data, monkeypatch):
-    from edxdenoise.io.vendor import jeol
+@pytest.mark.parametrize(("size", "dtype"), [("64x64", np.uint8), ("08x08", np.uint16)])
+def test_jeol_counts_are_those_of_rosettasciio(shared_data, tmp_path, size, dtype):
+    """Fewer pixels are sums of those that there are, and hold more counts than 8 bits do."""
+    path = tmp_path / "a.pts"
+    path.write_bytes(
+        (shared_data / "jeol_tem_64x64.pts").read_bytes().replace(b"64x64", size.encode())
+    )
+    (item,) = rsciio.jeol.file_reader(str(path), SI_dtype=np.uint32)
+    ds = read_cube(path)
+    assert ds.counts.dtype == dtype
+    np.testing.assert_array_equal(ds.counts, item["data"])
+    for name, axis in zip("yx", item["axes"]):
+        np.testing.assert_allclose(ds[name], axis["scale"] * np.arange(axis["size"]))
 
-    tried = []
 
-    def refuse_8_bits(plugin, path, SI_dtype):
-        tried.append(SI_dtype)
-        if SI_dtype is np.uint8:
-            raise ValueError("The range of the dtype is too small, use `SI_dtype`")
-        return original(plugin, path, SI_dtype=SI_dtype)
+def jeol_file(source, out, change, size=b"64x64"):
+    """Write a .pts whose events are changed."""
+    start = int(np.fromfile(source, "<u4", 1, offset=28)[0])
+    content = source.read_bytes()
+    events = np.frombuffer(content[start:], "<u2").copy()
+    change(events)
+    out.write_bytes(content[:start].replace(b"64x64", size) + events.tobytes())
+    return out
 
-    original = jeol.run_plugin
-    monkeypatch.setattr(jeol, "run_plugin", refuse_8_bits)
-    counts = parsed(jeol.open_pts(shared_data / "jeol_tem_64x64.pts"))
-    assert tried == [np.uint8, np.uint16]
-    assert counts.sum(dtype=int) == 1436255
+
+def test_jeol_sweep_that_was_interrupted_is_left_out(shared_data, tmp_path):
+    def interrupt(events):
+        # The last line of the last sweep is none any more.
+        events[np.flatnonzero(events == 0x9000 + 4096 - 64)[-1] :] = 0
+
+    source = shared_data / "jeol_tem_64x64.pts"
+    path = jeol_file(source, tmp_path / "a.pts", interrupt)
+    (item,) = rsciio.jeol.file_reader(str(path))
+    with pytest.warns(EdxdenoiseWarning):
+        ds = read_cube(path)
+    np.testing.assert_array_equal(ds.counts, item["data"])
+    assert 0.97 < ds.counts.sum() / read_cube(source).counts.sum() < 0.99
+
+
+def test_rosettasciio_loses_lines_of_high_maps_lazily(shared_data, tmp_path):
+    """Once it does not, events need not be sorted in `edxdenoise.io.vendor.jeol`."""
+
+    def halve_columns(events):
+        events[events >> 12 == 8] &= 0xFFFF - 64
+
+    source = shared_data / "jeol_tem_64x64.pts"
+    high = jeol_file(source, tmp_path / "a.pts", halve_columns, b"32x64")
+    items = [
+        rsciio.jeol.file_reader(str(path), lazy=True, frame_list=[0])[0] for path in (source, high)
+    ]
+    totals = [int(item["data"].sum().compute()) for item in items]
+    assert totals[1] < 0.9 * totals[0]
 
 
 def parsed(signals):
@@ -317,32 +354,26 @@ def parsed(signals):
 def test_map_that_lacks_counts_is_not_read_silently(shared_data, monkeypatch):
     from edxdenoise.io.vendor import jeol
 
-    def lose(plugin, path, SI_dtype):
-        (item,) = original(plugin, path, SI_dtype=SI_dtype)
-        item["data"][rows:] = 0
-        return [item]
-
-    original = jeol.run_plugin
-    monkeypatch.setattr(jeol, "run_plugin", lose)
     path = shared_data / "jeol_tem_64x64.pts"
-    # One of the 50 sweeps may be unfinished; no more may be missing. No rows: a line scan.
-    for rows in (55, 0):
+    # One of the 50 sweeps may be unfinished; no more may be missing. No counts: a line scan.
+    for share in (0.85, 0):
+        monkeypatch.setattr(jeol, "_end", lambda events, *_: int(share * len(events)))
         with pytest.raises(FormatError, match=f"{path.name}.* counts of its own sum spectrum"):
             parsed(jeol.open_pts(path))
 
 
 @pytest.mark.parametrize(("found", "outcome"), [(98, "read"), (95, "warned"), (90, "refused")])
 def test_share_of_counts_that_may_be_missing(found, outcome, recwarn):
-    counts, spectrum = np.array([[[found, 0]]]), np.array([50, 50])
+    spectrum = np.array([50, 50])
     if outcome == "refused":
         with pytest.raises(FormatError, match="'a.pts': its map holds only 90 of the 100"):
-            check_loss(Path("a.pts"), counts, spectrum, allowed=0.05)
+            check_loss(Path("a.pts"), found, spectrum, allowed=0.05)
     elif outcome == "warned":
         with pytest.warns(EdxdenoiseWarning, match="'a.pts': its map holds only 95 of the 100"):
-            check_loss(Path("a.pts"), counts, spectrum, allowed=0.05)
+            check_loss(Path("a.pts"), found, spectrum, allowed=0.05)
     else:
-        check_loss(Path("a.pts"), counts, spectrum, allowed=0.05)
-    check_loss(Path("a.pts"), counts, None)
+        check_loss(Path("a.pts"), found, spectrum, allowed=0.05)
+    check_loss(Path("a.pts"), found, None)
     assert not recwarn.list
 
 
@@ -352,7 +383,7 @@ def test_memory_limit_is_kept_before_anything_is_parsed(shared_data, monkeypatch
     monkeypatch.setattr(jeol, "run_plugin", None)
     monkeypatch.setattr(bruker, "check_loss", None)
     for name, needed in (
-        ("jeol_tem_64x64.pts", "16.8 MB"),
+        ("jeol_tem_64x64.pts", "62 MB"),
         ("bruker_sem_dacite_22cpp.bcf", "15.4 MB"),
     ):
         with pytest.raises(MemoryLimitError, match=f"{name}.*{needed}.*limit is 1 MB"):

@@ -462,7 +462,7 @@ class Covariance:
     @property
     def filled(self) -> int:
         """Number of channels that take part."""
-        return np.count_nonzero(self.sums.any(axis=1))
+        return int(np.count_nonzero(self.sums.any(axis=1)))
 
     def without(self, vectors: np.ndarray) -> LinearOperator:
         """The covariance with orthonormal rows `vectors` projected out of both sides."""

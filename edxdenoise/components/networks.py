@@ -444,11 +444,15 @@ def _layer(kind: str, config: Mapping[str, Any], *weights: np.ndarray) -> list[L
             return [lambda x: x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]]
         case "Conv2D":
             _check(kind, config["strides"] == [1, 1])
+            kernel, bias = weights
             same = config["padding"] == "same"
-            convolve: Layer = lambda x: _convolved(x, *weights, same)
-            return [convolve, _ACTIVATIONS[config["activation"]]]
+            return [
+                lambda x: _convolved(x, kernel, same) + bias,
+                _ACTIVATIONS[config["activation"]],
+            ]
         case "Dense":
-            return [lambda x: x @ weights[0] + weights[1], _ACTIVATIONS[config["activation"]]]
+            matrix, bias = weights
+            return [lambda x: x @ matrix + bias, _ACTIVATIONS[config["activation"]]]
         case "Activation":
             return [_ACTIVATIONS[config["activation"]]]
         case "AveragePooling2D" | "MaxPooling2D":
@@ -467,12 +471,12 @@ def _check(kind: str, known: bool) -> None:
         raise ValueError(f"layer {kind} has options that none of our networks has")
 
 
-def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, same: bool) -> np.ndarray:
+def _convolved(x: np.ndarray, kernel: np.ndarray, same: bool) -> np.ndarray:
     high, wide = kernel.shape[:2]
     if same:
         x = np.pad(x, [(0, 0), *(((n - 1) // 2, n // 2) for n in (high, wide)), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(x, (high, wide), axis=(1, 2))
-    return np.tensordot(windows, kernel, axes=((4, 5, 3), (0, 1, 2))) + bias
+    return np.tensordot(windows, kernel, axes=((4, 5, 3), (0, 1, 2)))
 
 
 def _tiles(x: np.ndarray, high: int, wide: int) -> np.ndarray:

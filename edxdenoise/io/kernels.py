@@ -1,4 +1,4 @@
-"""Compiled loop over values to be stored. Import it inside functions: numba takes a second."""
+"""Compiled loops over values in files. Import them inside functions: numba takes a second."""
 
 from __future__ import annotations
 
@@ -28,3 +28,35 @@ def rounded_bits(bits: Any, dropped: Any) -> Any:
         half = (one << shift) >> one
         result[n] = ((bits[n] + half) >> shift) << shift
     return result
+
+
+@numba.njit(nogil=True, cache=True)
+def jeol_events(events: Any, pixel: Any, channel: Any, image: Any) -> Any:
+    """Sort the events of whole sweeps of a JEOL .pts; the number of X-ray counts within the map.
+
+    Parameters
+    ----------
+    events : array of uint16, shape (n,)
+    pixel, channel : array of int32, shape (count,)
+        Written: where each X-ray count belongs.
+    image : array of uint32, shape (y, x)
+        The values of the image are added.
+    """
+    height, width = image.shape
+    high, wide = 4096 // height, 4096 // width
+    y, x, last, number = 0, 0, -1, 0
+    for event in events:
+        kind, value = event >> 12, int(event & 0xFFF)
+        if kind == 8:
+            x = value // wide
+        elif kind == 9:
+            if value < last:
+                x = 0
+            y, last = value // high, value
+        elif y < height and x < width:
+            if kind == 10:
+                image[y, x] += value
+            elif kind == 11:
+                pixel[number], channel[number] = y * width + x, value
+                number += 1
+    return number

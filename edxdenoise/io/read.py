@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
+from edxdenoise.blocks import SparseBlock, in_rows
 from edxdenoise.cluster import check_input
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
 from edxdenoise.errors import FormatError, MemoryLimitError, Rank, warn
@@ -115,7 +116,8 @@ def read_cube(
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:
     """Refuse what a file declares before anything is allocated for it."""
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    declared, stored = describe(1, signal).nbytes, path.stat().st_size
+    declared = signal.needed or describe(1, signal).nbytes
+    stored = path.stat().st_size
     if signal.load is None and isinstance(signal.data, da.Array):
         if path.is_file() and declared > _MOST_COMPRESSED * stored and declared > limit:
             raise FormatError(
@@ -196,6 +198,8 @@ def _lazy(data: Any) -> da.Array:
             # Not astype() of Dask, which takes '<' and '=' for the same where they are.
             data = da.map_blocks(np.ndarray.astype, data, native, dtype=native)
         return data
+    if isinstance(data, SparseBlock):
+        return in_rows(data)
     data = np.asarray(data)
     if data.dtype.kind in "ui" and data.size and data.min() >= 0:
         data = data.astype(smallest_count_dtype(int(data.max())), copy=False)

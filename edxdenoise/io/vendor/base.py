@@ -26,7 +26,7 @@ class VendorSignal:
 
     Parameters
     ----------
-    data : array-like
+    data : array-like or SparseBlock
         Dask or NumPy array; only shape and dtype count where `load` is given.
     axes : list of dict
         In the order of the array's axes.
@@ -38,6 +38,8 @@ class VendorSignal:
         Images that only `load` finds.
     missing : array of bool, shape (y, x), optional
         Pixels of a map that were not measured.
+    needed : int, optional
+        Bytes that `load` takes; by default those of all cells.
     """
 
     data: Any
@@ -47,6 +49,7 @@ class VendorSignal:
     load: Callable[[], VendorSignal] | None = None
     images: tuple[VendorSignal, ...] = ()
     missing: np.ndarray | None = None
+    needed: int | None = None
 
 
 def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:
@@ -81,7 +84,7 @@ def cut_short(path: Path, detail: str) -> FormatError:
 
 
 def check_loss(
-    path: Path, counts: np.ndarray, spectrum: np.ndarray | None, *, allowed: float = 0.0
+    path: Path, found: int, spectrum: np.ndarray | None, *, allowed: float = 0.0
 ) -> None:
     """Compare the total of a map with that of the sum spectrum its file holds.
 
@@ -89,8 +92,8 @@ def check_loss(
     ----------
     path : Path
         For the messages.
-    counts : array, shape (y, x, energy)
-        The map.
+    found : int
+        Counts of the map.
     spectrum : array, shape (energy,), optional
         The file's own sum spectrum, where it has one.
     allowed : float
@@ -108,7 +111,7 @@ def check_loss(
     """
     if spectrum is None:
         return
-    expected, found = int(np.sum(spectrum, dtype=np.uint64)), int(counts.sum(dtype=np.uint64))
+    expected = int(np.sum(spectrum, dtype=np.uint64))
     if found > (1 + _TOLERANCE) * expected:
         raise _differing(path, found - expected, expected)
     if found >= (1 - _TOLERANCE) * expected:

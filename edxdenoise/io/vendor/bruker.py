@@ -11,6 +11,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from edxdenoise.blocks import channel_sums, compact, in_smallest_type, pixel_sums
 from edxdenoise.cube import smallest_count_dtype
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import (
@@ -81,25 +82,25 @@ def _load(path: Path, item: Mapping[str, Any], number: int) -> VendorSignal:
     guess = np.iinfo(reader.header.estimate_map_depth(index=number))
     wider = smallest_count_dtype(min(guess.max + 1, np.iinfo(np.uint32).max)).type
     reader.header.estimate_map_depth = lambda **_: wider
-    counts = reader.parse_hypermap(index=number, lazy=False)
-    spectrum = reader.header.spectra_data[number].data
-    check_loss(path, counts, spectrum)
+    counts = compact(reader.parse_hypermap(index=number, lazy=False))
+    spectrum, sums = reader.header.spectra_data[number].data, channel_sums(counts, np.uint64)
+    check_loss(path, int(sums.sum()), spectrum)
     if len(spectrum) == counts.shape[2]:
-        check_channels(path, counts.sum(axis=(0, 1), dtype=np.uint64), spectrum)
-    _check_pixels(path, counts, reader.get_file(f"EDSDatabase/SpectrumData{number}"))
+        check_channels(path, sums, spectrum)
+    _check_pixels(
+        path, pixel_sums(counts, np.uint64), reader.get_file(f"EDSDatabase/SpectrumData{number}")
+    )
     # Small before it is handed over.
-    counts = counts.astype(smallest_count_dtype(int(counts.max())), copy=False)
-    return vendor_signal({**item, "data": counts})
+    return vendor_signal({**item, "data": in_smallest_type(counts)})
 
 
-def _check_pixels(path: Path, counts: np.ndarray, stored: Any) -> None:
+def _check_pixels(path: Path, totals: np.ndarray, stored: Any) -> None:
     """Warn where pixels are not in order, have other counts than stated, or do not end rightly.
 
     Sum spectra do not show that a pixel was moved, nor that a count left the energy axis.
     """
     content = b"".join(stored.get_iter_and_properties()[0])
     height, width = (int.from_bytes(content[i : i + 4], "little") for i in (0, 4))
-    totals = counts.sum(axis=2, dtype=np.uint64)
     position, wrong = _HEAD, 0
     for line in range(height):
         pixels = int.from_bytes(content[position : position + 4], "little")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +10,14 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from edxdenoise.blocks import block_of_counts, channel_sums
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import (
     VendorSignal,
     check_channels,
     check_loss,
     cut_short,
+    is_map,
     run_plugin,
     vendor_signal,
     warn_moved,
@@ -28,20 +27,22 @@ _MAGIC = 304
 _CHANNELS = 4096
 # Where the start of the events is stated.
 _EVENTS = 28
-# Upper 4 of 16 bits of an event that is the place of a pixel or a line, or a value of an image.
-_COLUMN, _ROW, _IMAGE = 8, 9, 10
+# Upper 4 of 16 bits of an event that is the place of a pixel or a line, a value of an image or an
+# X-ray count; and the places along each side of a scan.
+_COLUMN, _ROW, _IMAGE, _COUNT = 8, 9, 10, 11
+_SCAN = 4096
+# Bytes that a byte of events takes while it is sorted.
+_SORTING = 15
 # Kinds that are a smaller share of all events are none.
 _RARE = 1e-5
 # Channels of the sum spectrum, about 10 eV each, in which the zero peak is not that of the map.
 _ABOVE_ZERO_PEAK = 60
-_PATCHING = threading.Lock()
 
 
 def open_pts(path: Path) -> list[VendorSignal]:
     """The map of a .pts; its events are read by `VendorSignal.load`."""
     header = _header(path)
-    pixels = header["PTTD Data"]["AnalyzableMap MeasData"]["Meas Cond"]["Pixels"]
-    width, height = (int(number) for number in pixels.split("x"))
+    width, height = _sizes(header)
     sizes = {"y": height, "x": width, "Energy": _CHANNELS}
     axes = [
         {"name": name, "size": size, "navigate": name != "Energy"} for name, size in sizes.items()
@@ -52,12 +53,27 @@ def open_pts(path: Path) -> list[VendorSignal]:
     }
     # No memory behind it: the header tells the shape, and the reader would go through all events.
     counts = da.zeros(tuple(sizes.values()), dtype=np.uint8, chunks=-1)
-    return [VendorSignal(counts, axes, metadata, header, partial(_load, path))]
+    needed = _SORTING * path.stat().st_size
+    return [VendorSignal(counts, axes, metadata, header, partial(_load, path), needed=needed)]
 
 
 def open_asw(path: Path) -> list[VendorSignal]:
     """Everything in the files that a .asw names."""
-    return _read(path)
+    signals = []
+    for item in run_plugin("jeol", path, lazy=True, frame_list=[0]):
+        if is_map(item):
+            named = item["original_metadata"]["asw_viewdata"]["Filename"]
+            signals += open_pts(path.parent.joinpath(*named.split("\\")))
+        else:
+            signals.append(vendor_signal(item))
+    return signals
+
+
+def _sizes(header: dict[str, Any]) -> tuple[int, int]:
+    """Columns and rows of the map."""
+    pixels = header["PTTD Data"]["AnalyzableMap MeasData"]["Meas Cond"]["Pixels"]
+    width, height = (int(number) for number in pixels.split("x"))
+    return width, height
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -80,20 +96,77 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> VendorSignal:
-    (signal,) = _read(path)
     header = _header(path)
     measured = header["EDS Data"]["AnalyzableMap MeasData"]
-    spectrum = measured["Data"].get("EDXRF")
-    # An interrupted measurement ends in a part of a sweep, which the reader leaves out.
+    # An interrupted measurement ends in a part of a sweep, which is left out.
     sweeps = max(int(measured["Doc"].get("Sweep", 1)), 1)
-    check_loss(path, signal.data, spectrum, allowed=1 / sweeps)
+    signal = _whole_sweeps(path, header, sweeps)
+    spectrum = measured["Data"].get("EDXRF")
+    sums = channel_sums(signal.data, np.uint64)
+    check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
     first = _zero_channel(header)
     if spectrum is not None and first is not None:
-        sums = signal.data.sum(axis=(0, 1), dtype=np.uint64)[first:]
-        above = slice(_ABOVE_ZERO_PEAK, min(len(sums), len(spectrum)))
-        check_channels(path, sums[above], np.asarray(spectrum)[above])
+        above = slice(_ABOVE_ZERO_PEAK, min(len(sums) - first, len(spectrum)))
+        check_channels(path, sums[first:][above], np.asarray(spectrum)[above])
     _check_order(path, signal.data.shape[1])
     return signal
+
+
+def _whole_sweeps(path: Path, header: dict[str, Any], sweeps: int) -> VendorSignal:
+    """The counts of all whole sweeps, and the image among the events.
+
+    The events are sorted here and not by RosettaSciIO, which writes images of a map that is higher
+    than wide past their end, gives all cells, and lazily loses the lines of such a map. It sums all
+    pixels to one, for the axes and metadata.
+    """
+    from edxdenoise.io.kernels import jeol_events
+
+    width, height = _sizes(header)
+    (item,) = run_plugin("jeol", path, downsample=(width, height), SI_dtype=np.uint32)
+    for axis, size in zip(item["axes"], (height, width)):
+        axis.update(size=size, scale=axis["scale"] / size)
+    events = _events(path)
+    events = events[: _end(events, width, height, sweeps)]
+    image = np.zeros((height, width), np.uint32)
+    number = np.count_nonzero(events >> 12 == _COUNT)
+    pixel, channel = np.empty(number, np.int32), np.empty(number, np.int32)
+    inside = jeol_events(events, pixel, channel, image)
+    places = pixel[:inside], channel[:inside]
+    counts = block_of_counts(places, np.ones(inside, np.uint32), (height, width, _CHANNELS))
+    signal = vendor_signal({**item, "data": counts})
+    if not image.any():
+        return signal
+    # The file does not say which detector it was.
+    title = "SEM" if "SEM" in signal.metadata["Acquisition_instrument"] else "STEM"
+    axes = [{**axis, "navigate": False} for axis in signal.axes[:2]]
+    found = VendorSignal(image, axes, {"General": {"title": title}}, {})
+    return replace(signal, images=(found,))
+
+
+def _events(path: Path) -> np.ndarray:
+    with open(path, "rb") as file:
+        file.seek(_EVENTS)
+        (start,) = np.fromfile(file, "<u4", 1)
+    return np.fromfile(path, "<u2", offset=int(start))
+
+
+def _end(events: np.ndarray, width: int, height: int, sweeps: int) -> int:
+    """Where the last whole sweep ends, as RosettaSciIO tells."""
+    kinds = events >> 12
+    lines, columns, image = (np.flatnonzero(kinds == kind) for kind in (_ROW, _COLUMN, _IMAGE))
+    places = (events[lines] & 0xFFF).astype(np.int32)
+    bounds = [0, *lines[1:][np.diff(places) < 0], len(events)]
+    end = 0
+    for begin, stop in zip(bounds[: sweeps + 1], bounds[1:]):
+        last = [np.searchsorted(kind, stop) - 1 for kind in (lines, columns)]
+        with_image = np.searchsorted(image, stop) > np.searchsorted(image, begin)
+        whole = last[0] >= 0 and places[last[0]] >= _SCAN - _SCAN // height
+        if whole and with_image:
+            whole = last[1] >= 0 and (events[columns[last[1]]] & 0xFFF) >= _SCAN - _SCAN // width
+        if not whole:
+            break
+        end = stop
+    return end
 
 
 def _zero_channel(header: dict[str, Any]) -> int | None:
@@ -110,10 +183,7 @@ def _check_order(path: Path, width: int) -> None:
 
     Sum spectra do not show that a pixel was moved.
     """
-    with open(path, "rb") as file:
-        file.seek(_EVENTS)
-        (start,) = np.fromfile(file, "<u4", 1)
-    events = np.fromfile(path, "<u2", offset=int(start))
+    events = _events(path)
     kinds = events >> 12
     found = np.bincount(kinds, minlength=16)
     odd = int(found[found < _RARE * len(events)].sum())
@@ -137,66 +207,3 @@ def _check_order(path: Path, width: int) -> None:
 def _images(kinds: np.ndarray) -> np.ndarray:
     """How many values of an image belong to each pixel but the last."""
     return np.diff(np.cumsum(kinds == _IMAGE)[kinds == _COLUMN])
-
-
-def _read(path: Path) -> list[VendorSignal]:
-    # Not lazily: that loses rows of maps that are higher than wide. The reader refuses a type that
-    # is too small, so the first that passes is the smallest.
-    for dtype in (np.uint8, np.uint16):
-        try:
-            return _read_as(path, dtype)
-        except ValueError as error:
-            if "SI_dtype" not in str(error):
-                raise
-    return _read_as(path, np.uint32)
-
-
-def _read_as(path: Path, dtype: type) -> list[VendorSignal]:
-    """Signals with counts of this type, each with the image among its events."""
-    with _images_of_any_shape() as images:
-        items = run_plugin("jeol", path, SI_dtype=dtype)
-    signals = []
-    for item in items:
-        signal = vendor_signal(item)
-        image = images.get(signal.data.ctypes.data)
-        if image is not None and image.any():
-            # The file does not say which detector it was.
-            title = "SEM" if "SEM" in signal.metadata["Acquisition_instrument"] else "STEM"
-            axes = [{**axis, "navigate": False} for axis in signal.axes[:2]]
-            found = VendorSignal(image, axes, {"General": {"title": title}}, {})
-            signal = replace(signal, images=(found,))
-        signals.append(signal)
-    return signals
-
-
-@contextmanager
-def _images_of_any_shape() -> Iterator[dict[int, np.ndarray]]:
-    """Let the reader sum images in arrays from here, by the address of the counts they belong to.
-
-    Its own have height and width exchanged: rows of an image that is wider than high are mixed up,
-    and one that is higher than wide is written past the end of the array.
-    """
-    from rsciio.jeol import _api
-
-    images: dict[int, np.ndarray] = {}
-
-    def read_with_image(
-        events: np.ndarray,
-        countup: int,
-        counts: np.ndarray,
-        _: np.ndarray,
-        width: int,
-        height: int,
-        *rest: Any,
-    ) -> Any:
-        blank = np.zeros((height, width), np.uint32)
-        image = images.setdefault(counts.ctypes.data, blank)
-        return read_frame(events, countup, counts, image, width, height, *rest)
-
-    with _PATCHING:
-        read_frame = _api._readframe_dense
-        _api._readframe_dense = read_with_image
-        try:
-            yield images
-        finally:
-            _api._readframe_dense = read_frame
