@@ -238,20 +238,21 @@ def demo_recipe() -> Recipe:
 
 
 def run_demo(
-    folder: str | Path,
+    recipe: Recipe,
     *,
+    folder: str | Path,
     overwrite: bool = False,
     memory_limit: int | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> xr.Dataset:
-    """Simulate a small solar cell into `folder`, denoise and quantify it there, with pictures."""
+    """Simulate a small solar cell into `folder`, and do there what `demo_recipe` says."""
     with atomic_output(Path(folder), overwrite, folder=True) as partial:
         partial.mkdir(exist_ok=True)
         with progress("simulation"):
             save_dataset(_demo_phantom(), partial / "phantom.zarr")
         return run_recipe(
-            demo_recipe(),
+            recipe,
             folder=partial,
             memory_limit=memory_limit,
             workers=workers,

@@ -23,7 +23,7 @@ from edxdenoise.io import open_dataset, read_cube, save_dataset
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
-from edxdenoise.run import _blocks, convert_file, run_demo, run_recipe
+from edxdenoise.run import _blocks, convert_file, demo_recipe, run_demo, run_recipe
 from edxdenoise.simulation import simulate
 
 
@@ -342,7 +342,7 @@ def test_prepare_of_several(phantom):
 @pytest.mark.filterwarnings("ignore:.*[Nn]et counts", "ignore:No line is detected")
 @pytest.mark.filterwarnings("ignore:The residuals show", "ignore:Possible bias")
 def test_demo_recipe_makes_it_again_where_it_lies(tmp_path, monkeypatch):
-    run_demo(tmp_path / "demo")
+    run_demo(demo_recipe(), folder=tmp_path / "demo")
     assert {p.name for p in (tmp_path / "demo").iterdir()} - {".edxdenoise"} == {
         "phantom.zarr",
         "denoised.zarr",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edxdenoise.cli.helpers import computing, given, print_table, say
+from edxdenoise.cli.helpers import Computing, given, print_table, say
 from edxdenoise.cli.options import (
     KFactor,
     PathType,
@@ -78,9 +78,7 @@ def compare(
     report: str | None,
     as_json: bool,
     overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
     **options: Any,
 ) -> None:
     """Fit several models to INPUT and judge them by counts that they have not seen.
@@ -100,15 +98,14 @@ def compare(
         input=replace(recipe.input, files=(str(file),), signal=signal, exposure=None),
         output=replace(recipe.output, report=report),
     )
-    with computing(scheduler, workers, memory_limit) as progress:
+    with computing.started() as progress:
         compared = compare_file(
             recipe,
             models or DEFAULT_MODELS,
             folds=int(folds),
             overwrite=overwrite,
-            memory_limit=memory_limit,
-            workers=workers,
             progress=progress,
+            **computing.limits,
         )
     if as_json:
         from edxdenoise.validation.verdicts import as_records

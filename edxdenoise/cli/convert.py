@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.helpers import computing, say
+from edxdenoise.cli.helpers import Computing, say
 from edxdenoise.cli.options import (
     PathType,
     command,
@@ -29,9 +29,7 @@ def convert(
     out: Path,
     signal: str | None,
     overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
 ) -> None:
     """Write the spectrum image of FILE to OUT: .zarr, .nc or .hspy.
 
@@ -40,14 +38,13 @@ def convert(
     """
     from edxdenoise.run import convert_file
 
-    with computing(scheduler, workers, memory_limit) as progress:
+    with computing.started() as progress:
         convert_file(
             file,
             out,
             signal=signal,
             overwrite=overwrite,
-            memory_limit=memory_limit,
-            workers=workers,
             progress=progress,
+            **computing.limits,
         )
     say(f"wrote {out}")

@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import Verbosity, computing
+from edxdenoise.cli.helpers import Job
 from edxdenoise.cli.options import (
     PathType,
     command,
-    compute_options,
-    overwrite_option,
-    print_recipe_option,
+    job_options,
     section_options,
 )
 from edxdenoise.config import Denoise, Input, Output, Prepare, split_keys
@@ -26,17 +24,11 @@ from edxdenoise.config import Denoise, Input, Output, Prepare, split_keys
 @section_options(Prepare)
 @section_options(Denoise)
 @section_options(Output)
-@print_recipe_option
-@overwrite_option
-@compute_options
+@job_options
 def denoise(
     inputs: tuple[Path, ...],
     output: Path,
-    print_recipe: bool,
-    overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    job: Job,
     **options: Any,
 ) -> None:
     """Denoise spectrum images: several INPUTs are stacked as areas of one map.
@@ -46,7 +38,6 @@ def denoise(
     edxdenoise denoise a.emi b.emi -o ab.nc --energy 0:13 --rebin-energy 4
     edxdenoise denoise map.bcf -o phases.zarr --decomposition nmf --components 4
     """
-    from edxdenoise.cli.summaries import denoised_facts, print_facts, say_written
     from edxdenoise.errors import RecipeError
     from edxdenoise.recipe import Recipe
     from edxdenoise.run import run_recipe
@@ -61,17 +52,4 @@ def denoise(
         )
     except RecipeError as error:
         raise click.UsageError(str(error).removeprefix("recipe: ")) from error
-    if print_recipe:
-        click.echo(recipe.to_toml(), nl=False)
-        return
-    with computing(scheduler, workers, memory_limit) as progress:
-        result = run_recipe(
-            recipe,
-            overwrite=overwrite,
-            memory_limit=memory_limit,
-            workers=workers,
-            progress=progress,
-        )
-    if Verbosity.level >= 0:
-        print_facts(denoised_facts(result))
-    say_written(name for name in (recipe.output.file, recipe.output.report) if name)
+    job.do(run_recipe, recipe)

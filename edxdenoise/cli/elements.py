@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edxdenoise.cli.helpers import computing, print_table
+from edxdenoise.cli.helpers import Computing, print_table
 from edxdenoise.cli.options import (
     Configured,
     command,
@@ -40,9 +40,7 @@ def elements(
     signal: str | None,
     elements: tuple[str, ...] | None,
     as_json: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
 ) -> None:
     """Find the elements in FILE: lines, net counts, significance, possible confusions.
 
@@ -52,8 +50,8 @@ def elements(
     from edxdenoise.io import read_cube
     from edxdenoise.xray import find_elements
 
-    with computing(scheduler, workers, memory_limit) as progress, progress("elements"):
-        ds = read_cube(file, signal=signal, memory_limit=memory_limit)
+    with computing.started() as progress, progress("elements"):
+        ds = read_cube(file, signal=signal, memory_limit=computing.memory_limit)
         found = find_elements(ds, elements=elements or ())
     if as_json:
         click.echo(json.dumps(found[_COLUMNS].to_dict("records"), indent=1))

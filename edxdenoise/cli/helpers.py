@@ -9,10 +9,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from edxdenoise.recipe import Recipe
 
 
 class Verbosity:
@@ -239,22 +246,55 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
         yield progress.count
 
 
-@contextmanager
-def computing(scheduler: str, workers: int | None, memory_limit: int | None) -> Iterator[Progress]:
-    """The scheduler a user asked for, and progress bars for what is computed on it."""
-    from edxdenoise.blocks import scheduler as dask_scheduler
-    from edxdenoise.cluster import WAIT_FOR_WORKERS
+@dataclass(frozen=True)
+class Computing:
+    """What a command was told of where to compute, and with how much memory."""
 
-    meta = click.get_current_context().meta
-    with dask_scheduler(
-        scheduler,
-        workers=workers,
-        memory_limit=memory_limit,
-        wait_for_workers=meta.get("edxdenoise.wait_for_workers", WAIT_FOR_WORKERS),
-        say=say,
-    ):
-        with Progress() as progress:
-            yield progress
+    scheduler: str
+    workers: int | None
+    memory_limit: int | None
+    wait_for_workers: tuple[int, float] | None
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Keywords of the functions of `edxdenoise.run`."""
+        return {"workers": self.workers, "memory_limit": self.memory_limit}
+
+    @contextmanager
+    def started(self) -> Iterator[Progress]:
+        """Enter the scheduler, with progress bars for what is computed on it."""
+        from edxdenoise.blocks import scheduler
+        from edxdenoise.cluster import WAIT_FOR_WORKERS
+
+        waiting = self.wait_for_workers or WAIT_FOR_WORKERS
+        with scheduler(self.scheduler, **self.limits, wait_for_workers=waiting, say=say):
+            with Progress() as progress:
+                yield progress
+
+
+@dataclass(frozen=True)
+class Job(Computing):
+    """A recipe's work: shown as its recipe, or done and summed up."""
+
+    overwrite: bool
+    print_recipe: bool
+
+    def do(self, function: Callable[..., xr.Dataset], recipe: Recipe, **options: Any) -> None:
+        """Print the recipe where that was asked for; else do it, and say what was found."""
+        from edxdenoise.cli.summaries import print_result
+
+        if self.print_recipe:
+            click.echo(recipe.to_toml(), nl=False)
+            return
+        with self.started() as progress:
+            result = function(
+                recipe, overwrite=self.overwrite, progress=progress, **self.limits, **options
+            )
+        if Verbosity.level >= 0:
+            print_result(result)
+        outputs = (recipe.output.file, recipe.output.report)
+        folder = options.get("folder", ".")
+        say("wrote " + " and ".join(str(Path(folder, name)) for name in outputs if name))
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import computing, print_table, printable
+from edxdenoise.cli.helpers import Computing, print_table, printable
 from edxdenoise.cli.options import (
     command,
     compute_options,
@@ -46,9 +46,7 @@ def info(
     file: Path,
     signal: str | None,
     as_json: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
 ) -> None:
     """Show what FILE holds: signals, axes, counts, measurement, memory a job needs.
 
@@ -62,11 +60,11 @@ def info(
     signals = describe_signals(found)
     if not as_json:
         _print_signals(signals)
-    memory = describe_memory(pick_signal(file, found, signal), workers=workers)
+    memory = describe_memory(pick_signal(file, found, signal), workers=computing.workers)
     if not as_json:
         _print_memory(memory)
-    with computing(scheduler, workers, memory_limit) as progress, progress("reading"):
-        cube = describe_cube(file, signal=signal, memory_limit=memory_limit)
+    with computing.started() as progress, progress("reading"):
+        cube = describe_cube(file, signal=signal, memory_limit=computing.memory_limit)
     if as_json:
         click.echo(json.dumps({"signals": signals, "memory": memory, **cube}, indent=1))
     else:

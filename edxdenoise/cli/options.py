@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
+from edxdenoise.cli.helpers import Computing, Job
 from edxdenoise.config import (
     ESTIMATE,
     PRESETS,
@@ -186,13 +187,6 @@ def overwrite_option(function: F) -> F:
     )
 
 
-def print_recipe_option(function: F) -> F:
-    """The recipe of a command line, instead of its work."""
-    return click.option(
-        "--print-recipe", is_flag=True, help="Print the recipe that repeats this, and do nothing."
-    )(function)
-
-
 def json_option(function: F) -> F:
     """Machine-readable output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
@@ -211,12 +205,6 @@ def preset_option(function: F) -> F:
     )(function)
 
 
-def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
-    """Keep a value for `helpers.computing`, which no command needs to know."""
-    if value is not None:
-        context.meta[f"edxdenoise.{option.name}"] = value
-
-
 def _be_patient(context: click.Context, option: click.Parameter, value: float | None) -> None:
     if value is not None:
         import dask
@@ -225,10 +213,29 @@ def _be_patient(context: click.Context, option: click.Parameter, value: float | 
 
 
 def compute_options(function: F) -> F:
-    """Options of where and with how much memory a command computes."""
+    """Options of where and with how much memory a command computes, as its `computing`."""
+    return _collected(function, Computing, "computing")
+
+
+def job_options(function: F) -> F:
+    """Options of a command that does what a recipe says, as its `job`."""
+    print_recipe = click.option(
+        "--print-recipe", is_flag=True, help="Print the recipe that repeats this, and do nothing."
+    )
+    return print_recipe(overwrite_option(_collected(function, Job, "job")))
+
+
+def _collected(function: Callable[..., Any], kind: type[Computing], name: str) -> Any:
+    """Hand the options of computing to a command as one object."""
+
+    @functools.wraps(function)
+    def collecting(**options: Any) -> Any:
+        own = {field.name: options.pop(field.name) for field in fields(kind)}
+        return function(**{name: kind(**own)}, **options)
+
     computing = functools.partial(click.option, cls=Grouped, group=COMPUTING)
     return _apply(
-        function,
+        collecting,
         computing(
             "--scheduler",
             default="threads",
@@ -252,8 +259,6 @@ def compute_options(function: F) -> F:
             nargs=2,
             type=(click.IntRange(min=1), click.FloatRange(min=0)),
             metavar="N SECONDS",
-            expose_value=False,
-            callback=_remember,
             help="Wait for N workers of a Dask scheduler, SECONDS at most.  [default: 1 60]",
         ),
         computing(

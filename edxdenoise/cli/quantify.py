@@ -8,15 +8,13 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import Verbosity, computing, given
+from edxdenoise.cli.helpers import Job, given
 from edxdenoise.cli.options import (
     KFactor,
     PathType,
     command,
-    compute_options,
     file_argument,
-    overwrite_option,
-    print_recipe_option,
+    job_options,
     section_options,
 )
 from edxdenoise.config import Input, Output, Quantify
@@ -43,9 +41,7 @@ from edxdenoise.config import Input, Output, Quantify
 )
 @section_options(Quantify)
 @section_options(Output, "report")
-@print_recipe_option
-@overwrite_option
-@compute_options
+@job_options
 def quantify(
     file: Path,
     output: Path,
@@ -53,11 +49,7 @@ def quantify(
     report: str | None,
     recipe_file: Path | None,
     k_factors: tuple[tuple[str, float | str, float], ...],
-    print_recipe: bool,
-    overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    job: Job,
     **options: Any,
 ) -> None:
     """Turn a denoised FILE (or counts) into maps of net counts, at% and ratios, with errors.
@@ -68,7 +60,6 @@ def quantify(
     edxdenoise quantify map.zarr -o maps.zarr --k-factor Pb_La=4.37 --k-factor I_La=3.41
     edxdenoise quantify map.zarr -o maps.zarr --recipe solar-cell.toml --report quantified
     """
-    from edxdenoise.cli.summaries import print_composition, say_written
     from edxdenoise.recipe import Recipe
     from edxdenoise.run import quantify_file
 
@@ -80,17 +71,4 @@ def quantify(
         input=Input((str(file),), signal),
         output=Output(str(output), report),
     )
-    if print_recipe:
-        click.echo(recipe.to_toml(), nl=False)
-        return
-    with computing(scheduler, workers, memory_limit) as progress:
-        maps = quantify_file(
-            recipe,
-            overwrite=overwrite,
-            memory_limit=memory_limit,
-            workers=workers,
-            progress=progress,
-        )
-    if Verbosity.level >= 0:
-        print_composition(maps)
-    say_written(name for name in (recipe.output.file, recipe.output.report) if name)
+    job.do(quantify_file, recipe)

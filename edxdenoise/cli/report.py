@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edxdenoise.cli.components import open_denoised
-from edxdenoise.cli.helpers import computing, say
+from edxdenoise.cli.helpers import Computing, say
 from edxdenoise.cli.options import (
     PathType,
     command,
@@ -30,9 +30,7 @@ def report(
     output: Path,
     elements: tuple[str, ...],
     overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
 ) -> None:
     """Write a page, pictures and tables that show what was found in a denoised FILE.
 
@@ -47,7 +45,7 @@ def report(
 
     check_apart([file], [None, output])
     ds = open_denoised(file)
-    with computing(scheduler, workers, memory_limit) as progress, progress("report"):
+    with computing.started() as progress, progress("report"):
         if elements:
             ds = ds.assign_attrs({GIVEN: list(elements)})
         write_report(ds, output, overwrite=overwrite)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edxdenoise.cli.helpers import computing, say
+from edxdenoise.cli.helpers import Computing, say
 from edxdenoise.cli.options import (
     PathType,
     command,
@@ -57,9 +57,7 @@ class Shape(click.ParamType):
 def simulate(
     out: Path,
     overwrite: bool,
-    scheduler: str,
-    workers: int | None,
-    memory_limit: int | None,
+    computing: Computing,
     **options: Any,
 ) -> None:
     """Write a phantom to OUT, with the truth: expected counts, phases, compositions.
@@ -70,6 +68,6 @@ def simulate(
     from edxdenoise.io import save_dataset
     from edxdenoise.simulation import simulate as simulate_phantom
 
-    with computing(scheduler, workers, memory_limit) as progress, progress("simulation"):
+    with computing.started() as progress, progress("simulation"):
         save_dataset(simulate_phantom(**options), out, overwrite=overwrite)
     say(f"wrote {out}")

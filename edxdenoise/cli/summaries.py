@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -35,6 +34,18 @@ def print_facts(facts: dict[str, str]) -> None:
                 break_on_hyphens=False,
             )
         )
+
+
+def print_result(ds: xr.Dataset) -> None:
+    """Print what a job found: what was denoised, what was quantified, or both."""
+    from edxdenoise import schema as v
+
+    if v.COUNTS_DENOISED in ds:
+        print_facts(denoised_facts(ds))
+    if v.COUNTS_DENOISED in ds and v.LINE_INTENSITY in ds:
+        click.echo()
+    if v.LINE_INTENSITY in ds:
+        print_composition(ds)
 
 
 def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
@@ -149,8 +160,3 @@ def _fitting(names: Sequence[str], columns: dict[str, list[str]], heads: list[st
             break
         fitting.append(name)
     return fitting
-
-
-def say_written(paths: Iterable[str | Path]) -> None:
-    """Say which files there are now."""
-    say("wrote " + " and ".join(map(str, paths)))
