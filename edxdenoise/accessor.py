@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.cube import Resolution, detector_resolution, pixel_counts, sum_spectrum
+from edxdenoise.cube import Resolution, detector_resolution, sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import open_dataset, read_cube, save_dataset, to_hyperspy
 from edxdenoise.io.signals import OWN_SUFFIXES
@@ -207,20 +207,9 @@ class Edx:
         return to_hyperspy(self._ds)
 
     def _facts(self) -> dict[str, str]:
-        ds = self._ds
-        counted = v.WEIGHT_ENERGY in ds or "pixel_counts" in ds
-        facts = {"pixels": f"{ds.sizes.get(v.DIM_Y, 0)} x {ds.sizes.get(v.DIM_X, 0)}"}
-        if v.DIM_ENERGY in ds.dims:
-            facts["channels"] = str(ds.sizes[v.DIM_ENERGY])
-        if counted:
-            # Of a file that was only opened they would need a pass over all counts.
-            facts["counts per pixel"] = f"{float(pixel_counts(ds).mean()):,.4g}"
-        if v.COMPONENT_KEEP in ds:
-            keep = ds[v.COMPONENT_KEEP].values == 1
-            facts["components kept"] = f"{keep.sum()} of {keep.size}"
-        if v.ATOMIC_PERCENT in ds:
-            facts["elements quantified"] = " ".join(map(str, ds[v.DIM_ELEMENT].values))
-        return facts
+        from edxdenoise.report.text import facts
+
+        return {label: number for label, (number, _) in facts(self._ds).items()}
 
     def __repr__(self) -> str:
         return "edx: " + ", ".join(f"{text} {label}" for label, text in self._facts().items())

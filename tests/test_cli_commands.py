@@ -98,10 +98,10 @@ def test_denoise_prints_what_it_kept(folder, tmp_path):
     result = run(
         "denoise", folder / "phantom.zarr", "-o", out, "--keep", "1-3,5", "--energy", "0.2:"
     )
-    assert re.search(r"^Components +4 of \d+ kept: 1-3, 5$", result.stdout, re.M)
+    assert re.search(r"^Components kept +4 of \d+: 1-3, 5$", result.stdout, re.M)
     lines = result.stdout.splitlines()
     assert len(lines) <= 15 and max(map(len, lines)) <= 80
-    (line,) = re.findall(r"^Error left  Squared error (\S+) ± (\S+) % of that", result.stdout, re.M)
+    (line,) = re.findall(r"^Remaining error +(\S+) ± (\S+) %: cross-validated", result.stdout, re.M)
     assert 0 < float(line[1]) < 10
     # Printed with as many digits as the standard deviation allows.
     error, stddev = 100 * open_dataset(out).held_out_error.values

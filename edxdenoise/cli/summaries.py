@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _WIDTH = 80
-_LABEL = 12
+_LABEL = 18
 _MOST_BORDERLINE = 8
 # Regions that somebody asked for come before those that are made of the map itself.
 _KINDS = ("map", "region", "area", "phase")
@@ -50,32 +50,26 @@ def print_result(ds: xr.Dataset) -> None:
 
 def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     """Return what `edxdenoise denoise` did: the map, what was kept, the gain, the elements."""
-    from edxdenoise import schema as v
-    from edxdenoise.components.selection import kept_numbers, uncertain_numbers
-    from edxdenoise.cube import pixel_counts
+    from edxdenoise.components.selection import uncertain_numbers
     from edxdenoise.errors import texts_of
-    from edxdenoise.report.text import component_list, held_out_words, number_words, smoothing_words
+    from edxdenoise.report.text import component_list, facts, smoothing_words
+    from edxdenoise.schema import IMAGE_GAIN
     from edxdenoise.xray.identification import identified
 
-    mean = float(pixel_counts(ds).mean())
-    kept, unsure = kept_numbers(ds), uncertain_numbers(ds)
-    facts = {
-        "Map": f"{ds.sizes[v.DIM_Y]} x {ds.sizes[v.DIM_X]} pixels, {ds.sizes[v.DIM_ENERGY]} "
-        f"channels, {number_words(mean)} counts per pixel",
-        "Components": f"{len(kept)} of {ds.sizes[v.DIM_COMPONENT]} kept: {component_list(kept)}",
+    elements = [one.element for one in identified(ds).elements]
+    said = {
+        label: f"{number}: {more}" if more else number
+        for label, (number, more) in facts(ds, elements).items()
     }
+    unsure = uncertain_numbers(ds)
     if len(unsure):
         more = f" and {len(unsure) - _MOST_BORDERLINE} more" * (len(unsure) > _MOST_BORDERLINE)
-        facts["Borderline"] = f"{component_list(unsure[:_MOST_BORDERLINE])}{more}; please inspect"
+        said["borderline"] = f"{component_list(unsure[:_MOST_BORDERLINE])}{more}; please inspect"
     if smoothing := smoothing_words(ds):
-        facts["Smoothing"] = smoothing.removeprefix("Smoothing ")
-    if gains := texts_of(ds.attrs, v.IMAGE_GAIN):
-        facts["Images"] = " ".join(gains)
-    if error := held_out_words(ds):
-        facts["Error left"] = error
-    found = identified(ds).elements
-    facts["Elements"] = " ".join(one.element for one in found) or "none found"
-    return facts
+        said["smoothing"] = smoothing.removeprefix("Smoothing ")
+    if gains := texts_of(ds.attrs, IMAGE_GAIN):
+        said["images"] = " ".join(gains)
+    return {label.capitalize(): text for label, text in said.items()}
 
 
 def print_composition(ds: xr.Dataset) -> None:

@@ -40,7 +40,7 @@ from edxdenoise.report.sums import unweighted_spectra
 from edxdenoise.report.text import (
     component_list,
     decision,
-    held_out_words,
+    remaining_error,
     smoothing_words,
     verdict,
 )
@@ -194,6 +194,11 @@ def last_energy(energy: np.ndarray, peaks: Sequence[Peak]) -> float:
     return float(min(1.1 * last + 0.2, energy[-1]))
 
 
+def _error_left(ds: xr.Dataset) -> str:
+    error = remaining_error(ds)
+    return f"Remaining error (cross-validated): {error} of that of raw counts" if error else ""
+
+
 def element_figures(found: Findings) -> Iterator[Figure]:
     """Pages with the map of the main line of every element, raw and denoised, images first.
 
@@ -207,7 +212,7 @@ def element_figures(found: Findings) -> Iterator[Figure]:
     across = room / _COLUMNS
     width, height = fit_map(frame, across - _BAR - _GAP, _HIGHEST_COUNTS)
     down = _TITLE + height + _BELOW
-    said = filter(None, [_decision(found), smoothing_words(found.ds), held_out_words(found.ds)])
+    said = filter(None, [_decision(found), smoothing_words(found.ds), _error_left(found.ds)])
     title = "\n".join(textwrap.fill(sentence, _TITLE_CHARACTERS) for sentence in said)
     header = _HEADER + _LINE * max(title.count("\n") - 1, 0)
     beside = _COLUMNS // 2

@@ -25,7 +25,6 @@ import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise._version import __version__
-from edxdenoise.components.selection import kept_numbers
 from edxdenoise.cube import (
     detector_resolution,
     measured_pixels,
@@ -51,7 +50,15 @@ from edxdenoise.report.frame import (
 )
 from edxdenoise.report.maps import last_energy
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, unweighted_spectra
-from edxdenoise.report.text import decision, number_words, region_words, verdict, with_error
+from edxdenoise.report.text import (
+    decision,
+    facts,
+    number_words,
+    region_words,
+    remaining_error,
+    verdict,
+    with_error,
+)
 from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import component_peaks, identified, line_label, name_peaks
 from edxdenoise.xray.families import element_of
@@ -181,36 +188,15 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+_FIVE = "counts per pixel", "pixels", "elements found", "components kept", "remaining error"
+
+
 def _five_numbers(found: Findings) -> list[tuple[str, str]]:
-    ds = found.ds
-    pixels = int(measured_pixels(ds).sum())
-    numbers = [
-        ("counts per pixel", number_words(_total(ds) / pixels)),
-        ("pixels", f"{pixels:,}"),
-        ("elements found", str(len(found.elements))),
-    ]
-    if v.COMPONENT_KEEP in ds:
-        kept = len(kept_numbers(ds))
-        numbers.append(("components kept", f"{kept} of {ds.sizes[v.DIM_COMPONENT]}"))
-    if v.HELD_OUT_ERROR in ds:
-        error, stddev = 100 * ds[v.HELD_OUT_ERROR].values.astype(float)
-        numbers.append(("remaining error, cross-validated", _remaining(error, stddev)))
-    elif len(found.bias):
+    shown = facts(found.ds, [str(name) for name in found.elements["element"]])
+    numbers = [(label, shown[label][0]) for label in _FIVE if label in shown]
+    if "remaining error" not in shown and len(found.bias):
         numbers.append(("tests of bias beyond 3 σ", _beyond(found.bias)))
-    return numbers[:5]
-
-
-def _remaining(error: float, stddev: float) -> str:
-    """Squared error in %, or what it is below where it is no more than its own error.
-
-    Examples
-    --------
-    >>> _remaining(0.9, 0.2), _remaining(-0.03, 0.09)
-    ('0.9 ± 0.2 %', '< 0.18 %')
-    """
-    if error < stddev:
-        return f"< {max(error, 0) + 2 * stddev:.2g} %"
-    return f"{with_error(error, stddev)} %"
+    return numbers
 
 
 def _beyond(bias: pd.DataFrame) -> str:
@@ -886,7 +872,7 @@ def _checks(found: Findings, maps: _Maps) -> dict[str, Any]:
         if error + 2 * stddev > 100:
             verdict_words = "Denoised counts are no closer to the truth than raw ones"
         checks["held_out"] = {
-            "verdict": f"{verdict_words}: squared error {_remaining(error, stddev)} of raw.",
+            "verdict": f"{verdict_words}: squared error {remaining_error(ds)} of raw.",
             "good": error + 2 * stddev <= 100,
         }
     if len(found.bias):

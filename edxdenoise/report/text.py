@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.components.selection import component_name, kept_numbers, uncertain_numbers
-from edxdenoise.cube import is_poisson_weighted
+from edxdenoise.cube import is_poisson_weighted, measured_pixels, pixel_counts
 from edxdenoise.errors import texts_of
 
 _LONGEST_LIST = 48
@@ -108,15 +108,56 @@ def smoothing_words(ds: xr.Dataset) -> str:
     return "Smoothing applied to spectra and totals" if v.TOTAL_STDDEV in ds else ""
 
 
-def held_out_words(ds: xr.Dataset) -> str:
-    """Return the sentence on held-out counts; none where there were none."""
+def remaining_error(ds: xr.Dataset) -> str:
+    """Return the squared error that held-out counts show, in % of that of raw counts, or ``""``."""
     if v.HELD_OUT_ERROR not in ds:
         return ""
-    error, stddev = 100 * ds[v.HELD_OUT_ERROR].values.astype(float)
-    return (
-        f"Squared error {with_error(error, stddev)} % of that of raw counts, judged by a "
-        "quarter of the counts that was held out"
-    )
+    return percent_words(*(100 * ds[v.HELD_OUT_ERROR].values.astype(float)))
+
+
+def percent_words(error: float, stddev: float) -> str:
+    """A squared error in %, or what it is below where it is no more than its own error.
+
+    Examples
+    --------
+    >>> percent_words(0.9, 0.2), percent_words(-0.03, 0.09)
+    ('0.9 ± 0.2 %', '< 0.18 %')
+    """
+    if error < stddev:
+        return f"< {max(error, 0) + 2 * stddev:.2g} %"
+    return f"{with_error(error, stddev)} %"
+
+
+def facts(ds: xr.Dataset, elements: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
+    """What a result is, at a glance: a number by label, and what it stands for where there is more.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Denoised, quantified or as opened; no pass over the counts is made.
+    elements : sequence of str
+        Those found, where they are known.
+    """
+    found = {"pixels": (" x ".join(str(ds.sizes.get(dim, 0)) for dim in (v.DIM_Y, v.DIM_X)), "")}
+    if v.DIM_ENERGY in ds.dims:
+        found["channels"] = (str(ds.sizes[v.DIM_ENERGY]), "")
+    if v.WEIGHT_ENERGY in ds or v.PIXEL_COUNTS in ds:
+        mean = pixel_counts(ds).sum() / measured_pixels(ds).sum()
+        found["counts per pixel"] = (number_words(mean), "")
+    if v.COMPONENT_KEEP in ds:
+        kept = kept_numbers(ds)
+        found["components kept"] = (
+            f"{len(kept)} of {ds.sizes[v.DIM_COMPONENT]}",
+            component_list(kept),
+        )
+    if error := remaining_error(ds):
+        found["remaining error"] = (error, "cross-validated, in % of that of raw counts")
+    if elements:
+        found["elements found"] = (str(len(elements)), " ".join(elements))
+    if v.ATOMIC_PERCENT in ds:
+        names = ds[v.DIM_ELEMENT].values
+        found["elements quantified"] = (str(len(names)), " ".join(map(str, names)))
+    return found
 
 
 def warning_lines(ds: xr.Dataset, *, most: int | None = None) -> list[str]:
