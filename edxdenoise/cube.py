@@ -400,13 +400,6 @@ def stack_pixels(cube: np.ndarray | da.Array) -> np.ndarray | da.Array:
     return cube.reshape(-1, cube.shape[-1])
 
 
-def unstack_pixels(matrix: np.ndarray | da.Array, shape: tuple[int, int]) -> np.ndarray | da.Array:
-    """Inverse of `stack_pixels`: (y * x, n) to (y, x, n) with ``shape`` = (y, x)."""
-    if matrix.shape[0] != shape[0] * shape[1]:
-        raise ParameterError(f"{matrix.shape[0]} rows do not make a map of {shape[0]} x {shape[1]}")
-    return matrix.reshape(*shape, matrix.shape[-1])
-
-
 def kept_maps(ds: xr.Dataset) -> xr.DataArray:
     """Score maps that rebuild the counts: those of kept components, shrunk ones where there are."""
     kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)

@@ -493,19 +493,6 @@ def _refused_block(block: Block) -> Block:
     return marked.reshape(block.shape)
 
 
-def weighted(ds: xr.Dataset) -> np.ndarray | da.Array:
-    """The weighted data D = X / (g h), shape (y, x, energy), float64; lazy stays lazy."""
-    v.validate(ds, v.COUNTS, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
-    pixel = ds[v.WEIGHT_PIXEL].data[:, :, np.newaxis]
-    return ds[v.COUNTS].data / pixel / ds[v.WEIGHT_ENERGY].data
-
-
-def unweighted(ds: xr.Dataset, data: np.ndarray | da.Array) -> np.ndarray | da.Array:
-    """Inverse of `weighted`: counts from `data`, shape (y, x, energy), in the weighted space."""
-    v.validate(ds, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY)
-    return data * ds[v.WEIGHT_PIXEL].data[:, :, np.newaxis] * ds[v.WEIGHT_ENERGY].data
-
-
 def check_weights(ds: xr.Dataset) -> None:
     """Check counts by their sums, so that it costs no pass over them.
 

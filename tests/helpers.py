@@ -71,3 +71,8 @@ def nothing_computed() -> Iterator[None]:
     """Fail if a Dask graph is computed inside."""
     with dask.config.set(scheduler=_refuse):
         yield
+
+
+def weighted(ds: xr.Dataset) -> np.ndarray:
+    """The weighted data D = X / (g h), shape (y, x, energy)."""
+    return (ds.counts / ds.weight_pixel / ds.weight_energy).data

@@ -14,7 +14,6 @@ from edxdenoise.components.networks import (
     Network,
     NetworkConfig,
     build,
-    config_of,
     device_names,
     keras,
     load_network,
@@ -64,17 +63,6 @@ def test_the_articles_network_to_the_letter():
 
 
 @pytest.mark.parametrize("network", ["default", "article"])
-def test_a_network_is_rebuilt_from_its_configuration(network):
-    model = build(config(network))
-    assert config_of(model) == config(network)
-    assert NetworkConfig.from_dict(json.loads(json.dumps(config(network).to_dict()))) == config(
-        network
-    )
-    again = build(config_of(model))
-    assert [w.shape for w in again.get_weights()] == [w.shape for w in model.get_weights()]
-
-
-@pytest.mark.parametrize("network", ["default", "article"])
 def test_a_saved_network_predicts_the_same(network, tmp_path):
     model = build(config(network), seed=3)
     model.save(tmp_path / "a.keras")
@@ -83,7 +71,7 @@ def test_a_saved_network_predicts_the_same(network, tmp_path):
     first, second = (np.asarray(m(x, training=False)) for m in (model, again))
     assert np.abs(first - second).max() < 1e-6
     assert first.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    assert config_of(again) == config(network)
+    assert [w.shape for w in again.get_weights()] == [w.shape for w in model.get_weights()]
     without_keras = Network.load(tmp_path / "a.keras")
     assert without_keras.name == network
     assert np.abs(without_keras(x) - first).max() < 1e-6
@@ -175,8 +163,6 @@ def test_impossible_configurations_are_refused():
         NetworkConfig("other", (3,), 4, 0.0, (0.0,), (1.0,))
     with pytest.raises(ParameterError, match=f"mean has 1 numbers, must have {CHANNELS}"):
         network_config("default", (0.0,), (1.0,) * CHANNELS)
-    with pytest.raises(ParameterError, match="key 'width' is missing or unknown"):
-        NetworkConfig.from_dict({**config().to_dict(), "width": 3})
 
 
 def test_nothing_is_written_to_the_terminal():

@@ -3,14 +3,14 @@
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import cube, nothing_computed, phases, solar_cell
+from helpers import cube, nothing_computed, phases, solar_cell, weighted
 
 from edxdenoise.blocks import known_sparse, load
 from edxdenoise.components import neighbour
 from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.pca import pca
 from edxdenoise.errors import ParameterError
-from edxdenoise.preprocess import weight, weighted
+from edxdenoise.preprocess import weight
 from edxdenoise.simulation import simulate
 
 

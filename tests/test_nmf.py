@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import cube, nothing_computed, phases, solar_cell
+from helpers import cube, nothing_computed, phases, solar_cell, weighted
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,7 +23,7 @@ from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
 from edxdenoise.cube import reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError
-from edxdenoise.preprocess import weight, weighted
+from edxdenoise.preprocess import weight
 from edxdenoise.schema import SPECS, validate
 
 LOSSES = ("frobenius", "poisson")

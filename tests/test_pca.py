@@ -21,7 +21,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import cube, nothing_computed, phases, solar_cell
+from helpers import cube, nothing_computed, phases, solar_cell, weighted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ from edxdenoise.components.selection import select
 from edxdenoise.components.split import split_probability
 from edxdenoise.cube import reconstruct
 from edxdenoise.errors import DataError, ParameterError, SchemaError
-from edxdenoise.preprocess import weight, weighted
+from edxdenoise.preprocess import weight
 from edxdenoise.schema import (
     COMPONENT_MAP,
     COMPONENT_SPECTRUM,

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -106,26 +106,6 @@ class NetworkConfig:
     def input_shape(self) -> tuple[int, int, int]:
         """Rows, columns and channels of the input."""
         return _SHAPES[self.network]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as numbers, text and lists, for JSON."""
-        values = asdict(self)
-        return {key: list(x) if isinstance(x, tuple) else x for key, x in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """Inverse of `to_dict`."""
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            wrong = sorted(names ^ set(values))[0]
-            raise ParameterError(
-                f"network configuration: key '{wrong}' is missing or unknown; keys are "
-                f"{', '.join(sorted(names))}"
-            )
-        given: dict[str, Any] = {
-            key: tuple(x) if isinstance(x, list) else x for key, x in values.items()
-        }
-        return cls(**given)
 
 
 _SHAPES = {"default": (BLOCKS, BLOCKS, CHANNELS), "article": (PICTURE, PICTURE, 3)}
@@ -230,24 +210,6 @@ def build(config: NetworkConfig, seed: int = 0) -> Any:
         layers.Activation("softmax"),
     ]
     return k.Sequential(stack, name=config.network)
-
-
-def config_of(model: Any) -> NetworkConfig:
-    """Configuration that builds a network like `model` anew."""
-    k = keras()
-    kinds: dict[str, list[Any]] = {}
-    for layer in model.layers:
-        kinds.setdefault(type(layer).__name__, []).append(layer)
-    constants = kinds["Normalization"][0].get_config()
-    convert = k.ops.convert_to_numpy
-    return NetworkConfig(
-        model.name,
-        tuple(layer.filters for layer in kinds["Conv2D"]),
-        kinds["Dense"][0].units,
-        kinds["Dropout"][0].rate if "Dropout" in kinds else 0.0,
-        tuple(float(x) for x in convert(constants["mean"]).ravel()),
-        tuple(float(x) for x in convert(constants["variance"]).ravel()),
-    )
 
 
 def load_network(path: str | Path) -> Any:

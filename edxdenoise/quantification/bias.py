@@ -101,8 +101,6 @@ def denoising_bias(
     names: list[str],
     estimators: np.ndarray,
     variance: xr.DataArray,
-    *,
-    seed: int = 0,
 ) -> dict[str, xr.DataArray]:
     """Estimate the bias of denoised net counts from groups of similar pixels.
 
@@ -116,8 +114,6 @@ def denoising_bias(
         Weight of each channel of the raw counts.
     variance : DataArray, dims (y, x, row)
         Of the denoised net counts of single pixels, one row per line.
-    seed : int
-        Of the thinning and of k-means.
 
     Returns
     -------
@@ -126,7 +122,7 @@ def denoising_bias(
         difference, the standard deviation of single pixels and the pixels of each group. Lazy where
         the maps or counts are.
     """
-    first, second = thin(ds, seed=seed)
+    first, second = thin(ds)
     sizes = sums_denoised(ds, np.ones((1, estimators.shape[1])))
     compared = _raw_and_denoised(ds, estimators, second)
     parts = [pixel_features(ds, first), sizes, *compared, variance]
@@ -135,7 +131,7 @@ def denoising_bias(
     count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
     found: tuple[np.ndarray | da.Array, ...]
     if any(isinstance(array, da.Array) for array in arrays):
-        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count, seed=seed)
+        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count)
         lines = len(names)
         shapes = [(rows, columns, lines), (4, count, lines), (count,)]
         kinds = [np.float32, np.float64, np.int64]
@@ -143,7 +139,7 @@ def denoising_bias(
             da.from_delayed(part, shape, kind) for part, shape, kind in zip(later, shapes, kinds)
         )
     else:
-        found = _group_biases(*arrays, count=count, seed=seed)
+        found = _group_biases(*arrays, count=count)
     bias, sums, pixels = found
     result: dict[str, xr.DataArray] = {
         v.LINE_INTENSITY_BIAS: xr.DataArray(bias, dims=(v.DIM_Y, v.DIM_X, v.DIM_LINE))
@@ -162,14 +158,13 @@ def _group_biases(
     single: np.ndarray,
     *,
     count: int,
-    seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Biases (y, x, line); `bias`'s four numbers of each group (4, group, line); pixels (group,).
 
     `sizes` are the denoised totals of the pixels, shape (y, x, 1); `variance` is that of raw less
     denoised, `single` that of denoised net counts. Groups that were merged are empty.
     """
-    labels = similar_pixels(features, count, seed=seed)
+    labels = similar_pixels(features, count, seed=0)
     flat = labels.ravel()
     sums = np.zeros((4, count, raw.shape[-1]))
     for part, values in zip(sums, (raw, denoised, variance, single)):

@@ -122,10 +122,8 @@ def add_spheres(target: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> N
         window += 2 * np.sqrt(np.clip(radius**2 - squared, 0, None))
 
 
-def scatter(
-    rng: np.random.Generator, shape: tuple[int, int], radii: np.ndarray, gap: float = 1.0
-) -> np.ndarray:
-    """Random centres for discs that keep `gap` pixels apart as far as there is room.
+def scatter(rng: np.random.Generator, shape: tuple[int, int], radii: np.ndarray) -> np.ndarray:
+    """Random centres for discs that keep a pixel apart as far as there is room.
 
     Returns
     -------
@@ -137,7 +135,7 @@ def scatter(
         tries = rng.uniform(0, 1, (30, 2)) * np.array(shape)
         if i:
             apart = np.hypot(*np.moveaxis(tries[:, None] - centres[None, :i], -1, 0))
-            room = (apart - radii[:i] - radius - gap).min(axis=1)
+            room = (apart - radii[:i] - radius - 1.0).min(axis=1)
             tries = tries[np.argsort(-np.minimum(room, 0), kind="stable")]
         centres[i] = tries[0]
     return centres

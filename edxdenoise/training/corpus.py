@@ -163,9 +163,11 @@ def read_corpus(paths: Sequence[str | Path], kind: str = "default") -> Corpus:
     return Corpus(inputs=joined.pop(kind), **joined)
 
 
-def split_groups(
-    groups: np.ndarray, seed: int = 0, *, share: float = 0.2
-) -> tuple[np.ndarray, np.ndarray]:
+# Share of the phantoms of each preset that training does not see.
+_VALIDATION = 0.2
+
+
+def split_groups(groups: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Positions for training and validation that never share a phantom.
 
     Parameters
@@ -173,7 +175,6 @@ def split_groups(
     groups : array of str, shape (component,)
         Of a corpus; of every preset a share of the phantoms goes to validation.
     seed : int
-    share : float
 
     Returns
     -------
@@ -191,7 +192,7 @@ def split_groups(
     presets = np.array([name.split("-", 2)[2] for name in names])
     for preset in np.unique(presets):
         own = rng.permutation(names[presets == preset])
-        held_out += own[: max(round(share * len(own)), min(len(own) - 1, 1))].tolist()
+        held_out += own[: max(round(_VALIDATION * len(own)), min(len(own) - 1, 1))].tolist()
     validation = np.isin(groups, held_out)
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 

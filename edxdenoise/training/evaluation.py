@@ -53,7 +53,6 @@ def score(
     truth: np.ndarray,
     probability: np.ndarray,
     *,
-    threshold: float = 0.5,
     seconds: float = float("nan"),
 ) -> Scores:
     """Compare probabilities with the truth.
@@ -63,8 +62,6 @@ def score(
     truth : array of bool, shape (component,)
         Whether it is signal.
     probability : array, shape (component,)
-    threshold : float
-        Called signal above.
     seconds : float
         Passed on.
 
@@ -80,7 +77,7 @@ def score(
     (0.5, 0.5, 0.75)
     """
     truth, probability = _checked(truth, probability)
-    called = probability > threshold
+    called = probability > 0.5
     hits, rejected = int((truth & called).sum()), int((~truth & ~called).sum())
     signal, noise = int(truth.sum()), int((~truth).sum())
     sensitivity, specificity = _share(hits, signal), _share(rejected, noise)
@@ -100,43 +97,12 @@ def score(
 
 def auc(truth: np.ndarray, probability: np.ndarray) -> float:
     """Area under the ROC curve; ties count half. NaN if there is only one class."""
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     truth, probability = _checked(truth, probability)
-    signal, noise = int(truth.sum()), int((~truth).sum())
-    if not signal * noise:
+    if truth.all() or not truth.any():
         return float("nan")
-    # Mann and Whitney: the sum of ranks counts the pairs in the right order.
-    ranks = float(rankdata(probability)[truth].sum())
-    return (ranks - signal * (signal + 1) / 2) / (signal * noise)
-
-
-def roc(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ROC curve, from "all noise" to "all signal".
-
-    Returns
-    -------
-    false, true : array, shape (point,)
-        Share of the noise and of the signal that is called signal.
-    threshold : array, shape (point,)
-        For that: signal is what is not below. Starts at infinity.
-
-    Examples
-    --------
-    >>> false, true, threshold = roc(np.array([True, False, True]), np.array([0.9, 0.4, 0.4]))
-    >>> false.tolist(), true.tolist(), threshold.tolist()
-    ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0], [inf, 0.9, 0.4])
-    """
-    truth, probability = _checked(truth, probability)
-    order = np.argsort(-probability, kind="stable")
-    ordered = probability[order]
-    last = np.flatnonzero(np.append(np.diff(ordered) != 0, True)) if len(ordered) else order
-    true, false = np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
-    return (
-        np.concatenate([[0.0], false / max(int((~truth).sum()), 1)]),
-        np.concatenate([[0.0], true / max(int(truth.sum()), 1)]),
-        np.concatenate([[np.inf], ordered[last]]),
-    )
+    return float(roc_auc_score(truth, probability))
 
 
 def reliability(
@@ -173,12 +139,6 @@ def reliability(
     below = np.where(number > 0, number, np.nan)
     said = np.bincount(place, probability, minlength=bins) / below
     return said, np.bincount(place, label, minlength=bins) / below, number
-
-
-def calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
-    """Mean distance of what is said from what is seen, over components (0 is best)."""
-    said, seen, number = reliability(label, probability, bins)
-    return float(np.nansum(number * np.abs(said - seen)) / max(int(number.sum()), 1))
 
 
 def _share(part: int, whole: int) -> float:

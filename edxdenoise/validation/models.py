@@ -24,8 +24,7 @@ from edxdenoise.components.selection import parse_keep, select
 from edxdenoise.config import DECOMPOSITIONS, SELECTORS, Decomposition, Denoise
 from edxdenoise.cube import reconstruct
 from edxdenoise.errors import ParameterError
-from edxdenoise.pipeline import Progress, denoise, silent
-from edxdenoise.survey import Survey
+from edxdenoise.pipeline import denoise
 
 # What stands for the recipe itself, with all it says.
 OWN = "denoise"
@@ -142,9 +141,6 @@ def fit_models(
     ds: xr.Dataset,
     models: Sequence[Model],
     recipe: Denoise,
-    *,
-    found: Survey | None = None,
-    progress: Progress = silent,
 ) -> list[xr.Dataset]:
     """Every model fitted to the counts of `ds`; those by PCA share one decomposition.
 
@@ -155,10 +151,6 @@ def fit_models(
     models : sequence of Model
     recipe : Denoise
         What the models have in common: weighting, solver, seed.
-    found : Survey, optional
-        As `denoise` takes it.
-    progress : callable, optional
-        As `denoise` takes it.
 
     Returns
     -------
@@ -176,21 +168,20 @@ def fit_models(
             continue
         own = _own_recipe(model, recipe)
         if model.decomposition != "pca":
-            fitted.append(denoise(ds, own, found=found, progress=progress))
+            fitted.append(denoise(ds, own))
             continue
         if shared is None:
             own = replace(own, components=components)
-            shared = denoise(ds, own, found=found, progress=progress)
+            shared = denoise(ds, own)
             fitted.append(shared)
             continue
-        with progress("selection"):
-            chosen = select(
-                shared,
-                selector=model.select,
-                keep=model.keep,
-                models=_networks(model, recipe),
-                seed=recipe.seed,
-            )
+        chosen = select(
+            shared,
+            selector=model.select,
+            keep=model.keep,
+            models=_networks(model, recipe),
+            seed=recipe.seed,
+        )
         fitted.append(reconstruct(chosen))
     return [_kept(each) for each in fitted]
 

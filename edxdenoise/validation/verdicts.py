@@ -206,9 +206,9 @@ def model_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def quantity_table(compared: xr.Dataset, region: str = "all") -> tuple[list[str], list[list[str]]]:
+def quantity_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
     """A row for each quantity: contrast kept and noise of each model, the truth in brackets."""
-    own = compared.sel(region=region)
+    own = compared.sel(region="all")
     names = [str(name) for name in compared["model"].values]
     rows = []
     for quantity in own["quantity"].values:

@@ -37,14 +37,14 @@ _HINTS = {
 }
 
 
-def open_isolated(path: Path, memory_limit: int | None = None) -> list[VendorSignal]:
+def open_isolated(path: Path) -> list[VendorSignal]:
     """All signals of a file as `open_signals` gives them, from a child process.
 
     Files that are read block by block later on are opened once more here.
     """
     prepare = compile_reader if path.suffix.lower() == ".emd" else None
     work = partial(_open_once, path)
-    signals = isolated(path, work, memory_limit=memory_limit, prepare=prepare)
+    signals = isolated(path, work, prepare=prepare)
     return guarded(path, lambda: open_signals(path)) if signals is None else signals
 
 
