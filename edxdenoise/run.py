@@ -146,12 +146,7 @@ def run_recipe(
     written = rounded_for_storage(_written(ds))
     if not recipe.output.cube:
         written = written.drop_vars(v.COUNTS_DENOISED)
-    _say_size(written, output, progress)
-    with progress("writing"):
-        save_dataset(written, output, overwrite=overwrite, total=found.total)
-    if report is not None:
-        with progress("report"):
-            write_report(ds, report, overwrite=overwrite)
+    _finish(ds, written, (output, report), overwrite, progress, total=found.total)
     return ds
 
 
@@ -188,12 +183,7 @@ def quantify_file(
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     maps = _written(quantities(ds))
-    _say_size(maps, output, progress)
-    with progress("writing"):
-        save_dataset(maps, output, overwrite=overwrite)
-    if report is not None:
-        with progress("report"):
-            write_report(ds, report, overwrite=overwrite)
+    _finish(ds, maps, (output, report), overwrite, progress)
     return maps
 
 
@@ -306,11 +296,25 @@ def _signed(ds: xr.Dataset, recipe: Recipe, issued: list[EdxdenoiseWarning]) -> 
     return signed.assign_attrs(warning_attrs(issued, ds.attrs))
 
 
-def _say_size(ds: xr.Dataset, output: Path, progress: Progress) -> None:
-    """Say what will be written before it is, where `progress` can say anything."""
+def _finish(
+    ds: xr.Dataset,
+    written: xr.Dataset,
+    outputs: tuple[Path, Path | None],
+    overwrite: bool,
+    progress: Progress,
+    *,
+    total: float | None = None,
+) -> None:
+    """Write the file, and the report of `ds` where one was asked for."""
+    output, report = outputs
     say = getattr(progress, "say", None)
     if say is not None:
-        say(f"writing {output.name}, about {format_memory(stored_size(ds))}")
+        say(f"writing {output.name}, about {format_memory(stored_size(written))}")
+    with progress("writing"):
+        save_dataset(written, output, overwrite=overwrite, total=total)
+    if report is not None:
+        with progress("report"):
+            write_report(ds, report, overwrite=overwrite)
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:
