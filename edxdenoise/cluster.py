@@ -8,6 +8,7 @@ worker would lose counts without an error.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import math
 import os
@@ -303,9 +304,8 @@ def _check_workers(connected: Any) -> float:
 
 def _condition(dask_worker: Any) -> tuple[dict[str, str], float, float, int]:
     """Versions of a worker, bytes it can use (0: any number), bytes in use, and its threads."""
-    # What a worker imports later on is in use before any block is.
-    import edxdenoise.pipeline  # noqa: F401
-
+    # What a worker imports later on is in use before any block is. Nothing here calls it.
+    importlib.import_module("edxdenoise.pipeline")
     manager = dask_worker.memory_manager
     # Beyond a share of its memory it takes no more tasks.
     limit = (manager.memory_pause_fraction or 1) * (manager.memory_limit or 0)
