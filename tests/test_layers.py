@@ -46,7 +46,7 @@ HEAVY = {
     "rich",
 }
 # Compiled loops, imported by others inside functions alone.
-KERNELS = {"components/kernels.py", "components/kernels.py"}
+KERNELS = {"components/kernels.py", "io/kernels.py"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in MODULES]
