@@ -125,7 +125,7 @@ def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) ->
                 f"{format_memory(stored)} cannot hold; it is damaged, copy or export it again"
             )
         _check_blocks(path, signal.data, memory_limit)
-    elif declared > limit:
+    elif declared > limit and not isinstance(signal.data, SparseBlock):
         raise _too_large(path, "can only be read as a whole and takes", declared, limit)
 
 

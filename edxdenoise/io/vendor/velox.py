@@ -9,7 +9,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from edxdenoise.cube import smallest_count_dtype
+from edxdenoise.blocks import Block, block_of_counts
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import VendorSignal, is_map, run_plugin, vendor_signal
 
@@ -54,13 +54,22 @@ def open_velox(path: Path) -> list[VendorSignal]:
         )
     for item in items:
         if is_map(item) and isinstance(item["data"], da.Array):
-            # The events are in memory already, as a sparse array.
-            smallest = smallest_count_dtype(int(item["data"].max().compute()))
-            item["data"] = item["data"].astype(smallest)
+            item["data"] = _events_of(item["data"])
         else:
             # Nothing open is left: the signals are handed to another process.
             item["data"] = np.asarray(item["data"])
     return [vendor_signal(item) for item in items]
+
+
+def _events_of(lazy: da.Array) -> Block:
+    """The events behind a lazy map, which is a sum of sparse arrays, one for each detector."""
+    import sparse
+
+    events = [each for each in lazy.dask.values() if isinstance(each, sparse.COO)]
+    row, column, channel = np.concatenate([each.coords for each in events], axis=1)
+    counts = np.concatenate([each.data for each in events])
+    rows, columns, channels = lazy.shape
+    return block_of_counts((row * columns + column, channel), counts, (rows, columns, channels))
 
 
 def _mean_of_frames(item: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Time and memory of reading vendors' maps, and whether RosettaSciIO's counts are the same.
+
+    python benchmarks/reading.py ../shared/data
+    python benchmarks/reading.py ../shared/data --csv
+
+Each reader is a process of its own, which says what it took beyond its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from _measure import high_water, machine, markdown, reset_high_water, run, scratch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "studies" / "results" / "reading.csv"
+PLUGINS = {".bcf": "bruker", ".pts": "jeol", ".emd": "emd"}
+HEAD = ("file", "map", "filled cells", "time", "RosettaSciIO", "memory", "RosettaSciIO's", "counts")
+
+
+def ours(path: Path) -> np.ndarray:
+    """Counts as `read_cube` gives them, in memory but not in all cells."""
+    from edxdenoise.blocks import hold
+    from edxdenoise.io import read_cube
+
+    return hold(read_cube(path).counts.data)
+
+
+def theirs(path: Path) -> np.ndarray:
+    """Counts of the X-ray map as RosettaSciIO gives them."""
+    from importlib import import_module
+
+    options = {".bcf": {"select_type": "spectrum_image"}, ".emd": {"select_type": "spectrum_image"}}
+    reader = import_module(f"rsciio.{PLUGINS[path.suffix]}").file_reader
+    dtype = {} if path.suffix == ".bcf" else {"SI_dtype": np.uint32}
+    items = reader(str(path), **options.get(path.suffix, {}), **dtype)
+    kind = [str(item["metadata"]["Signal"].get("signal_type", "")) for item in items]
+    return next(item["data"] for item, name in zip(items, kind) if name.startswith("EDS"))
+
+
+def measured(name: str, path: Path) -> dict[str, object]:
+    """What one reader takes on its second reading: the first compiles and imports."""
+    read = {"ours": ours, "theirs": theirs}[name]
+    read(path)
+    before, start = reset_high_water(), time.perf_counter()
+    read(path)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "bytes": high_water() - before}
+
+
+def row(path: Path) -> list[str]:
+    """One row of the table."""
+    runs = []
+    for name in ("ours", "theirs"):
+        found = run([sys.executable, __file__, "--one", name, str(path)]).checked()
+        runs.append(json.loads(found.output.splitlines()[-1]))
+    counts, other = ours(path).compute(), theirs(path)
+    return [
+        path.name,
+        " x ".join(map(str, counts.shape)),
+        f"{np.count_nonzero(counts) / counts.size:.2%}",
+        *(f"{each['seconds']:.2f} s" for each in runs),
+        *(f"{each['bytes'] / 1e6:.0f} MB" for each in runs),
+        "equal" if np.array_equal(counts, other) else "DIFFER",
+    ]
+
+
+def main() -> None:
+    """Read all files of a folder, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("data", type=Path, help="folder with .pts, .bcf, .emd, or .zip of them")
+    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        print(json.dumps(measured(chosen.one, chosen.data)))
+        return
+    with scratch(None) as folder:
+        for archive in sorted(chosen.data.glob("*.zip")):
+            zipfile.ZipFile(archive).extractall(folder)
+        found = [*chosen.data.rglob("*"), *folder.rglob("*")]
+        files = sorted(p for p in found if p.suffix in PLUGINS and p.parent.name != "bad")
+        # Velox has left no map in the file that it reduced.
+        rows = [row(path) for path in files if "ReducedData" not in path.name]
+    print(f"{machine()}\n\n{markdown(HEAD, rows)}")
+    if chosen.csv:
+        with RESULTS.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
+
+
+if __name__ == "__main__":
+    main()
