@@ -280,7 +280,7 @@ def _check_workers(connected: Any) -> float:
                 f"worker {worker} cannot run edxdenoise ({found}); install edxdenoise "
                 f"{__version__} there, or stop it"
             )
-        versions, limit, used, threads = found
+        versions, limit, share, used, threads = found
         other = [
             f"{name} {versions[name]}" for name in expected if versions[name] != expected[name]
         ]
@@ -291,26 +291,31 @@ def _check_workers(connected: Any) -> float:
                 "same versions there, or stop it"
             )
         if limit:
-            rooms.append((limit - used) / threads)
+            rooms.append((share * limit - used) / threads)
             if rooms[-1] < _ROOM:
                 raise ClusterError(
-                    f"worker {worker} can use {format_memory(limit)} of its memory, of which "
-                    f"{format_memory(used)} are in use before any work; start it with at least "
-                    f"{format_memory(used + threads * _ROOM - limit)} more or with fewer threads, "
-                    "or stop it"
+                    f"worker {worker} has {format_memory(limit)} of memory, of which "
+                    f"{format_memory(used)} are in use before any work; with {threads} threads it "
+                    f"needs {format_memory((used + threads * _ROOM) / share)} (with --scheduler "
+                    "processes: raise --memory-limit or lower --workers)"
                 )
     return min(rooms)
 
 
-def _condition(dask_worker: Any) -> tuple[dict[str, str], float, float, int]:
-    """Versions of a worker, bytes it can use (0: any number), bytes in use, and its threads."""
+def _condition(dask_worker: Any) -> tuple[dict[str, str], float, float, float, int]:
+    """Versions of a worker, its memory, the share it can use, what is in use, and its threads."""
     # What a worker imports later on is in use before any block is. Nothing here calls it.
     importlib.import_module("edxdenoise.pipeline")
     manager = dask_worker.memory_manager
-    # Beyond a share of its memory it takes no more tasks.
-    limit = (manager.memory_pause_fraction or 1) * (manager.memory_limit or 0)
-    used = dask_worker.monitor.get_process_memory()
-    return _versions(), limit, used, dask_worker.state.nthreads
+    return (
+        _versions(),
+        # None where there is no limit.
+        manager.memory_limit or 0,
+        # Beyond it a worker takes no more tasks; False where it always does.
+        manager.memory_pause_fraction or 1,
+        dask_worker.monitor.get_process_memory(),
+        dask_worker.state.nthreads,
+    )
 
 
 def _versions() -> dict[str, str]:

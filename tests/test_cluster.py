@@ -116,7 +116,9 @@ def local_cluster(room: float) -> LocalCluster:
 
 def test_workers_without_room_are_refused_before_any_work():
     with local_cluster(30e6) as small:
-        with pytest.raises(ClusterError, match="worker .* in use before any work; start it with"):
+        with pytest.raises(
+            ClusterError, match="worker .* in use before any work; with 1 threads it"
+        ):
             with scheduler(small.scheduler_address):
                 pass
 
