@@ -662,20 +662,21 @@ def attack_reviews(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, s
         path = folder / f"map{suffix}"
         save_dataset(result, path)
 
-        def choose(keep: bool, number: int = 0, line: int = -1) -> int:
+        def choose(note: str, number: int = 0, line: int = -1) -> int:
             review = Review(path)
-            review.set_keep(5, keep)
+            # Nothing is computed again for a note.
+            review.set_note(1, note)
             return _lines_run(review.save, number, line)
 
-        _, lines, _ = forked(lambda: choose(True))
+        _, lines, _ = forked(lambda: choose("first"))
         for case in range(seeds // 2):
             rng = np.random.default_rng([seed, case])
             number = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL][rng.integers(3)]
-            line = int(rng.integers(lines))
-            answer = forked(lambda: choose(bool(case % 2), number, line))
+            line, note = int(rng.integers(lines)), f"note {case}"
+            answer = forked(lambda: choose(note, number, line))
             try:
                 load(open_dataset(path))
-                whole = (5 in Review(path).choice.keep) == bool(case % 2)
+                whole = Review(path).choice.notes == {1: note}
             except EdxdenoiseError as error:
                 answer, whole = ("unexpected", str(error), []), False
             outcome = "right" if whole else "LOST"

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from edxdenoise import find_elements, make_cube, quantify, save_dataset
 from edxdenoise.cli import main
 from edxdenoise.config import Quantify
+from edxdenoise.errors import recorded
 from edxdenoise.simulation import PRESETS, simulate
 from edxdenoise.xray import (
     component_peaks,
@@ -267,3 +268,11 @@ def test_commands(tmp_path):
     assert "Mo Ka" in run("lines", "--near", 17.44)
     neither = CliRunner().invoke(main, ["lines"])
     assert neither.exit_code == 2 and "--near" in neither.output
+
+
+def test_channels_as_wide_as_peaks_are_fitted():
+    """Peaks without a name may then be alike, and the normal equations singular."""
+    ds = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16)[["counts"]]
+    with recorded(show=False):
+        found = find_elements(ds)
+    assert len(found)

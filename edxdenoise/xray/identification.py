@@ -111,6 +111,8 @@ _OWN_PLACE, _OWN_PLACE_OUTER, _GAIN = 0.003, 0.01, 0.001
 # electronic noise and on incomplete charge collection.
 _OWN_WIDTH, _OWN_WIDTH_SOFT = 0.02, 0.1
 _DIAGONAL = 0.01
+# Relative, on the diagonal of the normal equations.
+_RIDGE = 1e-10
 _STRONG = 12.0  # standard deviations from which a family has such errors
 _PILE_UP = 0.03
 # Prior odds, as a difference of chi squared: an unusual element must fit better than a common one.
@@ -795,6 +797,8 @@ class _Model:
             bends = np.diff(np.eye(knots), 2, axis=0) / _BEND
             matrix[:knots, :knots] += bends.T @ bends + 1e-4 * np.eye(knots)
             matrix[range(len(matrix)), range(len(matrix))] += precision
+            # Peaks without a name may be alike, so that only their sum is known.
+            matrix[range(len(matrix)), range(len(matrix))] *= 1 + _RIDGE
             right = weighted.T @ self.data + precision * means
             right[:knots] += 1e-4
             factor = cho_factor(matrix)
