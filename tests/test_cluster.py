@@ -125,9 +125,10 @@ def test_workers_without_room_are_refused_before_any_work():
 
 def test_blocks_keep_within_the_memory_of_workers():
     ds = cube(np.zeros((40, 100, 4096), np.uint8))
-    assert chunk(ds, workers=1)["counts"].data.chunks[0] == (40,)
+    usual = max(chunk(ds, workers=1)["counts"].data.chunks[0])
     with local_cluster(200e6) as small, scheduler(small.scheduler_address):
         rows = max(chunk(ds, workers=1)["counts"].data.chunks[0])
+    assert rows < usual
     assert 0.7 < rows * 100 * 4096 * 4 * BLOCK_COPIES / (200e6 / 2) < 1.1
 
 
