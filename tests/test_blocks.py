@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from edxdenoise import blocks, denoise
 from edxdenoise.blocks import (
     SparseBlock,
+    block_of_counts,
     channel_totals,
+    chunk,
     compact_of,
     compact_size,
     compute,
     dense,
     hold,
+    in_rows,
     known_sparse,
     pixel_totals,
     recast,
@@ -57,6 +60,32 @@ def test_a_block_comes_back_as_it_was(counts, empty, dtype):
     assert block.shape == counts.shape and block.dtype == counts.dtype
     assert block.rows.data.all()
     np.testing.assert_array_equal(dense(block), counts)
+
+
+def test_counts_one_by_one_become_a_block_in_any_order():
+    counts = few_counts()
+    places = np.repeat(np.flatnonzero(counts), counts[counts > 0])
+    places = np.random.default_rng(1).permutation(places)
+    where = np.divmod(places, counts.shape[2])
+    block = block_of_counts(where, np.ones(places.size, np.uint32), counts.shape)
+    assert isinstance(block, SparseBlock) and block.dtype == np.uint8
+    np.testing.assert_array_equal(dense(block), counts)
+    filled = block_of_counts(([0, 0, 1], [0, 1, 1]), np.array([1, 2, 300]), (1, 2, 2))
+    np.testing.assert_array_equal(filled, np.array([[[1, 2], [0, 300]]], np.uint16))
+
+
+def test_counts_of_a_file_stay_in_compact_blocks(monkeypatch):
+    """Until blocks have to be smaller than they were read."""
+    monkeypatch.setattr("edxdenoise.resources._BLOCK_VALUES", 8 * 30 * 120)
+    counts = few_counts()
+    ds = cube(in_rows(sparse_block(counts)))
+    assert ds.counts.chunks[:2] == ((8, 8, 8), (30,))
+    known = compact_of(chunk(ds).counts.data)
+    assert known.held and known is compact_of(ds.counts.data)
+    smaller = chunk(ds, memory_limit=4 * 30 * 120 * 4 * 4, workers=1)
+    assert not compact_of(smaller.counts.data).held
+    for each in (ds, chunk(ds), smaller):
+        np.testing.assert_array_equal(each.counts, counts)
 
 
 def test_density_decides():
