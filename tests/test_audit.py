@@ -8,7 +8,7 @@ from edxdenoise import denoise
 from edxdenoise.config import Denoise
 from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.validation import residual_audit
-from edxdenoise.validation.residuals import audit, deviance_root, tail_probability
+from edxdenoise.validation.residuals import deviance_root, tail_probability
 
 
 def model(expected, seed=0):
@@ -24,7 +24,8 @@ def uneven(shape=(20, 24, 60)):
 
 def test_false_alarms_are_no_more_than_stated():
     alarms = [
-        not residual_audit(model(uneven(), seed), false_alarm_rate=0.1).empty for seed in range(100)
+        not residual_audit(model(uneven(), seed), false_alarm_rate=0.1).table.empty
+        for seed in range(100)
     ]
     # 17 of 100 at a rate of .1 happen once in 50 times; Bonferroni stays well below.
     assert sum(alarms) <= 16
@@ -37,7 +38,7 @@ def test_a_grain_is_found_where_it_is(side, gain):
     extra = np.zeros(truth.shape)
     extra[5 : 5 + side, 14 : 14 + side, 40:43] = gain
     ds["counts"] = ds.counts + np.random.default_rng(1).poisson(extra)
-    first = residual_audit(ds).iloc[0]
+    first = residual_audit(ds).table.iloc[0]
     assert first.y_start < 5 + side and first.y_stop > 5
     assert first.x_start < 14 + side and first.x_stop > 14
     assert first.energy_low < 4.15 < first.energy_high
@@ -49,7 +50,7 @@ def test_dropped_components_are_found_where_they_are():
     phantom = solar_cell(1000.0, (132, 200), 325)
     table = residual_audit(
         denoise(phantom[["counts"]], Denoise(keep="1-4", subspace="pixel", shrink=False))
-    )
+    ).table
     first = table.iloc[0]
     assert first.energy_low < 0.39 < first.energy_high and first.y_start >= 60 and first.z > 0
     assert ((table.energy_low < 2.35) & (table.energy_high > 2.35)).any()
@@ -67,8 +68,8 @@ def test_dropped_components_are_found_where_they_are():
 @pytest.mark.parametrize("chunks", [{"y": 7, "x": 5}, {"y": 1}, {"energy": 9}], ids=str)
 def test_dask_equals_numpy(chunks):
     ds = denoise(solar_cell(300.0), Denoise(keep="1-2", shrink=False))
-    whole = residual_audit(ds)
-    lazy = residual_audit(ds.chunk(chunks))
+    whole = residual_audit(ds).table
+    lazy = residual_audit(ds.chunk(chunks)).table
     assert len(whole) == len(lazy)
     np.testing.assert_allclose(whole.z, lazy.z, rtol=1e-5)
 
@@ -77,7 +78,7 @@ def test_empty_pixels_and_channels():
     truth = uneven()
     truth[:4] = 0
     truth[..., 50:] = 0
-    found = audit(model(truth))
+    found = residual_audit(model(truth))
     assert found.table.empty and "counting noise in all" in found.summary()
     assert not found.peaks.any()
 

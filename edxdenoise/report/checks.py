@@ -51,7 +51,7 @@ def audit_figure(ds: xr.Dataset, found: Audit) -> Figure:
     ds : Dataset
         That was audited.
     found : Audit
-        What `edxdenoise.validation.residuals.audit` gives.
+        What `residual_audit` gives.
     """
     frame = frame_of(ds)
     listed = found.table.head(_LISTED)

@@ -35,7 +35,7 @@ from edxdenoise.quantification.estimators import Weights, line_weights, sums_den
 from edxdenoise.quantification.lines import quantified_lines, with_factor
 from edxdenoise.report.sums import Cells, line_sums
 from edxdenoise.report.text import number_words
-from edxdenoise.validation.residuals import BLOCK, Audit, audit
+from edxdenoise.validation.residuals import BLOCK, Audit, residual_audit
 from edxdenoise.xray import (
     Peak,
     find_elements,
@@ -286,7 +286,7 @@ def _audited(kept: xr.Dataset) -> Audit | None:
     else:
         blocks = as_blocks(counts.values, (BLOCK, BLOCK, -1))
     try:
-        found = audit(reconstruct(kept.assign({v.COUNTS: counts.copy(data=blocks)})))
+        found = residual_audit(reconstruct(kept.assign({v.COUNTS: counts.copy(data=blocks)})))
     except DataError as error:
         warn(
             f"No residual audit: {error}",

@@ -97,7 +97,7 @@ class Audit:
         )
 
 
-def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.DataFrame:
+def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> Audit:
     """Places and energies where the counts differ from the denoised ones by more than chance.
 
     Counts and denoised counts are summed over tiles of 1, 4, 8, 16 ... pixels and the whole map,
@@ -116,13 +116,13 @@ def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.Data
 
     Returns
     -------
-    pandas.DataFrame
-        One row per find, strongest first, at most 1000; finds that overlap a stronger one in place
-        and energy are left out. No rows where nothing was found. ``size`` (side of the tile, in
-        pixels); ``y_start``, ``y_stop``, ``x_start``, ``x_stop`` (pixels, as `slice` takes them);
-        ``y_low``, ``y_high``, ``x_low``, ``x_high`` (in units of the map); ``energy_low``,
-        ``energy_high`` (keV); ``lines`` (of the elements found; else of any, with a ``?``);
-        ``counts``, ``expected``; ``z`` (signed root of the deviance); ``p`` (two-sided) and
+    Audit
+        Its ``table`` has one row per find, strongest first, at most 1000; finds that overlap a
+        stronger one in place and energy are left out. No rows where nothing was found. ``size``
+        (side of the tile, in pixels); ``y_start``, ``y_stop``, ``x_start``, ``x_stop`` (pixels, as
+        `slice` takes them); ``y_low``, ``y_high``, ``x_low``, ``x_high`` (in units of the map);
+        ``energy_low``, ``energy_high`` (keV); ``lines`` (of the elements found; else of any, with a
+        ``?``); ``counts``, ``expected``; ``z`` (signed root of the deviance); ``p`` (two-sided) and
         ``false_alarm``: ``p`` after correction for all tests, at most 1.
 
     Raises
@@ -140,14 +140,9 @@ def residual_audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> pd.Data
     >>> from edxdenoise import denoise, simulate
     >>> phantom = simulate("solar-cell", shape=(33, 50), channels=160, energy_width=0.08)
     >>> poor = denoise(phantom.compute(), Denoise(keep="1"))
-    >>> residual_audit(poor).lines[0]
+    >>> residual_audit(poor).table.lines[0]
     'In_La'
     """
-    return audit(ds, false_alarm_rate=false_alarm_rate).table
-
-
-def audit(ds: xr.Dataset, *, false_alarm_rate: float = 0.01) -> Audit:
-    """Scan the residuals as `residual_audit` does, and give what its picture needs as well."""
     if not 0 < false_alarm_rate < 1:
         raise ParameterError(
             f"false_alarm_rate is {false_alarm_rate}, must be between 0 and 1, such as 0.01"
