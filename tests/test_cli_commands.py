@@ -245,6 +245,7 @@ def test_reader_of_stdout_that_goes_away(folder):
 def test_demo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo")
+    assert "arning" not in result.stderr
     assert re.search(r"^Components kept +\d+ of \d+: 1-", result.stdout, re.M)
     (written,) = re.findall("^wrote (.+) and (.+)$", result.stderr, re.M)
     assert all((tmp_path / name).exists() for name in (*written, "demo/phantom.zarr"))

@@ -21,6 +21,7 @@ from edxdenoise.errors import (
 )
 from edxdenoise.io import open_dataset, read_cube, save_dataset
 from edxdenoise.pipeline import denoise, prepare
+from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
 from edxdenoise.run import _blocks, convert_file, demo_recipe, run_demo, run_recipe
@@ -339,9 +340,9 @@ def test_prepare_of_several(phantom):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*[Nn]et counts", "ignore:No line is detected")
-@pytest.mark.filterwarnings("ignore:The residuals show", "ignore:Possible bias")
-def test_demo_recipe_makes_it_again_where_it_lies(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("error::edxdenoise.EdxdenoiseWarning", "ignore:.*[Nn]et counts")
+@pytest.mark.filterwarnings("ignore:No line is detected")
+def test_demo_is_right_warns_of_nothing_and_can_be_made_again_elsewhere(tmp_path, monkeypatch):
     run_demo(demo_recipe(), folder=tmp_path / "demo")
     assert {p.name for p in (tmp_path / "demo").iterdir()} - {".edxdenoise"} == {
         "phantom.zarr",
@@ -349,6 +350,10 @@ def test_demo_recipe_makes_it_again_where_it_lies(tmp_path, monkeypatch):
         "report",
     }
     first = open_dataset(tmp_path / "demo" / "denoised.zarr")
+    table = region_table(first)
+    whole = table[table.kind == "map"].set_index("quantity")
+    assert {"I/Pb", "N/Pb"} < set(whole.index)
+    assert ((whole.value - whole.true).abs() < 3 * whole.stddev).all(), whole
     recipe = Recipe.from_toml(first.attrs["recipe"])
     assert recipe.input.files == ("phantom.zarr",)
     monkeypatch.chdir(tmp_path / "demo")

@@ -91,7 +91,7 @@ class Audit:
         name = f" ({first.lines})" if first.lines else ""
         return (
             f"The residuals show {features} that the model does not describe, the strongest at "
-            f"{first.energy_low:.2f}-{first.energy_high:.2f} keV{name}, y {first.y_start}:"
+            f"{first.energy_low:.2f} to {first.energy_high:.2f} keV{name}, y {first.y_start}:"
             f"{first.y_stop}, x {first.x_start}:{first.x_stop}: {first.counts:,.0f} counts where "
             f"{first.expected:,.0f} are expected (z {first.z:.1f})"
         )
