@@ -150,7 +150,7 @@ def denoise(
     True
     """
     preparing, denoising = split_keys(options, Prepare, Denoise)
-    recipe = replace(recipe or Denoise(), **denoising)
+    recipe = replace(recipe, **denoising) if recipe else Denoise(**denoising)
     if preparing:
         ds = prepare([ds], Prepare(**preparing))
     check_denoise(ds, recipe)

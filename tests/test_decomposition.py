@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from edxdenoise.cli import main
@@ -88,6 +89,12 @@ def test_refused_files(phantom, files, tmp_path):
         read_spectra(tmp_path / "pca.nc", energy)
     with pytest.raises(FormatError, match="no such file"):
         read_spectra(tmp_path / "no.msa", energy)
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_keywords_are_a_recipe(phantom):
+    keys = {"decomposition": "nmf", "components": 2, "max_iterations": 2}
+    xr.testing.assert_identical(denoise(phantom, **keys), denoise(phantom, Denoise(**keys)))
 
 
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
