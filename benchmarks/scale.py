@@ -77,7 +77,8 @@ class Map:
 
 def denoise(code: Path, path: Path, out: Path, extra: list[str]) -> Run:
     """The command that is measured, of the package in the folder `code`."""
-    program = ["env", f"PYTHONPATH={code}", sys.executable, "-m", "edxdenoise"]
+    # Not the package in the working directory, which comes first without -P.
+    program = ["env", f"PYTHONPATH={code}", sys.executable, "-P", "-m", "edxdenoise"]
     return run([*program, "-v", "denoise", path, "-o", out, "--overwrite", *extra]).checked()
 
 
