@@ -149,7 +149,7 @@ def test_as_good_as_the_best_gaussian(period, level):
         mean = kernel.sums(values * weights) / np.maximum(kernel.sums(weights[None]), 1e-9)
         best = min(best, error(mean[0]))
     least = 0.02 * np.sqrt(level)  # the constant does better than any of them
-    assert error(smooth(values, weights, variance).values[0]) < 1.05 * best + least
+    assert error(smooth(values, weights, variance, window=8.0).values[0]) < 1.05 * best + least
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -159,10 +159,27 @@ def test_strong_detail_and_empty_pixels_have_finite_results(seed):
     values = (100 * rng.integers(0, 2, (2, 40, 50))).astype(np.float32)
     weights = rng.integers(0, 3, (40, 50)).astype(np.float32)
     values[:, weights == 0] = 0
-    found = smooth(values, weights, np.full_like(values, 0.05), seed=seed)
+    found = smooth(values, weights, np.full_like(values, 0.05), window=8.0, seed=seed)
     assert np.isfinite(found.values).all() and (found.variance > 0).all()
     # Pixels without weight have values of those around them, not the 0 they were given.
     assert found.values[:, weights == 0].mean() > 20
+
+
+def test_single_counts_are_no_detail_and_five_are():
+    """A channel with 2 counts per 1000 pixels is flat, but for the one pixel that has many."""
+    level = np.float32(0.002)
+    counts = RNG(4).poisson(level, (60, 60)).astype(np.float32)
+    counts[30, 30] = 0
+    weights = np.ones_like(counts)
+    variance = np.full((1, 60, 60), level, np.float32)
+
+    def smoothed():
+        values = counts[np.newaxis] - level
+        return smooth(values, weights, variance, window=8.0, carriers=variance).values[0]
+
+    assert smoothed().max() < 0.1
+    counts[30, 30] = 8
+    assert smoothed()[30, 30] > 6
 
 
 def test_each_place_has_its_own_width():
@@ -172,7 +189,7 @@ def test_each_place_has_its_own_width():
     truth[:, 55:] = 0
     values = (truth + (values - waves(7, RNG(2), 0.1)[0]))[:1].astype(np.float32)
     values[:, weights == 0] = 0
-    own = mix_gaussians(values, weights, variance).own[0]
+    own = mix_gaussians(values, weights, variance, 8.0, np.zeros_like(values)).own[0]
     assert np.median(own[:, :40]) > 20 * np.median(own[:, 75:])
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 from scipy import sparse
+from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from edxdenoise import schema as v
@@ -62,6 +63,8 @@ _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
 # channels below which nothing is smoothed.
 _FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
 _SMALLEST_TILE = 2 * _REACH
+# Counts over which the expected counts of a pixel are averaged, and pixels below which nothing is.
+_WEIGHT_COUNTS, _LEAST_WIDTH = 30.0, 0.5
 # Eigenvalues found by iterations, and the channels from which on these are the faster way.
 _FEW, _LEAST_LANCZOS = 24, 500
 # Relative error of the largest eigenvalue of random signs, far below the margin.
@@ -117,8 +120,10 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
     stacked = v.COORD_AREA in ds.coords
     area = da.asarray(ds[v.COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
-    sums = neighbour_covariance(counts, g, area, seed)
     level = channel_counts(ds).sum() / pixels
+    expected = dask.delayed(expected_weights)(as_delayed(g), as_delayed(area), level)
+    rows = da.from_delayed(expected, g.shape, np.float64)
+    sums = neighbour_covariance(counts, rows, area, seed)
     parts = dask.delayed(_basis, nout=2)(
         as_delayed(sums),
         as_delayed(h),
@@ -150,6 +155,42 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     )
     result = add_history(result, f"neighbours subspace={subspace} seed={seed}")
     return result if is_lazy(ds) else load(result)
+
+
+def expected_weights(g: np.ndarray, area: np.ndarray, level: float) -> np.ndarray:
+    """Roots of the counts that a pixel and its neighbours let expect of it, shape (y, x).
+
+    The weight of a pixel is one over the root of the counts that it was to have: the root of those
+    that came is a poor guide to it where they are few. They are averaged over a Gaussian that holds
+    `_WEIGHT_COUNTS`; where one pixel has that many, `g` is returned.
+
+    Parameters
+    ----------
+    g : array, shape (y, x)
+        Roots of the counts.
+    area : array of int, shape (y,)
+        Stacked map that a row belongs to.
+    level : float
+        Mean counts per pixel.
+
+    Examples
+    --------
+    >>> g = np.sqrt([[0.0, 4.0], [4.0, 0.0]])
+    >>> expected_weights(g, np.zeros(2), 2.0).round(2)
+    array([[1.38, 1.45],
+           [1.45, 1.38]])
+    >>> expected_weights(10 * g, np.zeros(2), 200.0).round(2)
+    array([[ 0., 20.],
+           [20.,  0.]])
+    """
+    width = math.sqrt(_WEIGHT_COUNTS / (4 * math.pi * max(level, 1e-9)))
+    if width < _LEAST_WIDTH:
+        return g
+    square = np.empty(g.shape)
+    for number in np.unique(area):
+        inside = area == number
+        square[inside] = gaussian_filter(g[inside] ** 2, width)
+    return np.sqrt(square)
 
 
 def neighbour_covariance(counts: da.Array, g: da.Array, area: da.Array, seed: int) -> da.Array:

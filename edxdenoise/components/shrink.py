@@ -306,20 +306,25 @@ def estimate(
         Channels of the images that guide.
     """
     counts = np.ascontiguousarray(counts, np.float32)
-    variance = noisy.variance(local_mean(values, counts))
+    pilot = local_mean(values, counts)
+    variance = noisy.variance(pilot)
     total_variance = total_noise(noisy, counts, measured)[np.newaxis]
     window = risk_window(counts)
     if not len(values):
         found = Mixed(*(np.empty_like(values) for _ in range(4)))
         others = None
     else:
-        found = smooth(values, counts, variance, window=window, image=image, seed=seed)
+        carriers = noisy.carriers(pilot, variance)
+        found = smooth(
+            values, counts, variance, window=window, carriers=carriers, image=image, seed=seed
+        )
         others = found.values, found.variance * variance
     totals = smooth(
         counts[np.newaxis],
         measured,
         total_variance,
         window=window,
+        carriers=total_variance / np.float32(noisy.scale),
         others=others,
         image=image,
         seed=seed,

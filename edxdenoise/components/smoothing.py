@@ -14,8 +14,9 @@ Each has a standardised risk in every pixel, known without the truth (C. M. Stei
 
 with w_m the share of the pixel in its own estimate: n K(0) / (K*n) for a Gaussian; for non-local
 means, whose weights were chosen by the noise, the response to a small random perturbation of the
-data (S. Ramani, T. Blu and M. Unser, IEEE Trans. Image Process. 17 (2008) 1540). With S_m the sum
-of R_m over a window of 5 to 8 pixels, the estimate is the mean of a_m with the weights
+data (S. Ramani, T. Blu and M. Unser, IEEE Trans. Image Process. 17 (2008) 1540). Where noise is
+single counts, a share costs more (`spikes`). With S_m the sum
+of R_m over a window of 5 to 16 pixels, the estimate is the mean of a_m with the weights
 exp(-S_m / 2) (G. Leung and A. R. Barron, IEEE Trans. Inf. Theory 52 (2006) 3396). What is averaged
 over how many pixels is thus decided locally, map by map, and nothing is all or nothing.
 
@@ -60,11 +61,11 @@ WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  
 _TRUNCATE = 3.5
 # Bins are at most this part of a width.
 _FINEST = 2.0
-# Windows of the risk at few counts per pixel and at many, and the bins it is summed over first, in
+# Window of the risk at one count per pixel and at many, and the bins it is summed over first, in
 # pixels. With more counts fewer pixels tell which estimator is better.
-_WINDOWS, _BIN = (5.0, 8.0), 4
-# Mean counts up to which the window is the wider one.
-_FEW_COUNTS = 15.0
+_WIDEST, _NARROWEST, _BIN = 16.0, 5.0, 4
+# Counts that it takes to make a feature of a single pixel.
+_FEWEST_CARRIERS = 5.0
 # Perturbation for the response of non-local means, in standard deviations of the noise; the
 # response of single pixels is averaged over so many pixels.
 _STEP, _RESPONSE = 0.3, 3.0
@@ -87,7 +88,7 @@ class Mixed:
     own : array of float32, shape (k, y, x)
         Share that each pixel has in its own estimate.
     evidence : array of float32, shape (k, bin, bin)
-        log sum_m exp(-S_m / 2), by bins of pixels.
+        log mean_m exp(-S_m / 2), by bins of pixels: many estimators are no evidence.
     """
 
     values: np.ndarray
@@ -192,15 +193,55 @@ def risk_window(counts: np.ndarray) -> float:
 
     Examples
     --------
-    >>> [risk_window(np.full((2, 2), n)) for n in (1, 15, 60, 1000)]
-    [8.0, 8.0, 5.0, 5.0]
+    >>> [round(risk_window(np.full((2, 2), n)), 1) for n in (1, 16, 60, 1000)]
+    [16.0, 6.3, 5.0, 5.0]
     """
     mean = max(float(counts.mean(dtype=float)), 1.0)
-    return float(np.clip(_WINDOWS[1] * np.sqrt(_FEW_COUNTS / mean), *_WINDOWS))
+    return float(np.clip(_WIDEST * mean ** (-1 / 3), _NARROWEST, _WIDEST))
+
+
+def spikes(
+    values: np.ndarray, weights: np.ndarray, variance: np.ndarray, carriers: np.ndarray
+) -> np.ndarray:
+    """By how much single counts make a pixel's own value look better than it is, shape (k, y, x).
+
+    A pixel that keeps its own value gains its squared deviate, z^2 = n (c - pilot)^2 / v. Normal
+    noise gains 1 on average and hardly ever 20, but one count in a channel that hardly any other
+    pixel has gains hundreds. Where m counts are found and l expected, m - l = z l^(1/2), the gain
+    that chance explains is the deviance 2 (m log(m / l) - m + l). What z^2 has beyond is returned,
+    where a feature is carried by fewer than `_FEWEST_CARRIERS`.
+
+    Parameters
+    ----------
+    values, variance : array of float32, shape (k, y, x)
+        c and v of the module.
+    weights : array of float32, shape (y, x)
+        n.
+    carriers : array of float32, shape (k, y, x)
+        l: the expected number of counts that make each value.
+    """
+    square = weights * (values - local_mean(values, weights)) ** 2 / variance
+    expected = np.maximum(carriers, np.float32(_LEAST_WEIGHT))
+    found = expected + np.sqrt(square * expected)
+    deviance = 2 * (found * np.log(found / expected) - found + expected)
+    beyond = np.where(found < _FEWEST_CARRIERS, square - deviance, 0)
+    return np.maximum(beyond, 0).astype(np.float32)
+
+
+def own_risk(own: np.ndarray, spike: np.ndarray) -> np.ndarray:
+    """What a pixel pays for its share w in its own mean: w, and half of what single counts gain.
+
+    Of z^2, an estimate with the share w gains z^2 - (1 - w)^2 z^2.
+    """
+    return own + (own - own**2 / 2) * spike
 
 
 def mix_gaussians(
-    values: np.ndarray, weights: np.ndarray, variance: np.ndarray, window: float = _WINDOWS[1]
+    values: np.ndarray,
+    weights: np.ndarray,
+    variance: np.ndarray,
+    window: float,
+    spike: np.ndarray,
 ) -> Mixed:
     """The mixture of the Gaussians, the mean of each map and the map as it is.
 
@@ -212,6 +253,8 @@ def mix_gaussians(
         n; 0 where nothing is known.
     window : float
         Of the risk, in pixels.
+    spike : array of float32, shape (k, y, x)
+        See `spikes`; 0 where noise is normal.
     """
     from edxdenoise.components import kernels
 
@@ -241,12 +284,13 @@ def mix_gaussians(
         level = product.sum(dtype=float) / total
         # The map as it is does not exist in pixels without weight: the narrowest Gaussian is.
         means += [np.full((1, *shape), level, np.float32), np.where(known, plane, means[0])]
-        scores = [
-            -0.5 * _windowed(kernels.binned_risk(mean, plane, weights, noise, share, _BIN), window)
+        risks = (
+            kernels.binned_risk(mean, plane, weights, noise, own_risk(share, spike[k]), _BIN)
             for mean, share in zip(means, own)
-        ]
+        )
+        scores = [-0.5 * _windowed(risk, window) for risk in risks]
         shares, logs = softmax(np.concatenate(scores))
-        evidence.append(logs)
+        evidence.append(logs - np.float32(np.log(len(means))))
         parts = kernels.enlarged(shares, _BIN, *shape)
         for target, stack in zip(mixed[:, k], (means, spread, own)):
             target[:] = 0
@@ -307,7 +351,8 @@ def smooth(
     weights: np.ndarray,
     variance: np.ndarray,
     *,
-    window: float = _WINDOWS[1],
+    window: float,
+    carriers: np.ndarray | None = None,
     others: tuple[np.ndarray, np.ndarray] | None = None,
     image: np.ndarray | None = None,
     seed: int = 0,
@@ -322,6 +367,8 @@ def smooth(
         n.
     window : float
         Of the risk, in pixels; see `risk_window`.
+    carriers : array of float32, shape (k, y, x), optional
+        Expected number of counts that make each value; without it noise is normal.
     others : tuple of array, shape (q, y, x), optional
         Other maps that tell pixels apart, smoothed already, and the variance of their noise.
     image : array of float32, shape (p, y, x), optional
@@ -331,14 +378,17 @@ def smooth(
     """
     from edxdenoise.components import kernels
 
-    plain = mix_gaussians(values, weights, variance, window)
+    spike = np.zeros_like(values)
+    if carriers is not None:
+        spike = spikes(values, weights, variance, carriers)
+    plain = mix_gaussians(values, weights, variance, window, spike)
     found, least = _alike(plain, values, weights, variance, others, image)
     with np.errstate(divide="ignore"):
         deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
     random = np.random.default_rng(seed)
     sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
     step = np.float32(_STEP) * deviation * sign
-    moved_plain = mix_gaussians(values + step, weights, variance, window)
+    moved_plain = mix_gaussians(values + step, weights, variance, window, spike)
     moved, _ = _alike(moved_plain, values + step, weights, variance, others, image)
     line = gaussian_line(_RESPONSE)
     known = (weights > 0).astype(np.float32)
@@ -349,7 +399,7 @@ def smooth(
         own = kernels.filtered((again - mean) * inverse.astype(np.float32), line) / below
         # A random response may be low, even negative, by chance.
         own = np.maximum(own, share) * known
-        risk = kernels.binned_risk(mean, values, weights, variance, own, _BIN)
+        risk = kernels.binned_risk(mean, values, weights, variance, own_risk(own, spike), _BIN)
         logs.append(-0.5 * _windowed(risk, window))
         stack.append(mean)
         shares.append(own)
@@ -454,6 +504,8 @@ class Profiles:
         n Var(c) is ``constant + slope @ c - c^2``.
     scale : float
         Variance of the noise over that of Poisson counts.
+    fourth_constant, fourth_slope : array, shape (k,), (k, k)
+        As `constant` and `slope`, of what a count contributes to the fourth power; see `carriers`.
     """
 
     values: np.ndarray
@@ -462,6 +514,8 @@ class Profiles:
     constant: np.ndarray
     slope: np.ndarray
     scale: float
+    fourth_constant: np.ndarray
+    fourth_slope: np.ndarray
 
     def rows(self, rows: slice) -> Profiles:
         """Return the profiles of some rows."""
@@ -476,6 +530,22 @@ class Profiles:
         np.maximum(result, np.float32(_LEAST_VARIANCE), out=result)
         result *= np.float32(self.scale)
         return result
+
+    def carriers(self, smoothed: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """Expected number of counts that carry each profile, like `values`.
+
+        With t what one count contributes to n c, that is n <t^2>^2 / <t^4>: the mean of a Poisson
+        variable whose noise has the same kurtosis.
+
+        Parameters
+        ----------
+        smoothed, variance : array of float32, shape (k, y, x)
+            Profiles, and their v.
+        """
+        fourth = np.tensordot(self.fourth_slope.astype(np.float32), smoothed, axes=1)
+        fourth += self.fourth_constant.astype(np.float32)[:, np.newaxis, np.newaxis]
+        square = (variance / np.float32(self.scale)) ** 2
+        return self.counts * square / np.maximum(fourth, square)
 
 
 def profiles(
@@ -515,7 +585,10 @@ def profiles(
     # The first profile is 1: its spectrum is that of all counts.
     constant = square @ first / first.sum()
     slope = square @ (rotated * h).T / np.sqrt(total)
-    return Profiles(values, counts, rotation, constant, slope, scale)
+    fourth_constant = square**2 @ first / first.sum()
+    fourth_slope = square**2 @ (rotated * h).T / np.sqrt(total)
+    moments = constant, slope, scale, fourth_constant, fourth_slope
+    return Profiles(values, counts, rotation, *moments)
 
 
 def signal_directions(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
