@@ -270,11 +270,3 @@ def test_raw_counts_of_a_shrunk_map_share_no_noise():
     a, b = (bin_ratio(line_intensity(ds, lines, source="counts"), "I/Pb") for ds in (plain, shrunk))
     np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
     np.testing.assert_allclose(a[1], b[1], rtol=1e-3)
-
-
-def test_neighbours_show_a_bias_that_no_kept_component_tells(denoised):
-    """With the total alone all pixels are alike: only where they lie tells what was dropped."""
-    found = line_intensity(select(denoised, keep="1"), LINES)
-    truth = np.moveaxis(cell().expected_counts.values @ found.line_estimator.values.T, -1, 0)
-    off = np.abs(found.line_intensity - truth) / found.line_intensity_stddev
-    assert float((off < 1.96).mean()) > 2 / 3

@@ -9,8 +9,7 @@ Regions that do not depend on the counts, such as areas, are tested with all cou
 similar pixels are found with one half of the counts and tested with the other (see `phases`): with
 the counts that found it, the sum over a group is biased by its own noise.
 
-The difference of a group, less what its noise explains, is the bias of each of its pixels; so is
-that of the pixels around it, where it is larger.
+The difference of a group, less what its noise explains, is the bias of each of its pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise.blocks import compute
-from edxdenoise.components.smoothing import gaussian
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import (
@@ -41,8 +39,6 @@ from edxdenoise.thinning import thin
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
 _FEWEST = 200
-# Widths in pixels of the neighbourhoods, and standard deviations beyond which they show a bias.
-_WIDTHS, _BEYOND = (1.0, 2.0, 4.0, 8.0, 16.0), 2.0
 # Standard deviations that chance exceeds in none of some hundred differences; the at% (% of the
 # net counts where there are no k-factors) from which it matters; and standard deviations of single
 # pixels, beyond which it is outside their 95 % intervals.
@@ -182,38 +178,8 @@ def _group_biases(
     # The square of the difference exceeds that of the bias by the variance, on average.
     beyond = np.sqrt(np.maximum(difference**2 - sums[2] ** 2, 0)) * np.sign(difference)
     share = np.divide(beyond, totals, out=np.zeros_like(beyond), where=totals > 0)
-    near = _local_shares(raw - denoised, variance, sizes)
-    share = np.where(np.abs(near) > np.abs(share[labels]), near, share[labels])
-    return (share * np.maximum(sizes, 0)).astype(np.float32), sums, pixels
-
-
-def _local_shares(difference: np.ndarray, variance: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Bias over counts around each pixel, shape (y, x, line): the largest that is beyond noise.
-
-    Groups of similar pixels do not show a component that was dropped, since they are told apart by
-    those that were kept. Neighbours, near and far, need no component.
-
-    Parameters
-    ----------
-    difference, variance : array, shape (y, x, line)
-        Raw less denoised net counts, and its variance.
-    sizes : array, shape (y, x, 1)
-        Denoised totals.
-    """
-    differences, variances, totals = (
-        np.ascontiguousarray(np.moveaxis(part, -1, 0), np.float32)
-        for part in (difference, variance, sizes)
-    )
-    result = np.zeros_like(differences)
-    for width in _WIDTHS:
-        mean, below = (gaussian(width, *totals.shape[1:]).sums(p) for p in (differences, totals))
-        # The square of a Gaussian is one whose width is smaller by the root of 2.
-        narrow = gaussian(width / np.sqrt(2), *totals.shape[1:])
-        noise = narrow.sums(variances) / np.float32(4 * np.pi * width**2)
-        beyond = np.sqrt(np.maximum(mean**2 - _BEYOND**2 * noise, 0)) * np.sign(mean)
-        share = np.divide(beyond, below, out=np.zeros_like(beyond), where=below > 0)
-        result = np.where(np.abs(share) > np.abs(result), share, result)
-    return np.moveaxis(result, 0, -1)
+    bias = (share[labels] * np.maximum(sizes, 0)).astype(np.float32)
+    return bias, sums, pixels
 
 
 def check_bias(ds: xr.Dataset) -> None:
