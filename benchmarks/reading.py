@@ -19,28 +19,29 @@ from pathlib import Path
 import numpy as np
 from _measure import high_water, machine, markdown, reset_high_water, run, scratch
 
+from edxdenoise.blocks import SparseBlock, dense
+from edxdenoise.io.vendor import open_signals
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "studies" / "results" / "reading.csv"
 PLUGINS = {".bcf": "bruker", ".pts": "jeol", ".emd": "emd"}
 HEAD = ("file", "map", "filled cells", "time", "RosettaSciIO", "memory", "RosettaSciIO's", "counts")
 
 
-def ours(path: Path) -> np.ndarray:
-    """Counts as `read_cube` gives them, in memory but not in all cells."""
-    from edxdenoise.blocks import hold
-    from edxdenoise.io import read_cube
-
-    return hold(read_cube(path).counts.data)
+def ours(path: Path) -> np.ndarray | SparseBlock:
+    """Counts of the X-ray map as they are read here, in this process and not in a child of it."""
+    signals = [each for each in open_signals(path) if len(each.axes) == 3]
+    signal = next(each for each in signals if each.metadata["Signal"]["signal_type"][:3] == "EDS")
+    return (signal.load() if signal.load else signal).data
 
 
 def theirs(path: Path) -> np.ndarray:
     """Counts of the X-ray map as RosettaSciIO gives them."""
     from importlib import import_module
 
-    options = {".bcf": {"select_type": "spectrum_image"}, ".emd": {"select_type": "spectrum_image"}}
+    options = {} if path.suffix == ".pts" else {"select_type": "spectrum_image"}
     reader = import_module(f"rsciio.{PLUGINS[path.suffix]}").file_reader
-    dtype = {} if path.suffix == ".bcf" else {"SI_dtype": np.uint32}
-    items = reader(str(path), **options.get(path.suffix, {}), **dtype)
+    items = reader(str(path), **options)
     kind = [str(item["metadata"]["Signal"].get("signal_type", "")) for item in items]
     return next(item["data"] for item, name in zip(items, kind) if name.startswith("EDS"))
 
@@ -61,7 +62,7 @@ def row(path: Path) -> list[str]:
     for name in ("ours", "theirs"):
         found = run([sys.executable, __file__, "--one", name, str(path)]).checked()
         runs.append(json.loads(found.output.splitlines()[-1]))
-    counts, other = ours(path).compute(), theirs(path)
+    counts, other = dense(ours(path)), theirs(path)
     return [
         path.name,
         " x ".join(map(str, counts.shape)),
