@@ -11,7 +11,7 @@ import operator
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +20,12 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask._task_spec import DataNode, Task, TaskRef, convert_legacy_graph
-from dask.base import clone_key, tokenize
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.base import clone_key
 from dask.delayed import Delayed
-from dask.graph_manipulation import checkpoint
-from dask.highlevelgraph import HighLevelGraph
+from dask.graph_manipulation import bind
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
+from dask.typing import Key
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
@@ -418,8 +419,7 @@ def again(arrays: Sequence[da.Array], after: Sequence[da.Array] | da.Array) -> l
     """
     known = [vars(array).get(_KNOWN) for array in arrays]
     waiting = [own.blocks if own else each for own, each in zip(known, arrays) if not _held(own)]
-    known_first = checkpoint(after)
-    ready = iter([_bound(array, known_first) for array in waiting])
+    ready = iter(bind([_renamable(array) for array in waiting], after) if waiting else [])
     result = []
     for own, array in zip(known, arrays):
         later = array if _held(own) else next(ready)
@@ -429,28 +429,47 @@ def again(arrays: Sequence[da.Array], after: Sequence[da.Array] | da.Array) -> l
     return result
 
 
-def _bound(array: da.Array, blocker: Any) -> da.Array:
-    """The same array by other tasks, of which none starts before `blocker` is known.
+class _Tasks(MaterializedLayer):
+    """A layer whose tasks `bind` can rename.
 
-    `dask.graph_manipulation.bind` does not rename what a ``Task`` refers to, so that slices go on
-    reading from tasks that are no longer in the graph.
+    That of Dask does not rename what a ``Task`` refers to: slices would go on reading from tasks
+    that are no longer in the graph.
     """
-    tasks = convert_legacy_graph(dict(array.__dask_graph__()))
-    seed = tokenize(array.name, blocker.key)
-    names = {key: clone_key(key, seed) for key in tasks}
-    renamed = {}
-    for key, task in tasks.items():
-        task = task.substitute(names, key=names[key])
-        if not task.dependencies and not isinstance(task, DataNode):
-            task = Task(names[key], _after, TaskRef(blocker.key), task)
-        renamed[names[key]] = task
-    name = clone_key(array.name, seed)
-    graph = HighLevelGraph.from_collections(name, renamed, dependencies=[blocker])
-    return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)
+
+    def clone(
+        self, keys: set, seed: Hashable, bind_to: Key | None = None
+    ) -> tuple[MaterializedLayer, bool]:
+        renamed: dict[Key, GraphNode] = {}
+        bound = False
+        for key, task in self.items():
+            if key in keys:
+                names = {each: clone_key(each, seed) for each in task.dependencies if each in keys}
+                key = clone_key(key, seed)
+                task = task.substitute(names, key=key)
+                if bind_to is not None and not names:
+                    task, bound = Task(key, _after, TaskRef(bind_to), task), True
+            renamed[key] = task
+        return MaterializedLayer(renamed), bound
 
 
 def _after(_: object, value: object) -> object:
     return value
+
+
+def _renamable(array: da.Array) -> da.Array:
+    """The same array in a graph that `bind` can rename."""
+    layers = {
+        name: _Tasks(dict(layer)) if _holds_tasks(layer) else layer
+        for name, layer in array.dask.layers.items()
+    }
+    graph = HighLevelGraph(layers, array.dask.dependencies)
+    return da.Array(graph, array.name, array.chunks, dtype=array.dtype, meta=array._meta)
+
+
+def _holds_tasks(layer: Layer) -> bool:
+    return type(layer) is MaterializedLayer and all(
+        isinstance(task, GraphNode) for task in layer.values()
+    )
 
 
 def _held(known: Compact | None) -> bool:

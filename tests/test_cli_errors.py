@@ -370,12 +370,12 @@ def test_scheduler_that_does_not_answer(cubes, tmp_path):
 
 
 def test_faults_of_computing_are_not_called_damaged_data(tmp_path, monkeypatch, shared_data):
-    from edxdenoise import jobs
+    from edxdenoise import run
 
     def fail(*args, **kwargs):
         raise np.linalg.LinAlgError("Singular matrix")
 
-    monkeypatch.setattr(jobs, "quantify", fail)
+    monkeypatch.setattr(run, "quantify", fail)
     file = str(shared_data / "fept_core_shell.hspy")
     out = str(tmp_path / "maps.nc")
     arguments = ["quantify", file, "-o", out, "--source", "counts", "--k-factor", "Fe_Ka=1.45"]

@@ -299,7 +299,7 @@ def test_what_is_typed_beats_the_recipe_whatever_its_value(folder, tmp_path):
 
 
 def test_compare_takes_what_is_typed_and_the_rest_from_the_recipe(folder, tmp_path, monkeypatch):
-    from edxdenoise import comparison
+    from edxdenoise import run as jobs
 
     taken = []
 
@@ -307,7 +307,7 @@ def test_compare_takes_what_is_typed_and_the_rest_from_the_recipe(folder, tmp_pa
         taken.append(recipe)
         raise ValueError("enough")
 
-    monkeypatch.setattr(comparison, "compare_file", refuse)
+    monkeypatch.setattr(jobs, "compare_file", refuse)
     (tmp_path / "r.toml").write_text(RECIPE)
     command = ["compare", folder / "phantom.zarr", "--recipe", tmp_path / "r.toml"]
     for typed in ([], ["--rebin-energy", 1, "--seed", 0]):

@@ -216,7 +216,8 @@ def reading(files: Sequence[Path]) -> Iterator[None]:
 
 def _raised_by_reader(error: BaseException) -> bool:
     """Whether an error came up through a module that reads files."""
-    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    frames = walk_tb(error.__traceback__)
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in frames} - {__name__}
     return any(f"{module}.".startswith(_READERS) for module in modules)
 
 
