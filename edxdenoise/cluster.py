@@ -35,7 +35,7 @@ from edxdenoise.errors import ClusterError, EdxdenoiseError, ParameterError
 from edxdenoise.resources import format_memory
 
 # Bytes that every thread of a worker needs beside what Python and the libraries take.
-_ROOM = 100_000_000
+_ROOM = 80_000_000
 # How many workers to wait for, and for how many seconds.
 WAIT_FOR_WORKERS = (1, 60.0)
 # Seconds without a worker after which the user is told so, and between two looks.

@@ -62,6 +62,7 @@ from edxdenoise.report.text import (
 from edxdenoise.validation.residuals import Audit
 from edxdenoise.xray import component_peaks, identified, line_label, name_peaks
 from edxdenoise.xray.families import element_of
+from edxdenoise.xray.identification import WHOLE_MAP
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -163,10 +164,12 @@ def _paragraph(found: Findings) -> list[str]:
         f"The map has {_extent(ds)} with {number_words(total / pixels)} counts each, "
         f"{number_words(total)} in all."
     ]
-    names = [str(name) for name in found.elements["element"]]
+    names, local = _found_names(found)
     stray = [str(row.element) for row in found.elements.itertuples() if row.stray]
     if names:
         text = f"{_many(len(names), 'element')} found, most significant first: {', '.join(names)}"
+        if local:
+            text += f"; in small parts of the map alone: {', '.join(local)}"
         if stray:
             text += f"; {', '.join(stray)} may come from elsewhere than the specimen"
         sentences.append(text + ".")
@@ -184,6 +187,13 @@ def _paragraph(found: Findings) -> list[str]:
     return sentences
 
 
+def _found_names(found: Findings) -> tuple[list[str], list[str]]:
+    """Elements of the sum spectrum, and those of small parts of the map alone."""
+    whole = found.elements["where"] == WHOLE_MAP
+    names = found.elements["element"].astype(str)
+    return list(names[whole]), list(names[~whole])
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
@@ -192,7 +202,7 @@ _FIVE = "counts per pixel", "pixels", "elements found", "components kept", "rema
 
 
 def _five_numbers(found: Findings) -> list[tuple[str, str]]:
-    shown = facts(found.ds, [str(name) for name in found.elements["element"]])
+    shown = facts(found.ds, _found_names(found)[0])
     numbers = [(label, shown[label][0]) for label in _FIVE if label in shown]
     if "remaining error" not in shown and len(found.bias):
         numbers.append(("tests of bias beyond 3 σ", _beyond(found.bias)))
