@@ -12,7 +12,7 @@ from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec, cliff_lorimer
 from edxdenoise.quantification.lines import record_lines
 from edxdenoise.quantification.region_table import bin_ratio, compare_groups, region_table
-from edxdenoise.quantification.regions import area_regions, sum_regions
+from edxdenoise.quantification.regions import area_regions, similar_pixels, sum_regions
 from edxdenoise.schema import (
     LINE_DETECTED,
     LINE_ESTIMATOR,
@@ -200,3 +200,9 @@ def test_the_background_of_a_region_is_in_its_errors():
         row(region_table(each), "humped", "Fe at%")["stddev"] for each in (maps, without)
     )
     assert stated > 1.1 * less
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_that_differ_by_rounding_are_one_group():
+    features = np.ones((8, 9, 3)) + 1e-16 * np.arange(72).reshape(8, 9, 1)
+    assert (similar_pixels(1000 * features, 5, seed=0) == 0).all()

@@ -13,6 +13,7 @@ further apart than the noise of one pixel are merged: noise alone never makes a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -258,6 +259,7 @@ def similar_pixels(features: np.ndarray, count: int, *, seed: int) -> np.ndarray
     array of int, shape (y, x)
     """
     from sklearn.cluster import AgglomerativeClustering, KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     shape = features.shape[:2]
     width = _width(features[..., -1].mean())
@@ -270,7 +272,10 @@ def similar_pixels(features: np.ndarray, count: int, *, seed: int) -> np.ndarray
     # Noise has a variance inverse to the total: empty pixels must not make groups.
     weights = np.maximum(total, 0)
     means = KMeans(min(count, len(sample)), n_init=3, max_iter=_STEPS, random_state=seed)
-    means.fit(shares[sample], sample_weight=weights[sample] + np.finfo(np.float32).tiny)
+    with warnings.catch_warnings():
+        # Where the total alone is kept, pixels differ by rounding only.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means.fit(shares[sample], sample_weight=weights[sample] + np.finfo(np.float32).tiny)
     labels = means.predict(shares)
     if means.n_clusters > 1:
         # The noise is the same in all directions of the weighted space.
