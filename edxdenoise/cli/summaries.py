@@ -23,14 +23,15 @@ _KINDS = ("map", "region", "area", "phase")
 
 def print_facts(facts: dict[str, str]) -> None:
     """Print a label and a text on each line, long texts folded under themselves."""
+    width = max([_LABEL, *(len(label) + 2 for label in facts)])
     for label, text in facts.items():
-        head = f"{label:{_LABEL}}"
+        head = f"{label:{width}}"
         click.echo(
             textwrap.fill(
                 printable(text),
                 _WIDTH,
                 initial_indent=head,
-                subsequent_indent=" " * _LABEL,
+                subsequent_indent=" " * width,
                 break_on_hyphens=False,
             )
         )
