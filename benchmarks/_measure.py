@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "studies"))
+
+from _study import RESULTS, write_csv  # noqa: E402
 
 _INTERVAL = 0.05
 _LONGEST_CELL = 60
@@ -110,6 +115,13 @@ def machine() -> str:
         f"{len(psutil.Process().cpu_affinity())} cores, {memory:.0f} GB of memory, "
         f"{platform.system()}, Python {platform.python_version()}"
     )
+
+
+def show(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], write: bool) -> None:
+    """Print a table, and write it for the documentation where asked."""
+    print(f"\n{markdown(head, rows)}")
+    if write:
+        write_csv(RESULTS / f"{name}.csv", [head, *rows])
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

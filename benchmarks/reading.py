@@ -3,13 +3,12 @@
     python benchmarks/reading.py ../shared/data
     python benchmarks/reading.py ../shared/data --csv
 
-Each reader is a process of its own, which says what it took beyond its imports.
+Each reader runs in its own process; time and memory of its imports are not counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -17,13 +16,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from _measure import high_water, machine, markdown, reset_high_water, run, scratch
+from _measure import high_water, machine, reset_high_water, run, scratch, show
 
 from edxdenoise.blocks import SparseBlock, dense
 from edxdenoise.io.vendor import open_signals
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "studies" / "results" / "reading.csv"
 PLUGINS = {".bcf": "bruker", ".pts": "jeol", ".emd": "emd"}
 HEAD = ("file", "map", "filled cells", "time", "RosettaSciIO", "memory", "RosettaSciIO's", "counts")
 
@@ -77,7 +75,7 @@ def main() -> None:
     """Read all files of a folder, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=Path, help="folder with .pts, .bcf, .emd, or .zip of them")
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--csv", action="store_true", help="write studies/results/reading.csv")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
@@ -90,10 +88,8 @@ def main() -> None:
         files = sorted(p for p in found if p.suffix in PLUGINS and p.parent.name != "bad")
         # Velox has left no map in the file that it reduced.
         rows = [row(path) for path in files if "ReducedData" not in path.name]
-    print(f"{machine()}\n\n{markdown(HEAD, rows)}")
-    if chosen.csv:
-        with RESULTS.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
+    print(machine())
+    show("reading", HEAD, rows, chosen.csv)
 
 
 if __name__ == "__main__":

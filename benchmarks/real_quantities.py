@@ -14,15 +14,14 @@ documentation shows.
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from _measure import machine, markdown, scratch
+from _measure import machine, scratch, show
+from peak_width import SPECIMENS, phantom
 
 from edxdenoise import LineSpec
 from edxdenoise.config import Quantify
@@ -40,11 +39,6 @@ from edxdenoise.simulation.spectrum import Material, line_counts
 from edxdenoise.xray import SYMBOLS, atomic_weight, find_peaks, fwhm, line_energy
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "studies"))
-
-import peak_width  # noqa: E402
-from _study import RESULTS  # noqa: E402
-
 DATA = ROOT.parent / "shared" / "data"
 RECIPES = ("fept", "dacite")
 # What grids, films and detectors add to a spectrum.
@@ -135,10 +129,10 @@ def phantom_rows(seeds: int, shape: tuple[int, int] = (24, 24)) -> list[list[str
     """Largest error of whole-map at% of phantoms by each method, in standard deviations and at%."""
     rows = []
     for specimen, lowest in (("GaAs", 0.8), ("FePt", 0.0), ("SrTiO3", 0.0), ("olivine", 0.0)):
-        strange = {e: 1.0 for e in ARTEFACTS if e not in peak_width.SPECIMENS[specimen][0].atoms}
+        strange = {e: 1.0 for e in ARTEFACTS if e not in SPECIMENS[specimen][0].atoms}
         errors: dict[str, list[tuple[float, float]]] = {}
         for seed in range(seeds):
-            ds, lines, truth = peak_width.phantom(
+            ds, lines, truth = phantom(
                 specimen,
                 Resolution(137.0, 2.43, 50.0),
                 seed,
@@ -209,14 +203,6 @@ def window_rows(data: Path, folder: Path) -> list[list[str]]:
                 hit += sum(low < peak.energy < high for low, high in windows for peak in peaks)
         rows.append([path.name, str(len(peaks)), str(seen), str(placed), str(hit)])
     return rows
-
-
-def show(name: str, head: list[str], rows: list[list[str]], write: bool) -> None:
-    """Print a table, and write it where asked."""
-    print(f"\n{markdown(head, rows)}")
-    if write:
-        with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([head, *rows])
 
 
 def main() -> None:

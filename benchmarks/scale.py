@@ -12,19 +12,17 @@ after the other: only the ratios of one run mean something.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _measure import Run, machine, markdown, run, scratch
+from _measure import Run, machine, run, scratch, show
 
 from edxdenoise import simulate
 from edxdenoise.io import save_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "studies" / "results" / "scale.csv"
 PRESET = "nanoparticles"
 _RANGE = 20.0  # keV
 HEAD = ("map", "counts per pixel", "code", "time", "time per count", "peak memory", "stages in s")
@@ -106,7 +104,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="folder of another version")
     parser.add_argument("--options", nargs="*", default=[], help="of denoise, without the dashes")
     parser.add_argument("--folder", type=Path, help="for scratch files")
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--csv", action="store_true", help="write studies/results/scale.csv")
     chosen = parser.parse_args()
     versions = {"this": ROOT} | ({"before": chosen.against} if chosen.against else {})
     extra = [f"--{option}" for option in chosen.options]
@@ -120,10 +118,8 @@ def main() -> None:
             }
             rows += [row(each, name, result, runs["this"]) for name, result in runs.items()]
             run(["rm", "-r", folder / "map.zarr"]).checked()
-    print(f"{PRESET}; {machine()}\n\n{markdown(HEAD, rows)}")
-    if chosen.csv:
-        with RESULTS.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
+    print(f"{PRESET}; {machine()}")
+    show("scale", HEAD, rows, chosen.csv)
 
 
 if __name__ == "__main__":

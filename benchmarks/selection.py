@@ -11,7 +11,7 @@ r is the correlation of a score map with the map free of noise (truth: expected 
 r > 0.15, noise r < 0.05; what lies between is grey, and counts as neither. Component 1 is always
 kept and not judged. Sensitivity is the share of the signal called signal, specificity that of the
 noise called noise, with 95 % intervals (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209). AUC is
-the chance that a signal scores higher than a noise; its interval is from images drawn anew with
+the chance that a signal scores higher than a noise; its interval is from images drawn again with
 replacement. "told the true maps" is a bound: it knows where every phase lies, and asks only whether
 the map shows any of them. "grey AUC" compares r of 0.08 to 0.15 with noise. "uneven" noise has a
 variance that varies over the map by more than 0.3 of its mean.
@@ -219,7 +219,7 @@ def rate_cell(said: np.ndarray) -> str:
 def auc_cell(
     score: np.ndarray, positive: np.ndarray, negative: np.ndarray, image: np.ndarray
 ) -> str:
-    """AUC with an interval from images drawn anew."""
+    """AUC with an interval from images drawn again."""
     value = auc(score[positive], score[negative])
     if np.isnan(value):
         return "-"

@@ -46,7 +46,7 @@ def crop(
     ds : Dataset
         With ``counts``.
     energy : (low, high), optional
-        In keV: channels whose centre lies in low <= E < high, as HyperSpy's ``isig`` cuts.
+        In keV: channels with low <= centre < high are kept, as by HyperSpy's ``isig``.
         None for an open end.
     y, x : (first, end), optional
         Pixel numbers as Python counts them, from 0, `end` not included; negative ones count

@@ -433,7 +433,7 @@ _MEASUREMENT = ("title", "instrument", *v.MEASUREMENT_NUMBERS, "elements", "sour
 
 
 def describe_memory(signal: SignalInfo, *, workers: int | None = None) -> dict[str, int]:
-    """Bytes that denoising a signal needs, told from its shape before anything is read.
+    """Return the bytes that denoising a signal needs, from its shape alone.
 
     Returns
     -------

@@ -64,3 +64,12 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def kept_rows(path: Path, rows: Iterable[Sequence[str]], *, key: int = 1) -> list[list[str]]:
+    """Add the rows of a CSV that are not replaced: those whose first `key` cells are others."""
+    old = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            old = list(csv.reader(file))[1:]
+    return list({tuple(row[:key]): list(row) for row in [*old, *rows]}.values())

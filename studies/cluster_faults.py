@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import os
 import re
 import shutil
@@ -27,7 +26,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "cluster_faults.csv"
+from _study import RESULTS, kept_rows, write_csv
+
+PATH = RESULTS / "cluster_faults.csv"
 CASES = (
     "sound",
     "blind for input",
@@ -278,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", action="append", choices=CASES, help="only these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--csv", action="store_true", help=f"write {PATH.name}")
     arguments = parser.parse_args()
     head = ["case", "runs", *OUTCOMES, "first word (s)", "end (s)", "message"]
     print(*head, sep=", ")
@@ -296,14 +297,9 @@ def main() -> None:
         rows[case] = [str(len(found)), *numbers, *longest, *(said or [""])[:1]]
         print(case, *rows[case], sep=", ", flush=True)
     if arguments.csv:
-        if RESULTS.exists():
-            # Cases that were not run this time stay.
-            with open(RESULTS, newline="", encoding="utf-8") as file:
-                rows = {case: row for case, *row in list(csv.reader(file))[1:]} | rows
-        RESULTS.parent.mkdir(exist_ok=True)
-        with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerows([head, *([case, *rows[case]] for case in CASES if case in rows)])
+        # Cases that were not run this time stay.
+        kept = kept_rows(PATH, [[case, *row] for case, row in rows.items()])
+        write_csv(PATH, [head, *sorted(kept, key=lambda row: CASES.index(row[0]))])
 
 
 if __name__ == "__main__":

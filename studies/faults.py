@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import functools
 import hashlib
 import io
@@ -39,6 +38,7 @@ from typing import Any
 import cloudpickle
 import dask
 import numpy as np
+from _study import RESULTS, kept_rows, write_csv
 
 from edxdenoise import simulate
 from edxdenoise.blocks import load
@@ -49,7 +49,7 @@ from edxdenoise.report import write_report
 from edxdenoise.review import Review, state
 from edxdenoise.training.labels import add_labels, read_labels
 
-RESULTS = Path(__file__).parent / "results" / "faults.csv"
+PATH = RESULTS / "faults.csv"
 OUTCOMES = ("right", "message", "warned", "WRONG", "UNEXPECTED", "CRASH", "ENDLESS", "LOST")
 VENDORS = {
     "bruker_sem_dacite_22cpp.bcf": None,
@@ -754,7 +754,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder of vendors' files")
     parser.add_argument("--only", action="append", help="these attacks, such as outputs")
-    parser.add_argument("--csv", action="store_true", help=f"write these rows of {RESULTS.name}")
+    parser.add_argument("--csv", action="store_true", help=f"write these rows of {PATH.name}")
     arguments = parser.parse_args()
     n, seed = arguments.seeds, arguments.seed
     attacks: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
@@ -789,13 +789,9 @@ def main() -> None:
     for row in [head, *([case, *numbers] for case, numbers in rows.items())]:
         print("".join(f"{cell:>{18 if not i else 11}}" for i, cell in enumerate(row)))
     if arguments.csv:
-        if RESULTS.exists():
-            # Attacks that were not run this time stay.
-            with open(RESULTS, newline="", encoding="utf-8") as file:
-                rows = {case: numbers for case, *numbers in list(csv.reader(file))[1:]} | rows
-        RESULTS.parent.mkdir(exist_ok=True)
-        with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([head, *([case, *rows[case]] for case in sorted(rows))])
+        # Attacks that were not run this time stay.
+        kept = kept_rows(PATH, [[case, *numbers] for case, numbers in rows.items()])
+        write_csv(PATH, [head, *sorted(kept)])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ without smoothing; `denoise` as it is by default.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import warnings
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from _study import RESULTS, write_csv
+from _study import RESULTS, kept_rows, write_csv
 from scipy.ndimage import gaussian_filter
 
 from edxdenoise import LineSpec, denoise, simulate
@@ -216,16 +215,10 @@ def main() -> None:
     rows = table(options.maps, options.doses, options.seeds, options.data)
     if options.csv:
         path = RESULTS / "few_counts.csv"
-        write_csv(path, [list(rows[0]), *merged(path, rows)])
-
-
-def merged(path: Path, rows: list[dict[str, str]]) -> list[list[str]]:
-    """Rows with those of other maps and doses that the file has, in the order of the maps."""
-    with path.open(newline="", encoding="utf-8") as file:
-        old = list(csv.reader(file))[1:]
-    cells = {(row[0], row[1]): row for row in [*old, *(list(row.values()) for row in rows)]}
-    every = [*FILES, *PHANTOMS]
-    return sorted(cells.values(), key=lambda row: (every.index(row[0]), float(row[1])))
+        # Maps and doses that were not run this time stay.
+        kept = kept_rows(path, [list(row.values()) for row in rows], key=2)
+        kept.sort(key=lambda row: (every.index(row[0]), float(row[1])))
+        write_csv(path, [list(rows[0]), *kept])
 
 
 if __name__ == "__main__":

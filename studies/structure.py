@@ -63,7 +63,7 @@ BEHAVIOURS = (
     ("where is the scale bar drawn?", "report/frame.py", "report/maps.py", "_draw_scale_bar"),
     ("what is the default of --components?", "config.py", "cli/options.py", "Denoise"),
     ("how does a review survive a kill?", "review/state.py", "review/server.py", "Review"),
-    ("what lies in the simulated solar cell?", "simulation/presets.py", "", "solar_cell"),
+    ("what is in the simulated solar cell?", "simulation/presets.py", "", "solar_cell"),
 )
 
 

@@ -56,7 +56,7 @@ def test_networks_of_two_kinds_are_refused(tmp_path):
         Classifier.load([tmp_path / "a.keras", tmp_path / "b.keras"])
 
 
-def test_a_file_trained_anew_is_read_anew(tmp_path):
+def test_a_file_trained_again_is_read_again(tmp_path):
     path = tmp_path / "a.keras"
     untrained(path, seed=1)
     first = Classifier.load([path]).probability(cell())

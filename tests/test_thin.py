@@ -114,7 +114,7 @@ def test_history_says_which_part():
     assert b.history.endswith("part=B")
 
 
-def test_a_part_is_thinned_anew():
+def test_a_part_is_thinned_again():
     """With the same seed again: the random numbers that made a part must not split it."""
     ds = cube(np.random.default_rng(0).poisson(20, (12, 10, 50)))
     part, _ = thin(ds, seed=0)

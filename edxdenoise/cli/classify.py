@@ -1,4 +1,4 @@
-"""``edxdenoise classify``: judge the components of a file anew."""
+"""``edxdenoise classify``: judge the components of a file again."""
 
 from __future__ import annotations
 

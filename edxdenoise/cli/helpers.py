@@ -192,7 +192,7 @@ class Progress:
         )
 
     def count(self, label: str, done: int, total: int) -> None:
-        """Move the last bar; a count that starts anew starts a bar."""
+        """Move the last bar; a count that starts again starts a new bar."""
         tasks = self._bars.tasks
         if not tasks or tasks[-1].total != total or done <= tasks[-1].completed:
             self._bars.add_task(label, total=total)

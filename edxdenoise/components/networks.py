@@ -66,7 +66,7 @@ _LARGEST = 300_000_000
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """All that is needed to build a network anew.
+    """All that is needed to build a network again.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         name, module = str(part["class_name"]), str(part.get("module"))
         if name not in _PARTS.get(module, ()) or part.get("registered_name") is not None:
             raise FormatError(
-                f"{path} holds a layer '{name}', which may run code of its own; allowed are "
+                f"{path} holds a layer '{name}', which may run its own code; allowed are "
                 f"{', '.join(sorted(_PARTS['keras.layers']))}"
             )
     return config["config"]
@@ -478,7 +478,7 @@ class Classifier:
         chosen = [Path(path) for path in paths] or shipped
         if not chosen:
             raise FormatError(
-                f"{MODELS} holds no default-*.keras file; install edxdenoise anew, or name files"
+                f"{MODELS} holds no default-*.keras file; reinstall edxdenoise, or name files"
             )
         return _loaded(tuple((path, _stamp(path)) for path in chosen))
 
@@ -516,7 +516,7 @@ def sign_flipped(inputs: np.ndarray) -> np.ndarray:
 
 
 def _stamp(path: Path) -> float:
-    """Time of the last change, so that a file trained anew is read anew."""
+    """Time of the last change, so that a file that was trained again is read again."""
     return path.stat().st_mtime if path.exists() else 0.0
 
 

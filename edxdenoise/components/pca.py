@@ -363,7 +363,7 @@ def _incremental(
     from dask_ml.decomposition import IncrementalPCA
 
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
-    # Lazy weights would be computed anew, from all counts, for every batch.
+    # Lazy weights would be computed again, from all counts, for every batch.
     g, h = dask.persist(g, h)
     matrix = stack_pixels(counts / g[:, :, np.newaxis] / h)
     (total,) = compute((matrix**2).sum() / pixels)

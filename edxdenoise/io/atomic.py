@@ -246,7 +246,7 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-        # Zarr's own threads do not hear of an interrupt: one that is writing makes the folder anew.
+        # Zarr's threads do not hear of an interrupt: one that is writing makes the folder again.
         time.sleep(0.2)
 
 

@@ -280,8 +280,8 @@ class _ForgivingFile:
 
 
 def _axis(ds: xr.Dataset, dim: str) -> dict[str, Any]:
-    # HyperSpy's maps need even axes. Of stacked areas, which each begin anew, the step of the first
-    # is taken, and they go on below each other.
+    # HyperSpy's maps need even axes. Stacked areas each have their own: they take the step of the
+    # first and follow below each other.
     values = ds[dim].values if dim in ds.coords else np.arange(ds.sizes[dim], dtype=float)
     scale = float(values[1] - values[0]) if values.size > 1 else 1.0
     units = ds[dim].attrs.get("units", "pixel")

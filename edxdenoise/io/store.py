@@ -232,7 +232,7 @@ def _even_blocks(array: xr.Variable) -> tuple[int, ...]:
 def storage_chunks(array: xr.Variable | xr.DataArray) -> tuple[int, ...]:
     """Shape of the stored chunks: Dask blocks, cut into equal parts where they are too large.
 
-    No stored chunk lies in two Dask blocks, so that blocks can be written at the same time.
+    No stored chunk spans two Dask blocks, so blocks can be written at the same time.
     """
     blocks = [max(sizes) for sizes in array.chunks] if array.chunks else array.shape
     chunks = [max(1, block) for block in blocks]

@@ -20,7 +20,7 @@ to that: a pixel that happens to be low gets too small an error, so that deviati
 larger than those upwards. Neighbours know nothing of its noise. So variances are averaged over
 about a pixel, with the totals of the pixels as weights, and scaled back to the pixel's own total:
 thickness, which changes from pixel to pixel, cancels. A pixel whose intensities differ from those
-of its neighbours by more than chance lies at an interface and speaks for itself.
+of its neighbours by more than chance lies at an interface and keeps its own variance.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def read_corpus(paths: Sequence[str | Path], kind: str = "default") -> Corpus:
                 parts.append({name: stored[name] for name in (kind, *_FIELDS)})
         except (OSError, ValueError, KeyError) as error:
             raise FormatError(
-                f"{path} cannot be read as part of a corpus: {error}; delete it and make it anew"
+                f"{path} cannot be read as part of a corpus: {error}; delete it and make it again"
             ) from error
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Corpus(inputs=joined.pop(kind), **joined)

@@ -1,7 +1,7 @@
 """Random specimens to train on: other materials, faint additions, crops, detectors and artefacts.
 
 A preset's phantom is taken apart into amounts and spectra of its phases, both are changed at
-random, and Poisson counts are drawn anew. Faint phases are added with a strength near the limit
+random, and Poisson counts are drawn again. Faint phases are added with a strength near the limit
 where principal components begin to find them: with N pixels, E channels and T counts, a phase that
 adds a_i f_j to the expected counts is found if
 

@@ -3,7 +3,7 @@
 Regions (`Clusters`) are found without the counts that judge. Pixels sorted by all their counts
 would be sorted by the noise of the part held out as well, and every model would seem to miss
 something there. Here only what the features mean is found from all counts; each pixel is sorted
-anew for every part, by the rest of its counts."""
+again for every part, by the rest of its counts."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def _scan_block(
     if counts.dtype.kind != "u" and not ((counts >= 0) & (counts == np.trunc(counts))).all():
         return None
     if not np.isfinite(denoised).all():
-        raise DataError("the denoised counts are not finite; denoise anew")
+        raise DataError("the denoised counts are not finite; denoise again")
     seen, modelled = (
         cube.reshape(-1, cube.shape[-1]).astype(np.float32, copy=False) @ weight
         for cube, weight in zip((counts, denoised), weights)

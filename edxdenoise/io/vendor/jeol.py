@@ -100,7 +100,8 @@ def _load(path: Path) -> VendorSignal:
     measured = header["EDS Data"]["AnalyzableMap MeasData"]
     # An interrupted measurement ends in a part of a sweep, which is left out.
     sweeps = max(int(measured["Doc"].get("Sweep", 1)), 1)
-    signal = _whole_sweeps(path, header, sweeps)
+    events = _events(path)
+    signal = _whole_sweeps(path, header, events, sweeps)
     spectrum = measured["Data"].get("EDXRF")
     sums = channel_sums(signal.data, np.uint64)
     check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
@@ -108,11 +109,13 @@ def _load(path: Path) -> VendorSignal:
     if spectrum is not None and first is not None:
         above = slice(_ABOVE_ZERO_PEAK, min(len(sums) - first, len(spectrum)))
         check_channels(path, sums[first:][above], np.asarray(spectrum)[above])
-    _check_order(path, signal.data.shape[1])
+    _check_order(path, events, signal.data.shape[1])
     return signal
 
 
-def _whole_sweeps(path: Path, header: dict[str, Any], sweeps: int) -> VendorSignal:
+def _whole_sweeps(
+    path: Path, header: dict[str, Any], events: np.ndarray, sweeps: int
+) -> VendorSignal:
     """The counts of all whole sweeps, and the image among the events.
 
     The events are sorted here and not by RosettaSciIO, which writes images of a map that is higher
@@ -125,7 +128,6 @@ def _whole_sweeps(path: Path, header: dict[str, Any], sweeps: int) -> VendorSign
     (item,) = run_plugin("jeol", path, downsample=(width, height), SI_dtype=np.uint32)
     for axis, size in zip(item["axes"], (height, width)):
         axis.update(size=size, scale=axis["scale"] / size)
-    events = _events(path)
     events = events[: _end(events, width, height, sweeps)]
     image = np.zeros((height, width), np.uint32)
     number = np.count_nonzero(events >> 12 == _COUNT)
@@ -178,12 +180,11 @@ def _zero_channel(header: dict[str, Any]) -> int | None:
         return None
 
 
-def _check_order(path: Path, width: int) -> None:
+def _check_order(path: Path, events: np.ndarray, width: int) -> None:
     """Warn where lines, pixels or events are not in the order of the scan.
 
     Sum spectra do not show that a pixel was moved.
     """
-    events = _events(path)
     kinds = events >> 12
     found = np.bincount(kinds, minlength=16)
     odd = int(found[found < _RARE * len(events)].sum())
