@@ -280,7 +280,7 @@ def checked_config(path: Path) -> dict[str, Any]:
         name, module = str(part["class_name"]), str(part.get("module"))
         if name not in _PARTS.get(module, ()) or part.get("registered_name") is not None:
             raise FormatError(
-                f"{path} holds a layer '{name}', which may run its own code; allowed are "
+                f"{path} holds a layer '{name}', which may run code of its own; allowed are "
                 f"{', '.join(sorted(_PARTS['keras.layers']))}"
             )
     return config["config"]
