@@ -113,7 +113,7 @@ def phantom(seed: int) -> Phantom:
     spectra, counts = spectra * scale, [{k: v * scale for k, v in c.items()} for c in counts]
 
     mean = np.tensordot(weights.mean((1, 2)), spectra, 1) * weights[0].size
-    artefacts = _escape(mean, energy)
+    artefacts = _escape(counts, weights.sum((1, 2)), true_energy, response)
     pile = rng.uniform(0, 0.01) * (rng.random() < 0.5)
     both = np.convolve(mean, mean)[:CHANNELS] / mean.sum()
     artefacts = artefacts + pile * np.interp(energy, energy + step / 2, both)
@@ -179,9 +179,17 @@ def _stray_counts(stray: dict[str, float], instrument: Instrument, total: float)
     return {line: total * value / everything for line, value in counts.items()}
 
 
-def _escape(mean: np.ndarray, energy: np.ndarray) -> np.ndarray:
-    lost = mean * escape_fraction(energy)
-    return np.interp(energy, energy - SI_KA_ENERGY, lost, left=0, right=0)
+def _escape(
+    counts: list[dict], amounts: np.ndarray, energy: np.ndarray, response: Resolution
+) -> np.ndarray:
+    """Escape peaks of the sum spectrum; each is as wide as a line of its energy."""
+    lines = [(line.energy, n * a) for own, a in zip(counts, amounts) for line, n in own.items()]
+    lines = [(e, n) for e, n in lines if e > SI_KA_ENERGY + 0.2]
+    if not lines:
+        return np.zeros(energy.size)
+    energies, numbers = np.array(lines).T
+    shapes = channel_response(energies - SI_KA_ENERGY, energy, response)
+    return (numbers * escape_fraction(energies)) @ shapes
 
 
 def _true_significance(

@@ -26,7 +26,7 @@ from edxdenoise.cube import Resolution, detector_resolution
 from edxdenoise.pipeline import quantify
 from edxdenoise.simulation.presets import PRESETS
 from edxdenoise.simulation.spectrum import Material, line_counts, line_spectrum, material_spectra
-from edxdenoise.xray import atomic_number, fwhm, line_energy
+from edxdenoise.xray import atomic_number, counted_lines, fwhm, line_energy
 from edxdenoise.xray.families import element_of
 
 # Materials by their atoms, and the lines they are quantified by.
@@ -62,15 +62,9 @@ def phantom(
     (spectrum,) = material_spectra([material], instrument, ENERGY)
     counts = line_counts(material, instrument)
     weights, atoms = material.weight_fractions(), material.atomic_fractions()
-    net = {}
-    for name in names:
-        energy = line_energy(name)
-        near = 0.5e-3 * float(fwhm(energy, response))
-        net[name] = sum(
-            number
-            for line, number in counts.items()
-            if element_of(line.name) == element_of(name) and abs(line.energy - energy) < near
-        )
+    net = {
+        name: sum(counts.get(line, 0.0) for line in counted_lines(name, response)) for name in names
+    }
     factors = {name: weights[element_of(name)] / number for name, number in net.items()}
     lines = {name: LineSpec(factor / factors[names[0]]) for name, factor in factors.items()}
     if artefacts:

@@ -1,6 +1,8 @@
 """Which elements a map holds, what its peaks are called, and what the commands say of it."""
 
 import json
+import sys
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from edxdenoise import find_elements, make_cube, quantify, save_dataset
 from edxdenoise.cli import main
 from edxdenoise.config import Quantify
+from edxdenoise.cube import Resolution
 from edxdenoise.errors import recorded
 from edxdenoise.simulation import PRESETS, simulate
 from edxdenoise.xray import (
@@ -22,6 +25,10 @@ from edxdenoise.xray import (
     present_elements,
 )
 from edxdenoise.xray.detector import channel_response, escape_fraction
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+
+import elements  # noqa: E402
 
 ENERGY = np.arange(0.0, 20.48, 0.01)
 
@@ -58,6 +65,23 @@ def test_phantoms_hold_what_is_found_in_them(preset):
     whole = found[found["where"] == "whole map"]
     assert (whole.significance.diff()[1:] <= 0).all()
     assert found["where"][len(whole) :].str.contains("% of the map, y").all()
+
+
+def test_soft_lines_of_an_element_do_not_shift_the_axis():
+    # Calcium L lines at .34 keV were taken for carbon that is 45 eV off, and so was the axis.
+    made = elements.phantom(76)
+    assert {"Ca", "Co"} == set(made.significance)
+    found = identified(made.ds)
+    assert {one.element for one in found.elements} == {"Ca", "Co"}
+    assert abs(found.law.shift) < 0.006 and abs(found.law.gain) < 0.001
+
+
+@pytest.mark.parametrize("depth", [25.0, 80.0])
+def test_tails_of_soft_lines_are_no_elements(depth):
+    # Incomplete charge collection: the tail of fluorine reaches below oxygen.
+    expected = 200 + 2e6 * channel_response(np.array([0.677]), ENERGY, Resolution(128, 2.44, depth))
+    spectrum = np.random.default_rng(1).poisson(expected[0]).astype(float)
+    assert found_in(spectrum) == ["F"]
 
 
 def test_noise_and_tiny_inputs_hold_nothing():

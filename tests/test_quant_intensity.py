@@ -50,6 +50,15 @@ def test_denoised_intensities_are_those_of_the_denoised_counts(denoised, intensi
     np.testing.assert_allclose(a.line_intensity, b.line_intensity, atol=2e-3)
 
 
+@pytest.mark.parametrize(("width", "told"), [(0.02, ""), (0.08, "C_Ka (53 eV)")])
+def test_channels_wider_than_a_peak_are_noted(width, told):
+    ds = make_cube(np.ones((2, 2, 100), np.uint16), energy=0.2 + width * np.arange(100))
+    with recorded(show=False) as notes:
+        line_intensity(ds, {"C_Ka": LineSpec()}, source="counts", intensities="windows")
+    found = [note.finding for note in notes if note.finding.startswith("Channels of")]
+    assert found == ([f"Channels of 80 eV are wider than the peaks of {told}"] if told else [])
+
+
 @pytest.mark.parametrize("intensities", METHODS)
 @pytest.mark.parametrize("source", ["counts", "denoised"])
 def test_lazy_stays_lazy(denoised, intensities, source):

@@ -36,7 +36,7 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import chunk, load
 from edxdenoise.config import INTENSITIES, SOURCES
 from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy, sum_spectrum
-from edxdenoise.errors import ParameterError, SchemaError
+from edxdenoise.errors import ParameterError, Rank, SchemaError, warn
 from edxdenoise.quantification.bias import denoising_bias
 from edxdenoise.quantification.estimators import (
     SOURCE,
@@ -54,6 +54,7 @@ from edxdenoise.quantification.fit import (
 )
 from edxdenoise.quantification.lines import LineSpec, check_lines, check_positions, record_lines
 from edxdenoise.quantification.regions import can_split
+from edxdenoise.xray import fwhm, line_energy
 
 # Multiples of the standard deviation of the background that make a line detected (L. A. Currie,
 # Anal. Chem. 40 (1968) 586, in its usual short form).
@@ -61,6 +62,21 @@ _DETECTION = 3.0
 # Rebuilt counts may dip below 0 where there is next to nothing; a variance is not let fall below
 # this share of what the background of the mean spectrum, scaled to the total of the pixel, gives.
 _LEAST_VARIANCE = 0.2
+
+
+def _note_wide_channels(ds: xr.Dataset, lines: Iterable[str]) -> None:
+    """Note lines that are narrower than a channel."""
+    energy = ds[v.DIM_ENERGY].values
+    width = 1000 * float(energy[-1] - energy[0]) / max(energy.size - 1, 1)
+    peaks = {name: float(fwhm(line_energy(name), detector_resolution(ds))) for name in lines}
+    narrow = [f"{name} ({peak:.0f} eV)" for name, peak in peaks.items() if peak < width]
+    if narrow:
+        warn(
+            f"Channels of {width:.0f} eV are wider than the peaks of {', '.join(narrow)}",
+            "these lines can hardly be told from others and from the background",
+            "use narrower channels (--rebin-energy 1)",
+            rank=Rank.NOTE,
+        )
 
 
 def line_intensity(
@@ -122,6 +138,7 @@ def line_intensity(
         elements=elements,
         overlaps=intensities != "fit",
     )
+    _note_wide_channels(ds, lines)
     weights = line_weights(ds, lines, intensities=intensities, elements=elements)
     filters = weights.estimators if weights.model is None else weights.model.filters
     in_numpy = source == "counts" and not is_lazy(ds)

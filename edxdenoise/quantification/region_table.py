@@ -47,6 +47,8 @@ from edxdenoise.xray.families import element_of
 
 # A channel that the fit follows by more than the rest of this says nothing of the model.
 _LEAST_LEFT = 0.1
+# Standard deviations by which a freer background changes net counts where the other is wrong.
+_BACKGROUND_SEEN = 2.0
 # k-factors and their standard deviations where there are none.
 _NOTHING = np.zeros(0), np.zeros(0)
 
@@ -164,8 +166,8 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     J. Econometrics 29 (1985) 305).
 
     ``region_background``: a background that is wrong over many channels leaves small residuals. How
-    much a freer one changes the intensities shows it, where the change exceeds three of its
-    standard deviations by counting; its variance is taken off its square.
+    much a freer one changes the intensities shows it, where the change exceeds two of its standard
+    deviations by counting; its variance is taken off its square.
 
     Parameters
     ----------
@@ -187,7 +189,7 @@ def misfit(ds: xr.Dataset) -> xr.Dataset:
     moved = spectra @ change.T
     # A freer background is noisy: a change within its noise is no sign of a wrong background.
     noise = spectra @ (change**2).T
-    certain = moved**2 > DETECTED**2 * noise
+    certain = moved**2 > _BACKGROUND_SEEN**2 * noise
     excess = np.sign(moved) * np.sqrt(certain * abs(moved**2 - noise))
     return ds.assign(
         {

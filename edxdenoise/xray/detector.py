@@ -116,6 +116,13 @@ def channel_response(
     """
     width = energy[1] - energy[0]
     edges = np.append(energy - width / 2, energy[-1] + width / 2)
+    return binned_response(line_energies, edges, resolution)
+
+
+def binned_response(
+    line_energies: np.ndarray, edges: np.ndarray, resolution: float = 130.0
+) -> np.ndarray:
+    """Share of each line in bins between `edges` (keV), shape (line, bin): `channel_response`."""
     lines = np.asarray(line_energies, float)[:, None]
     sigma = fwhm(lines, resolution) / 1000 / FWHM_PER_SIGMA
     distance = edges - lines

@@ -41,11 +41,12 @@ from threadpoolctl import threadpool_limits
 
 from edxdenoise import schema as v
 from edxdenoise.blocks import compute
-from edxdenoise.cube import detector_resolution, sum_spectrum
+from edxdenoise.cube import Resolution, detector_resolution, sum_spectrum
 from edxdenoise.xray.detector import (
     FWHM_PER_SIGMA,
     SI_KA_ENERGY,
     Detector,
+    binned_response,
     efficiency,
     escape_fraction,
     fwhm,
@@ -66,6 +67,7 @@ FALSE_DISCOVERY_RATE = 0.01
 # keV: below, the zero peak and the edge of the discriminator are no lines.
 LOWEST_LINE = 0.2
 _LOWEST_FITTED = 0.16
+_BELOW, _LEAST_FLANK = (0.14, 0.17), 0.01
 _FEWEST, _WIDEST_CHANNEL = 20, 0.2  # channels, and their width in keV
 _BINS_PER_FWHM = 5
 _REACH = 14  # bins, either side of a line, that it is computed for
@@ -102,8 +104,8 @@ _EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
 _EDGES = ("K", "L3", "M5")
 _SLOWING = tuple((np.arange(12) + 0.5) / 12)
 # Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
-_PLACE, _WIDTH, _TAIL, _SOFT_TAIL = 0.004, 0.04, 0.03, 0.08
-_FIRST_PLACE = 0.012
+_PLACE, _WIDTH, _TAIL, _TAIL_DEPTH = 0.004, 0.04, 1.0, 50.0
+_FIRST_PLACE, _OTHER_PLACE = 0.012, 0.025
 # keV by which a peak's place may differ from that of its axis: K lines, and L lines, which overlap
 # more. The gain of an axis is right within this share.
 _OWN_PLACE, _OWN_PLACE_OUTER, _GAIN = 0.003, 0.01, 0.001
@@ -747,7 +749,7 @@ class _Model:
             self._shapes[key] = [
                 self._slope(energies, weights),
                 (self.lines(energies, weights, widen=1.02) - whole) / 0.02,
-                self._tail(energies, weights) - whole,
+                self._tail(energies, weights),
                 escape,
             ]
         return self._shapes[key]
@@ -885,8 +887,7 @@ class _Model:
             if before is not None and number > _STRONG * before.errors[key]:
                 add("place", key, number * place_shape, place)
                 add("width", key, number * width_shape, _WIDTH)
-                soft = _SOFT_TAIL if family.energy < _SOFT else _TAIL
-                add("tail", key, number * tail_shape, soft)
+                add("tail", key, number * tail_shape, _TAIL)
             escape += number * escape_shape
         edge_error = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
         for element in sorted(seen):
@@ -897,6 +898,13 @@ class _Model:
         for energy in self.unknown:
             add("unknown", _NO_KEY, self.lines(np.array([energy]), np.ones(1)))
             add("unknown", _NO_KEY, self._slope(np.array([energy]), np.ones(1)))
+        # Soft lines and the zero peak, whose flank reaches into the spectrum: of any shape where
+        # channels are narrow enough to tell.
+        narrow = 2000 * self.step < float(fwhm(_BELOW[0], self.law.resolution))
+        for energy in _BELOW[: 2 if narrow else 1]:
+            flank = self.lines(np.array([energy]), np.ones(1))
+            if flank.sum() > _LEAST_FLANK:
+                add("below", _NO_KEY, flank)
         add("pile-up", _NO_KEY, self._pile, _PILE_UP)
         add("window", _NO_KEY, self._window, 0.3)
         self._names = names
@@ -920,14 +928,13 @@ class _Model:
         return 0.7 * max(predicted, 0.0), _FAMILY_ERROR * max(predicted, 1.0)
 
     def _tail(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Lines smeared towards lower energy, over about a FWHM."""
-        steps = np.arange(1, 9)
-        shares = np.exp(-steps / 2.0)
-        widths = fwhm(energies, self.law.resolution) / 1000
-        places = energies - 0.4 * steps[:, None] * widths
-        amounts = weights * (shares / shares.sum())[:, None]
-        kept = places > 0.05
-        return self.lines(places[kept], amounts[kept])
+        """Change of lines by incomplete charge collection in `_TAIL_DEPTH` of silicon."""
+        edges = (self.edges - self.law.shift) / (1 + self.law.gain)
+        with_tail, without = (
+            binned_response(energies, edges, Resolution(self.law.resolution, None, depth))
+            for depth in (_TAIL_DEPTH, 0.0)
+        )
+        return weights @ (with_tail - without)
 
     def search(
         self,
@@ -1191,6 +1198,8 @@ class _Model:
             # The lines of soft L families and of M families are too uncertain for a calibration.
             if (family.name.endswith("Ka") or family.name.endswith("La") and family.energy > _SOFT)
             and (key := (element, family.name)) + ("place",) in fit.shapes
+            # A line further from its place than any axis is another element's.
+            and abs(fit.shapes[*key, "place"][0]) < _OTHER_PLACE
         ]
         if not rows:
             return self
