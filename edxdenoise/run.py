@@ -55,7 +55,13 @@ from edxdenoise.pipeline import (
 from edxdenoise.quantification import LineSpec
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison, write_report
-from edxdenoise.resources import check_memory, default_memory_limit, format_memory, memory_needed
+from edxdenoise.resources import (
+    MemoryNeed,
+    check_memory,
+    default_memory_limit,
+    format_memory,
+    memory_needed,
+)
 from edxdenoise.simulation import EXPECTED_COUNTS, simulate
 from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey
@@ -336,14 +342,7 @@ def _blocks(
     """
     limit = default_memory_limit() if memory_limit is None else memory_limit
     shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
-    need = memory_needed(
-        (shape[0], shape[1], shape[2]),
-        dtype.itemsize,
-        components=components,
-        workers=workers,
-        neighbours=recipe.asks_neighbours,
-        shrink=recipe.averages,
-    )
+    need = job_memory(ds, components, recipe, workers)
     check_memory(need.streamed, limit, "this job")
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
     whole = need.in_memory <= limit
@@ -355,6 +354,20 @@ def _blocks(
     if not whole and working + stored <= limit:
         ds = _held(ds)
     return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
+
+
+def job_memory(
+    ds: xr.Dataset, components: int, recipe: Denoise, workers: int | None
+) -> MemoryNeed:
+    """Return what denoising a map needs, as the recipe says."""
+    return memory_needed(
+        ds[v.COUNTS].shape,
+        ds[v.COUNTS].dtype.itemsize,
+        components=components,
+        workers=workers,
+        neighbours=recipe.asks_neighbours,
+        shrink=recipe.averages,
+    )
 
 
 def _held(ds: xr.Dataset) -> xr.Dataset:

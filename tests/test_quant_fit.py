@@ -113,7 +113,7 @@ def whole_axis(particles):
     return net_sums(particles)
 
 
-@pytest.mark.filterwarnings("ignore:Rebin by")
+@pytest.mark.filterwarnings("ignore:Rebin by", "ignore:Channels of")
 @pytest.mark.parametrize(
     ("lowest", "rebin_energy"), [(0.5, 1), (0.8, 1), (1.5, 1), (0.1, 8), (0.8, 8), (0.2, 25)]
 )

@@ -15,6 +15,7 @@ _COMMANDS = (
     "info",
     "elements",
     "convert",
+    "plan",
     "denoise",
     "components",
     "classify",
