@@ -360,8 +360,9 @@ def job_memory(
     ds: xr.Dataset, components: int, recipe: Denoise, workers: int | None
 ) -> MemoryNeed:
     """Return what denoising a map needs, as the recipe says."""
+    rows, columns, channels = ds[v.COUNTS].shape
     return memory_needed(
-        ds[v.COUNTS].shape,
+        (rows, columns, channels),
         ds[v.COUNTS].dtype.itemsize,
         components=components,
         workers=workers,
