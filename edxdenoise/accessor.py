@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from edxdenoise import schema as v
+from edxdenoise.config import Pictures
 from edxdenoise.cube import Resolution, detector_resolution, sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import open_dataset, read_cube, save_dataset, to_hyperspy
@@ -21,13 +22,6 @@ from edxdenoise.io.signals import OWN_SUFFIXES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Maps by name: the variable, its standard deviation, the dimension of the names and the unit.
-_MAPS = (
-    (v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV, v.DIM_ELEMENT, "at%"),
-    (v.RATIO, v.RATIO_STDDEV, v.DIM_RATIO, ""),
-    (v.LINE_INTENSITY, v.LINE_INTENSITY_STDDEV, v.DIM_LINE, "net counts"),
-)
 
 
 def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
@@ -104,58 +98,52 @@ class Edx:
 
         return region_table(self._ds.compute())
 
-    def plot(self, name: str, *, stddev: bool = False) -> Figure:
-        """Draw one map with scale bar and colour bar.
+    def plot(self, name: str | Sequence[str], *, stddev: bool = False) -> Figure:
+        """Draw a map with scale bar and colour bar, or two or three in one.
 
         Parameters
         ----------
-        name : str
-            An element (``"Pb"``, at%), a ratio (``"I/Pb"``), a line (``"Pb_La"``, net counts) or
-            an image recorded with the counts (``"HAADF"``).
+        name : str or sequence of str
+            An element (``"Pb"``: at%, or net counts where nothing is quantified), a ratio
+            (``"I/Pb"``), a line (``"Pb_La"``, net counts) or an image recorded with the counts
+            (``"HAADF"``). Two or three names are laid over each other in vermilion, green and blue.
         stddev : bool
             Draw the standard deviation instead.
 
         Returns
         -------
         matplotlib.figure.Figure
+            ``figure.savefig("map.pdf")`` saves it in the format of the suffix (.png at 300 dpi,
+            .pdf, .svg ...).
 
         Raises
         ------
         ParameterError
-            If there is no such map; the message lists those that there are.
+            If there is no such map (the message lists those that there are), or if there are more
+            than three names.
+
+        Examples
+        --------
+        >>> ds.edx.plot(["Fe", "Pt", "O"]).savefig("map.pdf")  # doctest: +SKIP
         """
-        from edxdenoise.report.frame import image_figure, map_figure, well_known
+        from edxdenoise.report.frame import map_figure
+        from edxdenoise.report.named import named_map
+        from edxdenoise.report.overlay import COLOURS, overlay_figure
         from edxdenoise.report.style import style
 
-        known: list[str] = []
-        for value_spec, stddev_spec, dim, unit in _MAPS:
-            if value_spec not in self._ds:
-                continue
-            names = [str(each) for each in self._ds[dim].values]
-            known += names
-            if name in names:
-                value, error = (
-                    self._ds[spec].isel({dim: names.index(name)}).values
-                    for spec in (value_spec, stddev_spec)
-                )
-                caption = f"{name.replace('_', ' ')}{', standard deviation' * stddev}"
-                pixels = well_known(value, error, np.isfinite(value))
-                image, spread = (error, None) if stddev else (value, error)
-                with style():
-                    return map_figure(self._ds, image, spread, caption, unit or name, pixels)
-        if v.IMAGE in self._ds:
-            names = [str(each) for each in self._ds[v.DIM_DETECTOR].values]
-            known += names
-            if name in names:
-                recorded = self._ds[v.IMAGE].isel({v.DIM_DETECTOR: names.index(name)}).values
-                with style():
-                    return image_figure(self._ds, recorded, name)
-        raise ParameterError(
-            f"there is no map '{name}'; there are {', '.join(known) or 'none: quantify first'}"
-        )
+        if isinstance(name, str):
+            one = named_map(self._ds, name, stddev=stddev)
+            with style():
+                return map_figure(self._ds, one.image, one.colours, one.caption, one.unit or None)
+        if not 2 <= len(name) <= len(COLOURS):
+            raise ParameterError(f"{len(name)} maps cannot be laid over each other; give 2 or 3")
+        maps = [named_map(self._ds, each, stddev=stddev) for each in name]
+        with style():
+            return overlay_figure(self._ds, maps)
 
     def plot_spectrum(self) -> Figure:
         """Draw the sum spectrum with its lines named; denoised as well where it is."""
+        from edxdenoise.report.named import kept_components
         from edxdenoise.report.spectra import sum_figure
         from edxdenoise.report.style import style
         from edxdenoise.report.sums import denoised_spectrum
@@ -165,7 +153,7 @@ class Edx:
         peaks = name_peaks(find_peaks(energy, spectrum, self.resolution), identified(self._ds))
         spectra = {"raw": spectrum}
         if v.COMPONENT_KEEP in self._ds:
-            spectra["denoised"] = denoised_spectrum(self._kept())
+            spectra["denoised"] = denoised_spectrum(kept_components(self._ds))
         with style():
             return sum_figure(energy, spectra, peaks)
 
@@ -180,23 +168,20 @@ class Edx:
     def plot_components(self) -> list[Figure]:
         """Draw map, spectrum and verdict of every kept component, on one or more pages."""
         from edxdenoise.report.maps import component_figures
+        from edxdenoise.report.named import kept_components
         from edxdenoise.report.style import style
 
-        kept = self._kept()
+        kept = kept_components(self._ds)
         with style():
             return list(component_figures(kept, kept, ()))
 
-    def _kept(self) -> xr.Dataset:
-        """Return the kept components, computed, without counts."""
-        keep = np.flatnonzero(self._ds[v.COMPONENT_KEEP].values == 1)
-        cubes = [v.COUNTS, v.COUNTS_DENOISED]
-        return self._ds.drop_vars(cubes, errors="ignore").isel({v.DIM_COMPONENT: keep}).compute()
-
-    def report(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the page and pictures of a result into a folder."""
+    def report(
+        self, folder: str | Path, *, pictures: Pictures = "png", overwrite: bool = False
+    ) -> None:
+        """Write the page and pictures of a result into a folder, as `edxdenoise.write_report`."""
         from edxdenoise.report import write_report
 
-        write_report(self._ds, folder, overwrite=overwrite)
+        write_report(self._ds, folder, pictures=pictures, overwrite=overwrite)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the Dataset as .zarr, .nc or .hspy, whole or not at all."""

@@ -38,6 +38,7 @@ Selector = Literal["auto", "cnn", "spatial", "split", "edge", "elbow", "second-e
 Loss = Literal["frobenius", "poisson"]
 Init = Literal["nndsvda", "random"]
 Source = Literal["denoised", "counts"]
+Pictures = Literal["png", "pdf", "svg"]
 Intensities = Literal["fit", "windows-linear", "windows"]
 KFactorUnit = Literal["weight", "atomic"]
 DetectorWindow = Literal["none", "polymer"]
@@ -648,6 +649,7 @@ class Output:
 
     file: Text | None = None
     report: Annotated[Text | None, Option("Write a report into this folder.", metavar="DIR")] = None
+    pictures: Annotated[Pictures, Option("Format of the pictures of the report.")] = "png"
     cube: Annotated[
         bool,
         Option("Write the denoised counts; left out, they are rebuilt when the file is opened."),

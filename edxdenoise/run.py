@@ -15,7 +15,7 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.blocks import chunk, compact_size, hold
-from edxdenoise.config import Denoise, Input, Output, Quantify
+from edxdenoise.config import Denoise, Input, Output, Pictures, Quantify
 from edxdenoise.cube import energy_axis, mark_missing, measured_pixels, result_name
 from edxdenoise.errors import (
     DataError,
@@ -152,7 +152,15 @@ def run_recipe(
     written = rounded_for_storage(_written(ds))
     if not recipe.output.cube:
         written = written.drop_vars(v.COUNTS_DENOISED)
-    _finish(ds, written, (output, report), overwrite, progress, total=found.total)
+    _finish(
+        ds,
+        written,
+        (output, report),
+        recipe.output.pictures,
+        overwrite,
+        progress,
+        total=found.total,
+    )
     return ds
 
 
@@ -189,7 +197,7 @@ def quantify_file(
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
     maps = _written(quantities(ds))
-    _finish(ds, maps, (output, report), overwrite, progress)
+    _finish(ds, maps, (output, report), recipe.output.pictures, overwrite, progress)
     return maps
 
 
@@ -306,6 +314,7 @@ def _finish(
     ds: xr.Dataset,
     written: xr.Dataset,
     outputs: tuple[Path, Path | None],
+    pictures: Pictures,
     overwrite: bool,
     progress: Progress,
     *,
@@ -320,7 +329,7 @@ def _finish(
         save_dataset(written, output, overwrite=overwrite, total=total)
     if report is not None:
         with progress("report"):
-            write_report(ds, report, overwrite=overwrite)
+            write_report(ds, report, pictures=pictures, overwrite=overwrite)
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:

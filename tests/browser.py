@@ -83,23 +83,19 @@ class Browser:
         self.call("Page.navigate", url=address)
         self._loop.run_until_complete(asyncio.wait_for(self._load(), _PATIENCE))
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the left button at one place of the window and let it go at another."""
-        for kind, (x, y) in (
-            ("mouseMoved", start),
-            ("mousePressed", start),
-            ("mouseMoved", end),
-            ("mouseReleased", end),
-        ):
-            button = "none" if kind == "mouseMoved" and (x, y) == start else "left"
-            pressed = 0 if button == "none" else 1
+    def drag(self, *places: tuple[float, float]) -> None:
+        """Press the left button at the first place of the window, let it go at the last."""
+        first, last = ("mouseMoved", "mousePressed"), ("mouseMoved", "mouseReleased")
+        steps = [(kind, places[0]) for kind in first]
+        steps += [("mouseMoved", place) for place in places[1:-1]]
+        for number, (kind, (x, y)) in enumerate(steps + [(kind, places[-1]) for kind in last]):
             self.call(
                 "Input.dispatchMouseEvent",
                 type=kind,
                 x=x,
                 y=y,
-                button=button,
-                buttons=pressed,
+                button="left" if number else "none",
+                buttons=int(number > 0),
                 clickCount=1,
             )
 

@@ -1,8 +1,11 @@
 """The face for notebooks: open any file, and what ``ds.edx`` says, draws and becomes."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import solar_cell
+from PIL import Image
 
 import edxdenoise as ed
 from edxdenoise.blocks import scheduler
@@ -30,8 +33,39 @@ def test_maps_are_drawn_by_name(maps):
         figure = maps.edx.plot(name)
         assert caption in texts(figure) and figure.axes[0].images
     assert "standard deviation" in texts(maps.edx.plot("Pb", stddev=True))
-    with pytest.raises(ParameterError, match="no map 'Zr'; there are I, Pb|Pb, I"):
+    with pytest.raises(ParameterError, match="no map 'Zr'; there are Pb, I, I/Pb, Pb_La, I_La, Cu"):
         maps.edx.plot("Zr")
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_two_or_three_maps_are_laid_over_each_other(maps, tmp_path):
+    figure = maps.edx.plot(["Pb", "I", "Cu"])
+    shown = figure.axes[0].images[0].get_array()
+    high = float(re.search(r"Pb: 0 to (\S+) at%", texts(figure))[1])
+    share = np.clip(np.nan_to_num(maps.atomic_percent.sel(element="Pb")) / high, 0, 1)
+    assert np.corrcoef(shown[..., 0].ravel(), share.ravel())[0, 1] > 0.95
+    assert "Cu Kα: 0 to " in texts(figure)
+    for names in (["Pb"], ["Pb", "I", "Cu", "In"]):
+        with pytest.raises(ParameterError, match=f"{len(names)} maps cannot .* give 2 or 3"):
+            maps.edx.plot(names)
+    for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        path = tmp_path / f"map.{suffix}"
+        figure.savefig(path)
+        assert path.read_bytes().startswith(start)
+    assert round(Image.open(tmp_path / "map.png").info["dpi"][0]) == 300
+    assert "Cu Kα" in (tmp_path / "map.svg").read_text(), "letters are letters"
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_elements_that_are_not_quantified_have_maps_of_net_counts(maps):
+    figure = maps.edx.plot("Cu")
+    assert "Cu Kα" in texts(figure) and "net counts" in texts(figure)
+    shown = figure.axes[0].images[0].get_array()
+    # Copper is at the lower edge of the film.
+    assert shown[-1].mean() > 20 * shown[3].mean()
+    with pytest.raises(ParameterError, match="'Cu' has no standard deviation; quantify first"):
+        maps.edx.plot("Cu", stddev=True)
 
 
 def test_tables(maps):

@@ -52,15 +52,19 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture(scope="module")
-def result():
-    """Fe at the left, Ca at the right, in a file whose title and area are hostile."""
+def measured():
+    """Fe at the left, Ca at the right, in a file whose title is hostile."""
     lines = channel_response(np.array([line_energy("Fe_Ka"), line_energy("Ca_Ka")]), ENERGY)
     left = np.linspace(1, 0, 16)[np.newaxis, :, np.newaxis] * np.ones((12, 1, 1))
     expected = 4 * (0.2 + 40 * left * lines[0] + 30 * (1 - left) * lines[1])
     counts = np.random.default_rng(1).poisson(expected)
     attrs = {"beam_energy": 200.0, "detector_resolution": 130.0, "title": HOSTILE}
-    cube = make_cube(counts, energy=ENERGY, spatial_units="nm", attrs=attrs)
+    return make_cube(counts, energy=ENERGY, spatial_units="nm", attrs=attrs)
+
+
+@pytest.fixture(scope="module")
+def result():
+    cube = measured()
     ds = select(pca(weight(cube), components=20), keep="1-3,9")
     return ds.assign_attrs(
         source=f"{HOSTILE}.bcf sha256:abc", recipe=f'title = "{HOSTILE}"', warnings=[HOSTILE]

@@ -2,19 +2,29 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from browser import find_browser
-from test_export import LINES, counts_of
+from test_page import measured
 
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
-from edxdenoise.cube import reconstruct
+from edxdenoise.cube import named_images, reconstruct
+from edxdenoise.io.regions import read_regions
 from edxdenoise.preprocess import weight
-from edxdenoise.quantification import cliff_lorimer, line_intensity, region_table, sum_regions
+from edxdenoise.quantification import (
+    LineSpec,
+    cliff_lorimer,
+    line_intensity,
+    region_table,
+    sum_regions,
+)
 from edxdenoise.report.findings import gather
+from edxdenoise.report.overlay import overlaid
 from edxdenoise.report.page import write_page
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
 
+LINES = {"Fe_Ka": LineSpec(1.45, 0.02), "Ca_Ka": LineSpec(1.1)}
 BOX = 2, 9, 3, 15
 CANVASES = """
 (() => {
@@ -43,8 +53,10 @@ CANVASES = """
 
 @pytest.fixture(scope="module")
 def quantified():
-    denoised = select(pca(weight(counts_of()), components=6), keep="1-2")
-    return cliff_lorimer(line_intensity(denoised, LINES), ratios=["Pt/Fe"])
+    denoised = select(pca(weight(measured()), components=6), keep="1-2")
+    image = named_images(np.arange(192, dtype="f4").reshape(1, 12, 16), ["HAADF"])
+    found = cliff_lorimer(line_intensity(denoised, LINES), ratios=["Ca/Fe"])
+    return found.assign(image=image)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +94,27 @@ def test_every_picture_is_drawn_and_nothing_is_wider_than_the_window(page, width
     )
     page.wait(f"{CANVASES}.every(([, colours]) => colours > 3)", seconds=20)
     drawn = dict(page.js(CANVASES))
-    assert {"map of Fe Kα, raw net counts", "map of Pt at%", "error map of Pt at%"} <= set(drawn)
+    expected = {"map of Fe Kα, raw net counts", "map of Ca at%", "error map of Ca at%"}
+    assert expected | {"overlay of Fe and Ca"} <= set(drawn)
     assert page.js("document.documentElement.scrollWidth") <= width
+
+
+def check_numbers(found, quantified, mask):
+    """What the page says of pixels is what the library says of them."""
+    inside = xr.DataArray(mask, dims=("y", "x"))
+    raw = quantified.counts.where(inside, 0).sum(["y", "x"])
+    np.testing.assert_array_equal(found["raw"], raw)
+    rebuilt = reconstruct(quantified).counts_denoised.where(inside, 0).sum(["y", "x"])
+    np.testing.assert_allclose(found["denoised"], rebuilt, rtol=1e-4, atol=1e-2)
+    table = region_table(sum_regions(quantified, {"drawn": mask}))
+    rows = table[table["region"] == "drawn"].set_index("quantity")
+    for number, element in enumerate(["Fe", "Ca"]):
+        own = found["at"][str(number)]
+        assert own["value"] == pytest.approx(rows.loc[f"{element} at%", "value"], rel=1e-6)
+        assert own["stddev"] == pytest.approx(rows.loc[f"{element} at%", "stddev"], rel=1e-6)
+    (ratio,) = found["ratios"]
+    assert ratio["value"] == pytest.approx(rows.loc["Ca/Fe", "value"], rel=1e-6)
+    assert ratio["stddev"] == pytest.approx(rows.loc["Ca/Fe", "stddev"], rel=1e-6)
 
 
 def test_a_box_says_what_the_library_says(page, quantified):
@@ -91,22 +122,65 @@ def test_a_box_says_what_the_library_says(page, quantified):
     found = shown(page)
     y0, y1, x0, x1 = BOX
     assert found["box"] == list(BOX)
-    box = {"y": slice(y0, y1), "x": slice(x0, x1)}
-    np.testing.assert_array_equal(found["raw"], quantified.counts.isel(box).sum(["y", "x"]))
-    rebuilt = reconstruct(quantified).counts_denoised.isel(box).sum(["y", "x"])
-    np.testing.assert_allclose(found["denoised"], rebuilt, rtol=1e-4, atol=1e-2)
-
     mask = np.zeros(quantified.counts.shape[:2], bool)
     mask[y0:y1, x0:x1] = True
-    table = region_table(sum_regions(quantified, {"box": mask}))
-    rows = table[table["region"] == "box"].set_index("quantity")
-    for number, element in enumerate(["Fe", "Pt"]):
-        own = found["at"][str(number)]
-        assert own["value"] == pytest.approx(rows.loc[f"{element} at%", "value"], rel=1e-6)
-        assert own["stddev"] == pytest.approx(rows.loc[f"{element} at%", "stddev"], rel=1e-6)
-    (ratio,) = found["ratios"]
-    assert ratio["value"] == pytest.approx(rows.loc["Pt/Fe", "value"], rel=1e-6)
-    assert ratio["stddev"] == pytest.approx(rows.loc["Pt/Fe", "stddev"], rel=1e-6)
+    check_numbers(found, quantified, mask)
+
+
+def place(page, selector):
+    """Left, top, width and height of a picture in the window, once it is scrolled there."""
+    page.js(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+    return page.js(
+        f"(() => {{ const r = document.querySelector('{selector}').getBoundingClientRect();"
+        "return [r.left, r.top, r.width, r.height]; })()"
+    )
+
+
+def test_a_lasso_drawn_with_the_pointer_says_what_the_library_says(page, quantified, tmp_path):
+    page.js(
+        "(() => { const d = document.getElementById('draw'); d.value = 'LassoSelectTool';"
+        "d.dispatchEvent(new Event('change')); })()"
+    )
+    left, top, width, height = place(page, ".element .plot")
+    corners = [(0.1, 0.15), (0.85, 0.2), (0.6, 0.9), (0.4, 0.5), (0.12, 0.6)]
+    page.drag(*[(left + x * width, top + y * height) for x, y in corners])
+    page.wait("window.edxdenoise.shown().box === null")
+    # The region that is saved is the one that the library reads.
+    page.js(
+        "(() => { const make = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { blob.text().then((t) => { window.saved = t; });"
+        "return make(blob); }; document.getElementById('box-outline').click(); })()"
+    )
+    page.wait("window.saved")
+    path = tmp_path / "region.geojson"
+    path.write_text(page.js("window.saved"))
+    mask = read_regions([f"drawn={path}"], quantified)["drawn"]
+    assert 50 < mask.sum() < 150 and mask[2, 3] and not mask[11, 0]
+    words = page.js("document.getElementById('box-words').textContent")
+    assert words.startswith(f"Lasso: {mask.sum()} pixels")
+    check_numbers(shown(page), quantified, mask)
+
+
+def test_three_elements_in_one_map_are_those_that_are_chosen(page):
+    pixels = "[...Bokeh.documents[0].get_model_by_name('overlay-data').data.image[0]]"
+    steps = "[...Bokeh.documents[0].get_model_by_name('map-denoised-{}').data.image[0]]"
+    fe, ca = (np.array(page.js(steps.format(number))) for number in (0, 1))
+
+    def expected(first, second):
+        shares = [(np.array(image) - 1.0) / 254 for image in (first, second)]
+        return np.rint(255 * overlaid([share.reshape(12, 16) for share in shares])).reshape(-1, 3)
+
+    def drawn():
+        return np.array(page.js(pixels), np.uint32).view(np.uint8).reshape(-1, 4)[:, :3]
+
+    np.testing.assert_allclose(drawn(), expected(fe, ca), atol=1)
+    page.js(
+        "document.querySelectorAll('.layers select').forEach((one, number) => {"
+        "one.value = ['denoised-1', 'denoised-0', ''][number];"
+        "one.dispatchEvent(new Event('change')); })"
+    )
+    np.testing.assert_allclose(drawn(), expected(ca, fe), atol=1)
+    assert page.js("document.getElementById('overlay-plot').ariaLabel") == "overlay of Ca Kα, Fe Kα"
 
 
 def test_what_is_not_detected_has_the_limit_of_the_library(page, quantified):
@@ -114,8 +188,8 @@ def test_what_is_not_detected_has_the_limit_of_the_library(page, quantified):
     for x, mask in masks.items():
         mask[3, int(x)] = True
     table = region_table(sum_regions(quantified, masks))
-    platinum = table[(table["quantity"] == "Pt at%") & (table["kind"] == "region")]
-    missing = platinum[platinum["value"].isna()].iloc[0]
+    calcium = table[(table["quantity"] == "Ca at%") & (table["kind"] == "region")]
+    missing = calcium[calcium["value"].isna()].iloc[0]
     x = int(missing["region"])
     page.js(f"window.edxdenoise.show(3, 4, {x}, {x + 1})")
     found = shown(page)
@@ -124,11 +198,7 @@ def test_what_is_not_detected_has_the_limit_of_the_library(page, quantified):
 
 
 def test_a_box_is_drawn_with_the_pointer_and_typed(page):
-    page.js("document.querySelector('.element .plot').scrollIntoView({block: 'center'})")
-    left, top, width, height = page.js(
-        "(() => { const r = document.querySelector('.element .plot').getBoundingClientRect();"
-        "return [r.left, r.top, r.width, r.height]; })()"
-    )
+    left, top, width, height = place(page, ".element .plot")
     page.drag((left + 0.27 * width, top + 0.3 * height), (left + 0.72 * width, top + 0.55 * height))
     page.wait("window.edxdenoise.shown().box[0] > 0")
     assert shown(page)["box"] == [3, 7, 4, 12]

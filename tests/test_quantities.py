@@ -162,7 +162,7 @@ def test_pixels_without_a_value_are_grey(quantified: xr.Dataset) -> None:
     image = quantified.atomic_percent.values[0].copy()
     image[3:6, 4:9] = np.nan
     with style():
-        figure = map_figure(quantified, image, 0 * image, "Fe", "at%", np.isfinite(image))
+        figure = map_figure(quantified, image, ("inferno", 0, 100), "Fe", "at%")
         figure.canvas.draw()
     axes = figure.axes[0]
     pixels = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from edxdenoise.cli.options import (
     job_options,
     section_options,
 )
-from edxdenoise.config import Input, Output, Quantify
+from edxdenoise.config import Input, Output, Pictures, Quantify
 
 
 @command(short_help="Make maps of net counts, at% and ratios, with errors.")
@@ -40,13 +40,14 @@ from edxdenoise.config import Input, Output, Quantify
     "others by theory, where that is honest. None: maps of net counts.",
 )
 @section_options(Quantify)
-@section_options(Output, "report")
+@section_options(Output, "report", "pictures")
 @job_options
 def quantify(
     file: Path,
     output: Path,
     signal: str | None,
     report: str | None,
+    pictures: Pictures,
     recipe_file: Path | None,
     k_factors: tuple[tuple[str, float | str, float], ...],
     job: Job,
@@ -69,6 +70,6 @@ def quantify(
         recipe,
         quantify=replace(recipe.quantify, **given(options)),
         input=Input((str(file),), signal),
-        output=Output(str(output), report),
+        output=Output(str(output), report, pictures),
     )
     job.do(quantify_file, recipe)

@@ -16,19 +16,21 @@ from edxdenoise.cli.options import (
     overwrite_option,
     section_options,
 )
-from edxdenoise.config import Denoise
+from edxdenoise.config import Denoise, Output, Pictures
 
 
 @command(short_help="Write a page that shows what was found in a FILE.")
 @file_argument
 @click.option("-o", "--output", required=True, type=PathType(), metavar="DIR", help="Folder.")
 @section_options(Denoise, "elements")
+@section_options(Output, "pictures")
 @overwrite_option
 @compute_options
 def report(
     file: Path,
     output: Path,
     elements: tuple[str, ...],
+    pictures: Pictures,
     overwrite: bool,
     computing: Computing,
 ) -> None:
@@ -48,5 +50,5 @@ def report(
     with computing.started() as progress, progress("report"):
         if elements:
             ds = ds.assign_attrs({GIVEN: list(elements)})
-        write_report(ds, output, overwrite=overwrite)
+        write_report(ds, output, pictures=pictures, overwrite=overwrite)
     say(f"wrote {output}; open {output / 'index.html'}")

@@ -51,9 +51,8 @@ def print_result(ds: xr.Dataset) -> None:
 
 def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     """Return what `edxdenoise denoise` did: the map, what was kept, the gain, the elements."""
-    from edxdenoise.components.selection import uncertain_numbers
     from edxdenoise.errors import texts_of
-    from edxdenoise.report.text import component_list, facts, smoothing_words
+    from edxdenoise.report.text import borderline_words, facts, smoothing_words
     from edxdenoise.schema import IMAGE_GAIN
     from edxdenoise.xray.identification import identified
 
@@ -62,10 +61,8 @@ def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
         label: f"{number}: {more}" if more else number
         for label, (number, more) in facts(ds, elements).items()
     }
-    unsure = uncertain_numbers(ds)
-    if len(unsure):
-        more = f" and {len(unsure) - _MOST_BORDERLINE} more" * (len(unsure) > _MOST_BORDERLINE)
-        said["borderline"] = f"{component_list(unsure[:_MOST_BORDERLINE])}{more}; please inspect"
+    if unsure := borderline_words(ds, _MOST_BORDERLINE):
+        said["borderline"] = f"{unsure}; please inspect"
     if smoothing := smoothing_words(ds):
         said["smoothing"] = smoothing.removeprefix("Smoothing ")
     if gains := texts_of(ds.attrs, IMAGE_GAIN):

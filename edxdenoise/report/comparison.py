@@ -16,7 +16,6 @@ from edxdenoise.report.quantities import distribution
 from edxdenoise.report.style import (
     BLUE,
     DARK,
-    DPI,
     ORANGE,
     PAGE_WIDTH,
     SMALL,
@@ -110,7 +109,7 @@ def write_comparison(
         if "residual" in compared:
             figures["residuals.png"] = residual_figure(compared)
         for name, figure in figures.items():
-            figure.savefig(partial / name, dpi=DPI, pil_kwargs={"compress_level": 4})
+            figure.savefig(partial / name)
         _write_numbers(compared, partial)
         _write_page(compared, partial, list(figures), sentences, tables or {})
 

@@ -33,6 +33,7 @@ from edxdenoise.quantification import (
 )
 from edxdenoise.quantification.estimators import Weights, line_weights, sums_denoised
 from edxdenoise.quantification.lines import quantified_lines, with_factor
+from edxdenoise.report.frame import net_range
 from edxdenoise.report.sums import Cells, line_sums
 from edxdenoise.report.text import number_words
 from edxdenoise.validation.residuals import BLOCK, Audit, residual_audit
@@ -47,6 +48,8 @@ from edxdenoise.xray import (
 
 # Values of the spectra of cells that are held at most.
 _MOST_VALUES = 6_000_000
+# Pixels that the three elements for one map are chosen by.
+_OVERLAY_PIXELS = 1 << 16
 # Dropped components that are shown, those that are borderline besides.
 _DROPPED_SHOWN = 12
 # Share of the counts that may be missed without any effect on at%.
@@ -127,6 +130,32 @@ class Findings:
     audit: Audit | None
 
     @property
+    def shown(self) -> np.ndarray | None:
+        """Maps of the elements: denoised where they are, else raw."""
+        return self.raw if self.denoised is None else self.denoised
+
+    @property
+    def main_elements(self) -> list[int]:
+        """Rows of the three elements to show in one map, most significant first.
+
+        Each has the most contrast as it is drawn that those before it do not have. What varies
+        less than the noise of a pixel counts for less, what may be stray for half.
+        """
+        from scipy.linalg import qr
+
+        if self.shown is None or len(self.shown) < 2:
+            return list(range(len(self.elements)))[:1]
+        step = max(1, int(np.sqrt(self.shown[0].size / _OVERLAY_PIXELS)))
+        maps = self.shown[:, ::step, ::step].reshape(len(self.shown), -1).astype(float)
+        ends = [net_range(one, noise)[2] for one, noise in zip(maps, self.noise)]
+        spread = maps.std(axis=1)
+        weights = spread / np.hypot(spread, self.noise) / ends
+        weights[self.elements["stray"] != ""] /= 2
+        contrast = (maps - maps.mean(axis=1, keepdims=True)).T * weights
+        order = qr(contrast, mode="r", pivoting=True)[1]
+        return sorted(order[:3].tolist())
+
+    @property
     def kept(self) -> xr.Dataset | None:
         """Components that rebuild the counts, with their maps."""
         return None if self.components is None else _kept(self.components)
@@ -164,7 +193,7 @@ def gather(ds: xr.Dataset) -> Findings:
     energy = small[v.DIM_ENERGY].values
     peaks = find_peaks(energy, sum_spectrum(small), detector_resolution(small))
     with recorded() as issued:
-        weights = _element_weights(small, table)
+        weights = element_weights(small, table)
         raw = cells = denoised = found = None
         if v.COUNTS in ds:
             raw, cells = line_sums(small, weights.estimators, cell_side(small))
@@ -207,7 +236,7 @@ def _kept(components: xr.Dataset) -> xr.Dataset:
     return components.isel({v.DIM_COMPONENT: kept}).sortby(v.DIM_COMPONENT)
 
 
-def _element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
+def element_weights(ds: xr.Dataset, table: pd.DataFrame) -> Weights:
     """Weights of the channels in the net counts of the main lines of all elements found."""
     if table.empty:
         nothing = np.zeros((0, ds.sizes[v.DIM_ENERGY]))

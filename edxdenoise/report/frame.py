@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Name of a colour map, and the values at its ends.
+Colours = tuple[str, float, float]
+
 # Share of a map's width that its scale bar takes at most.
 _BAR_SHARE = 1 / 3
 # Beyond these, height over width, a map is drawn out of scale: a single row must stay visible.
@@ -25,6 +28,8 @@ _PERCENTILE = 99.5
 _BAR_DROP = 4.5  # points from a map down to its scale bar
 _LABEL_DROP = 12.0  # and to the label of its colour bar
 _LABEL_LENGTH = 16
+# Grey of pixels without a value.
+NO_VALUE = "0.75"
 _SEQUENTIAL, _DIVERGING = "inferno", "RdBu_r"
 
 
@@ -129,7 +134,7 @@ def shortened(name: str) -> str:
     return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
 
 
-def colour_range(image: np.ndarray) -> tuple[str, float, float]:
+def colour_range(image: np.ndarray) -> Colours:
     """Colour map and its ends for a score map: symmetric about 0 where it has both signs.
 
     Few pixels may lie far out, so the ends are percentiles.
@@ -141,13 +146,13 @@ def colour_range(image: np.ndarray) -> tuple[str, float, float]:
     return _DIVERGING, -extreme, extreme
 
 
-def count_range(image: np.ndarray) -> tuple[str, float, float]:
+def count_range(image: np.ndarray) -> Colours:
     """Colour map and its ends for a map of counts: from 0."""
     top = float(np.percentile(image, _PERCENTILE)) or float(image.max())
     return _SEQUENTIAL, 0.0, top if top > 0 else 1.0
 
 
-def grey_range(image: np.ndarray) -> tuple[str, float, float]:
+def grey_range(image: np.ndarray) -> Colours:
     """Colour map and its ends for an image in arbitrary units."""
     shown = image[np.isfinite(image)]
     low, high = np.percentile(shown, (100 - _PERCENTILE, _PERCENTILE)) if shown.size else (0, 1)
@@ -165,7 +170,7 @@ def draw_map(
     image: np.ndarray,
     frame: Frame,
     box: tuple[float, float, float, float],
-    colours: tuple[str, float, float],
+    colours: Colours,
     *,
     bar_label: str | None = None,
     area_labels: bool = True,
@@ -178,8 +183,7 @@ def draw_map(
     image : array, shape (y, x)
     frame : Frame
     box : tuple of float
-    colours : tuple
-        Colour map and its ends.
+    colours : Colours
     bar_label : str, optional
         Quantity of the colour bar; no bar without it.
     area_labels : bool
@@ -190,7 +194,7 @@ def draw_map(
     axes = add_axes(figure, left, top, width, height)
     cmap, low, high = colours
     drawn = axes.imshow(image, cmap=cmap, vmin=low, vmax=high, aspect="auto")
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], facecolor=NO_VALUE)
     for spine in axes.spines.values():
         spine.set_visible(True)
     for row in frame.borders:
@@ -289,14 +293,13 @@ def _write_below(axes: Axes, x: float, text: str, shift: tuple[float, float]) ->
 # that many standard deviations.
 FAR_ABOVE, _MANY = 3.0, 5.0
 _STDDEV_COLOURS = "cividis"
-_NO_VALUE = "0.75"
 # Maps whose smallest values, at this percentile, are above this share of the largest have colours
 # that begin there.
 _LOWEST, _EVEN = 0.5, 0.4
 # Undetected pixels are hatched where most of a neighbourhood of this share of the map are.
 _NEIGHBOURHOOD = 1 / 100
 # Inches.
-_MARGIN, _TITLE, _BELOW, _BAR = 0.12, 0.3, 0.4, 0.55
+_MARGIN, _BELOW, _BAR = 0.12, 0.4, 0.55
 _WIDTH, _HEIGHT, _LEAST_WIDTH = 3.0, 4.0, 2.2
 
 
@@ -329,18 +332,24 @@ def value_range(
     *,
     stddev: np.ndarray | None = None,
     error: bool = False,
-) -> tuple[str, float, float]:
+) -> Colours:
     """Colour map and its ends for a map of a quantity, never narrower than twice its error.
 
     Parameters
     ----------
-    image, known, unit, stddev, error
-        As `draw_value_map` takes them.
+    image : array, shape (y, x)
+    known : array of bool, shape (y, x)
+        Pixels that the ends of the colours are taken from.
+    unit : str
+    stddev : array, shape (y, x), optional
+        Of the image.
+    error : bool
+        Whether it is a map of standard deviations, which have colours of their own.
     """
     inside = known & np.isfinite(image)
     shown = image[inside]
     cmap, low, high = count_range(shown if shown.size else np.zeros(1))
-    if shown.size and not error and unit != "counts":
+    if shown.size and not error and not unit.endswith("counts"):
         lowest = float(np.percentile(shown, _LOWEST))
         # From 0, what little a nearly even map varies by would not be seen.
         low = lowest if lowest > _EVEN * high else 0.0
@@ -355,48 +364,10 @@ def value_range(
     return (_STDDEV_COLOURS if error else cmap), low, high
 
 
-def net_range(image: np.ndarray, noise: float) -> tuple[str, float, float]:
+def net_range(image: np.ndarray, noise: float) -> Colours:
     """Colour map and its ends for net counts: from 0, never narrower than the noise of a pixel."""
     cmap, low, high = count_range(image[np.isfinite(image)])
     return cmap, low, max(high, noise)
-
-
-def draw_value_map(
-    figure: Figure,
-    image: np.ndarray,
-    frame: Frame,
-    box: tuple[float, float, float, float],
-    known: np.ndarray,
-    unit: str,
-    *,
-    stddev: np.ndarray | None = None,
-    error: bool = False,
-    labels: bool = True,
-) -> Axes:
-    """A map with scale bar and colour bar, grey where it has no value.
-
-    Parameters
-    ----------
-    figure : Figure
-    image : array, shape (y, x)
-    frame : Frame
-    box : tuple of float
-        As `draw_map` takes it.
-    known : array of bool, shape (y, x)
-        Pixels that the ends of the colours are taken from.
-    unit : str
-        Of the colour bar.
-    stddev : array, shape (y, x), optional
-        Of the image; colours are never narrower.
-    error : bool
-        Whether it is a map of standard deviations, which have colours of their own.
-    labels : bool
-        Whether to name stacked areas.
-    """
-    colours = value_range(image, known, unit, stddev=stddev, error=error)
-    axes = draw_map(figure, image, frame, box, colours, bar_label=unit, area_labels=labels)
-    axes.set_facecolor(_NO_VALUE)
-    return axes
 
 
 def hatch_undetected(axes: Axes, detected: np.ndarray) -> None:
@@ -413,47 +384,32 @@ def hatch_undetected(axes: Axes, detected: np.ndarray) -> None:
 
 
 def map_figure(
-    ds: xr.Dataset,
-    image: np.ndarray,
-    stddev: np.ndarray | None,
-    caption: str,
-    unit: str,
-    known: np.ndarray,
+    ds: xr.Dataset, image: np.ndarray, colours: Colours, caption: str, unit: str | None = None
 ) -> Figure:
-    """One map as wide as a column, with scale bar and colour bar.
+    """Draw one map as wide as a column, with scale bar and, where it has a unit, colour bar.
 
     Parameters
     ----------
     ds : Dataset
         For the geometry.
     image : array, shape (y, x)
-    stddev : array, shape (y, x), optional
-        Of the image; without it, the image is one of standard deviations.
+    colours : Colours
     caption : str
-    unit : str
+    unit : str, optional
         Of the colour bar.
-    known : array of bool, shape (y, x)
-        Pixels that the ends of the colours are taken from.
     """
-    figure, frame, box = _single_map(ds, caption)
-    draw_value_map(figure, image, frame, box, known, unit, stddev=stddev, error=stddev is None)
+    figure, frame, box = single_map(ds, caption)
+    draw_map(figure, image, frame, box, colours, bar_label=unit)
     return figure
 
 
-def image_figure(ds: xr.Dataset, image: np.ndarray, caption: str) -> Figure:
-    """Draw an image recorded with the counts, shape (y, x), as `map_figure` draws a map."""
-    figure, frame, box = _single_map(ds, caption)
-    draw_map(figure, image, frame, box, grey_range(image))
-    return figure
-
-
-def _single_map(
-    ds: xr.Dataset, caption: str
+def single_map(
+    ds: xr.Dataset, caption: str, *, above: float = 0.2
 ) -> tuple[Figure, Frame, tuple[float, float, float, float]]:
     """A figure with its caption, and the box in inches of the one map that it has room for."""
     frame = frame_of(ds)
-    left = _MARGIN + label_width(frame)
+    left, top = _MARGIN + label_width(frame), above + 0.1
     width, height = fit_map(frame, _WIDTH, _HEIGHT)
-    figure = new_figure(max(left + width + _BAR, _LEAST_WIDTH), _TITLE + height + _BELOW)
+    figure = new_figure(max(left + width + _BAR, _LEAST_WIDTH), top + height + _BELOW)
     add_text(figure, left, 0.1, caption, color=DARK, parse_math=False)
-    return figure, frame, (left, _TITLE, width, height)
+    return figure, frame, (left, top, width, height)

@@ -268,8 +268,7 @@ def _image_cells(found: Findings) -> Iterator[tuple[_Cell, ...]]:
 def _element_cells(found: Findings) -> Iterator[tuple[_Cell, ...]]:
     measured = measured_pixels(found.ds)
     for number, line in enumerate(map(str, found.elements["line"])):
-        raw, denoised = found.raw, found.denoised
-        shown = raw if denoised is None else denoised
+        raw, denoised, shown = found.raw, found.denoised, found.shown
         if shown is None:
             return
         colours = net_range(shown[number], float(found.noise[number]))

@@ -1,5 +1,5 @@
 "use strict";
-// The spectrum and numbers of a box, and the change between raw and denoised maps.
+// Spectrum and numbers of what is drawn, three elements in one, raw and denoised maps in turn.
 window.edxdenoise = (function () {
   const $ = (id) => document.getElementById(id);
   const meta = $("box-meta") ? JSON.parse($("box-meta").textContent) : null;
@@ -37,18 +37,51 @@ window.edxdenoise = (function () {
     return out;
   }
 
-  // Raw and denoised spectrum of a box of whole cells.
-  function spectra([y0, y1, x0, x1]) {
-    const n = meta.channels, side = meta.side, across = Math.ceil(meta.columns / side);
-    const down = Math.ceil(meta.rows / side);
+  const across = () => Math.ceil(meta.columns / meta.side), down = () => Math.ceil(meta.rows / meta.side);
+
+  // Cells of a box of whole cells.
+  function cellsOfBox([y0, y1, x0, x1]) {
+    const found = [], side = meta.side;
+    for (let y = Math.floor(y0 / side); y < Math.ceil(y1 / side); y++)
+      for (let x = Math.floor(x0 / side); x < Math.ceil(x1 / side); x++) found.push(y * across() + x);
+    return found;
+  }
+
+  const ends = (n, size) => [n * meta.side, Math.min((n + 1) * meta.side, size)];
+
+  // Cells whose centres a polygon of [x, y] holds, in pixels.
+  function cellsOfLasso(points) {
+    const found = [];
+    for (let row = 0; row < down(); row++) {
+      const [top, bottom] = ends(row, meta.rows), y = (top + bottom) / 2;
+      for (let column = 0; column < across(); column++) {
+        const [left, right] = ends(column, meta.columns), x = (left + right) / 2;
+        let inside = false;
+        points.forEach(([ax, ay], i) => {
+          const [bx, by] = points[(i + 1) % points.length];
+          if ((ay > y) !== (by > y) && x < ax + (y - ay) / (by - ay) * (bx - ax)) inside = !inside;
+        });
+        if (inside) found.push(row * across() + column);
+      }
+    }
+    return found;
+  }
+
+  function pixelsOf(cells) {
+    return cells.reduce((sum, cell) => {
+      const [y0, y1] = ends(Math.floor(cell / across()), meta.rows), [x0, x1] = ends(cell % across(), meta.columns);
+      return sum + (y1 - y0) * (x1 - x0);
+    }, 0);
+  }
+
+  // Raw and denoised spectrum of cells.
+  function spectra(cells) {
+    const n = meta.channels, all = across() * down();
     const raw = new Float64Array(n), denoised = new Float64Array(n);
     const parts = new Float64Array(meta.parts);
-    for (let y = Math.floor(y0 / side); y < Math.ceil(y1 / side); y++) {
-      for (let x = Math.floor(x0 / side); x < Math.ceil(x1 / side); x++) {
-        const cell = y * across + x, start = cell * n;
-        for (let e = 0; e < n; e++) raw[e] += ready.cells[start + e];
-        for (let k = 0; k < meta.parts; k++) parts[k] += ready.amounts[k * across * down + cell];
-      }
+    for (const cell of cells) {
+      for (let e = 0; e < n; e++) raw[e] += ready.cells[cell * n + e];
+      for (let k = 0; k < meta.parts; k++) parts[k] += ready.amounts[k * all + cell];
     }
     for (let k = 0; k < meta.parts; k++)
       for (let e = 0; e < n; e++) denoised[e] += parts[k] * ready.spectra[k * n + e];
@@ -155,23 +188,19 @@ window.edxdenoise = (function () {
     }
   }
 
-  function show(y0, y1, x0, x1) {
-    const box = snapped(y0, y1, x0, x1);
-    [$("box-y0").value, $("box-y1").value, $("box-x0").value, $("box-x1").value] = box;
-    const {raw, denoised} = spectra(box);
+  // Spectrum and numbers of a region: its cells, the corners of its outline as [x, y], its name.
+  function tell(cells, corners, name, box) {
+    const {raw, denoised} = spectra(cells);
     const source = model("box-data");
     source.data = {...source.data, raw: raw, denoised: denoised};
     const labels = model("box-labels");
     const y = Array.from(labels.data.channel, (at) => Math.max(...raw.slice(Math.max(at - 2, 0), at + 3)));
     labels.data = {...labels.data, y: y};
-    const whole = box[0] === 0 && box[2] === 0 && box[1] === meta.rows && box[3] === meta.columns;
     const sx = meta.width / meta.columns, sy = meta.height / meta.rows;
-    model("box").data = whole ? {left: [], right: [], top: [], bottom: []}
-      : {top: [box[0] * sy], bottom: [box[1] * sy], left: [box[2] * sx], right: [box[3] * sx]};
+    model("outline").data = {xs: corners.length ? [corners.map(([x]) => x * sx)] : [],
+      ys: corners.length ? [corners.map(([, y]) => y * sy)] : []};
     const counts = raw.reduce((sum, part) => sum + part, 0);
-    const pixels = (box[1] - box[0]) * (box[3] - box[2]);
-    $("box-words").textContent = (whole ? "Whole map" : `Rows ${box[0]} to ${box[1]}, columns ${box[2]} to ${box[3]}`)
-      + `: ${pixels.toLocaleString("en")} pixels, ${Math.round(counts).toLocaleString("en")} counts`;
+    $("box-words").textContent = `${name}: ${pixelsOf(cells).toLocaleString("en")} pixels, ${Math.round(counts).toLocaleString("en")} counts`;
     const found = net(raw), at = composition(found), smooth = meta.parts ? net(denoised).value : null;
     const composed = Object.keys(at).length > 0;
     const heads = ["line", "raw net counts"];
@@ -189,13 +218,28 @@ window.edxdenoise = (function () {
       rows.push([...row, words(ratio(text, found))]);
     }
     fill(heads, rows);
-    shown = {box, raw, denoised, net: found, at, ratios: meta.ratios.map((text) => ratio(text, found))};
+    shown = {box, corners, raw, denoised, net: found, at, ratios: meta.ratios.map((text) => ratio(text, found))};
+  }
+
+  function show(...limits) {
+    const box = snapped(...limits), [y0, y1, x0, x1] = box;
+    [$("box-y0").value, $("box-y1").value, $("box-x0").value, $("box-x1").value] = box;
+    const whole = y0 === 0 && x0 === 0 && y1 === meta.rows && x1 === meta.columns;
+    const corners = whole ? [] : [[x0, y0], [x1, y0], [x1, y1], [x0, y1]];
+    tell(cellsOfBox(box), corners, whole ? "Whole map" : `Rows ${y0} to ${y1}, columns ${x0} to ${x1}`, box);
+  }
+
+  function lasso(points) {
+    const cells = cellsOfLasso(points);
+    if (cells.length) tell(cells, points, "Lasso", null);
+    else $("box-words").textContent = "The lasso holds the centre of no pixel: draw a larger one.";
   }
 
   function select(geometry) {
     if (!meta || !ready.cells) return;
     const sx = meta.width / meta.columns, sy = meta.height / meta.rows;
-    show(geometry.y0 / sy, geometry.y1 / sy, geometry.x0 / sx, geometry.x1 / sx);
+    if (geometry.type === "poly") lasso(Array.from(geometry.x, (x, i) => [x / sx, geometry.y[i] / sy]));
+    else show(geometry.y0 / sy, geometry.y1 / sy, geometry.x0 / sx, geometry.x1 / sx);
   }
 
   function whole() {
@@ -207,11 +251,50 @@ window.edxdenoise = (function () {
     const lines = ["energy (keV),raw (counts)" + (meta.parts ? ",denoised (counts)" : "")];
     for (let e = 0; e < meta.channels; e++)
       lines.push([energy[e], shown.raw[e], ...(meta.parts ? [shown.denoised[e]] : [])].join(","));
+    download("spectrum.csv", "text/csv", lines.join("\n") + "\n");
+  }
+
+  // As ImageJ and QuPath have it: x and y in pixels from the upper left corner of the first one.
+  function saveOutline() {
+    const all = [[0, 0], [meta.columns, 0], [meta.columns, meta.rows], [0, meta.rows]];
+    const corners = shown.corners.length ? shown.corners : all;
+    download("region.geojson", "application/geo+json", JSON.stringify({type: "Feature", properties: {},
+      geometry: {type: "Polygon", coordinates: [[...corners, corners[0]]]}}));
+  }
+
+  function download(name, type, text) {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
-    link.download = "box_" + shown.box.join("_") + ".csv";
+    link.href = URL.createObjectURL(new Blob([text], {type}));
+    link.download = name;
     link.click();
     URL.revokeObjectURL(link.href);
+  }
+
+  // Each map in its colour, added up; grey where none has a value.
+  function overlay() {
+    const layers = [...document.querySelectorAll(".layers select")].filter((one) => one.value);
+    const image = model("overlay-data").data.image[0], bytes = new Uint8Array(image.buffer, image.byteOffset, 4 * image.length);
+    const maps = layers.map((one) => [model("map-" + one.value).data.image[0], one.dataset.colour.split(",").map(Number)]);
+    for (let i = 0; i < image.length; i++) {
+      const sum = [0, 0, 0];
+      let known = !maps.length;
+      for (const [steps, colour] of maps) {
+        if (!steps[i]) continue;
+        known = true;
+        for (let c = 0; c < 3; c++) sum[c] += (steps[i] - 1) / 254 * colour[c];
+      }
+      for (let c = 0; c < 3; c++) bytes[4 * i + c] = known ? Math.round(255 * Math.min(sum[c], 1)) : 191;
+    }
+    model("overlay-data").change.emit();
+    const words = layers.map((one) => one.selectedOptions[0].textContent);
+    $("overlay-plot").setAttribute("aria-label", "overlay of " + (words.join(", ") || "nothing"));
+  }
+
+  // What the pointer draws on all maps.
+  function draw(kind) {
+    for (const doc of Bokeh.documents)
+      for (const root of doc.roots())
+        for (const tool of (root.toolbar && root.toolbar.tools) || []) if (tool.type === kind) tool.active = true;
   }
 
   // Raw maps lie over the denoised ones: the slider is their opacity.
@@ -236,7 +319,9 @@ window.edxdenoise = (function () {
       $("blend").addEventListener("input", (event) => blend(event.target.value / 100));
       $("flicker").addEventListener("click", flicker);
     }
+    for (const one of document.querySelectorAll(".layers select")) one.addEventListener("change", overlay);
     if (!meta) return;
+    $("draw")?.addEventListener("change", (event) => draw(event.target.value));
     for (const [name, kind] of Object.entries(meta.arrays)) ready[name] = await unpack(name, kind);
     $("box-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -244,6 +329,7 @@ window.edxdenoise = (function () {
     });
     $("box-whole").addEventListener("click", whole);
     $("box-save").addEventListener("click", save);
+    $("box-outline").addEventListener("click", saveOutline);
     const told = window.location.hash.match(/^#box=(\d+),(\d+),(\d+),(\d+)$/);
     if (told) show(...told.slice(1).map(Number));
     else whole();
@@ -257,5 +343,5 @@ window.edxdenoise = (function () {
     start();
   }, 50);
 
-  return {select, whole, show, blend, shown: () => shown};
+  return {select, whole, show, lasso, blend, shown: () => shown};
 })();

@@ -17,12 +17,13 @@ from edxdenoise.quantification.regions import area_regions
 from edxdenoise.report.frame import (
     FAR_ABOVE,
     Frame,
-    draw_value_map,
+    draw_map,
     fit_map,
     frame_of,
     hatch_undetected,
     label_width,
     shortened,
+    value_range,
     well_known,
 )
 from edxdenoise.report.style import (
@@ -194,20 +195,18 @@ def _rows_figure(
     add_title(figure, title)
     for number, row in enumerate(rows):
         y = _HEADER + number * down
-        for step, image in enumerate((row.value, row.stddev)):
+        for step, (image, spread) in enumerate(((row.value, row.stddev), (row.stddev, None))):
             x = left + step * across
             caption = f"standard deviation of {row.name}" if step else row.name
             add_text(figure, x, y, caption, color=DARK, fontsize=SMALL)
-            axes = draw_value_map(
+            axes = draw_map(
                 figure,
                 image,
                 frame,
                 (x, y + title_height, map_width, map_height),
-                row.known,
-                row.unit,
-                stddev=None if step else row.stddev,
-                error=bool(step),
-                labels=not step,
+                value_range(image, row.known, row.unit, stddev=spread, error=bool(step)),
+                bar_label=row.unit,
+                area_labels=not step,
             )
             if row.detected is not None and not step:
                 hatch_undetected(axes, row.detected)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 POINTS_PER_INCH = 72
 PAGE_WIDTH = 7.1  # inches: two columns of most journals
-DPI = 200
 TITLE_SIZE, SMALL = 8.5, 6.0
 
 # Okabe & Ito (2008): told apart whatever one's colour vision.
@@ -69,12 +68,9 @@ def style() -> AbstractContextManager[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, that belongs to no window and no global list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from edxdenoise.report.picture import Picture
 
-    figure = Figure((width, height))
-    FigureCanvasAgg(figure)
-    return figure
+    return Picture(width, height)
 
 
 def new_plot(

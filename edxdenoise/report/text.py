@@ -53,6 +53,17 @@ def component_list(numbers: np.ndarray) -> str:
     return text
 
 
+def joined(words: list[str]) -> str:
+    """Words in a row.
+
+    Examples
+    --------
+    >>> joined(["a", "b", "c"]), joined(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def decision(ds: xr.Dataset) -> str:
     """Return the sentences on which components were kept and why.
 
@@ -70,6 +81,28 @@ def decision(ds: xr.Dataset) -> str:
     return (
         f"{len(kept)} of {ds.sizes[v.DIM_COMPONENT]} components kept{how}: {component_list(kept)}"
     )
+
+
+def borderline_words(ds: xr.Dataset, most: int | None = None) -> str:
+    """Return the components that need a person's eye, and whether they are kept, or ``""``.
+
+    Examples
+    --------
+    ``"26, 56 (kept); 60-62 (dropped)"``
+    """
+    unsure = uncertain_numbers(ds)
+    kept = np.isin(unsure, kept_numbers(ds))
+    shown = unsure[: most or len(unsure)]
+    words = [
+        f"{component_list(part)} ({fate})"
+        for fate, part in (
+            ("kept", shown[kept[: len(shown)]]),
+            ("dropped", shown[~kept[: len(shown)]]),
+        )
+        if len(part)
+    ]
+    left = len(unsure) - len(shown)
+    return "; ".join(words) + (f" and {left} more" if left else "")
 
 
 def verdict(ds: xr.Dataset, number: int) -> str:

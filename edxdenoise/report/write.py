@@ -11,6 +11,7 @@ import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise._version import __version__
+from edxdenoise.config import Pictures
 from edxdenoise.cube import sum_spectrum
 from edxdenoise.errors import SchemaError
 from edxdenoise.io import (
@@ -24,15 +25,18 @@ from edxdenoise.io import (
 from edxdenoise.quantification.composition import select_lines
 from edxdenoise.report.checks import audit_figure, bias_figure
 from edxdenoise.report.findings import Findings, Quantified, gather, typical_pixel
-from edxdenoise.report.frame import image_figure, map_figure, well_known
+from edxdenoise.report.frame import grey_range, map_figure, net_range, value_range, well_known
 from edxdenoise.report.integration import integration_figure
 from edxdenoise.report.maps import component_figures, element_figures
+from edxdenoise.report.named import NamedMap
+from edxdenoise.report.overlay import overlay_figure
 from edxdenoise.report.page import write_page
 from edxdenoise.report.quantities import percent_figure, ratios_figure
 from edxdenoise.report.scree import scree_figure
 from edxdenoise.report.spectra import spectra_figure
-from edxdenoise.report.style import DPI, style
+from edxdenoise.report.style import style
 from edxdenoise.report.sums import denoised_spectrum, pixel_spectra
+from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +70,7 @@ def write_report(
     ds: xr.Dataset,
     folder: str | Path,
     *,
+    pictures: Pictures = "png",
     overwrite: bool = False,
 ) -> None:
     """Write what was found: a page that opens from disk, pictures, tables, maps and spectra.
@@ -73,8 +78,8 @@ def write_report(
     ``index.html`` shows all of it, in one file. The rest is for papers and for other programs.
 
     Of every result: ``elements_01.png`` ..., maps of the main line of every element, raw and
-    denoised; ``elements.csv``; ``spectra/``, sum spectra as EMSA/MAS files and as a table;
-    ``maps/``, images recorded with the counts.
+    denoised; ``overlay.png``, three of them in one; ``elements.csv``; ``spectra/``, sum spectra as
+    EMSA/MAS files and as a table; ``maps/``, images recorded with the counts.
 
     Of components: ``components_01.png`` ..., map, spectrum and verdict of all kept components, then
     of borderline ones, then of the first of the others; ``scree.png``, variances, elbows and noise
@@ -94,6 +99,8 @@ def write_report(
         ``counts_denoised`` is not looked at.
     folder : str or Path
         Folder to make.
+    pictures : {"png", "pdf", "svg"}
+        Format of the pictures, which have 300 dpi as PNG. Those below are named as PNG.
     overwrite : bool
         Whether a report that stands there may be replaced.
 
@@ -119,45 +126,57 @@ def write_report(
         composed = v.COORD_K_FACTOR in ds.coords and ds[v.COORD_K_FACTOR].notnull().any()
         v.validate(ds, *_QUANTIFIED, *(_COMPOSITION if composed else ()))
     with atomic_output(folder, overwrite, folder=True) as made, style():
-        _write_all(gather(ds), made)
+        _write_all(gather(ds), made, pictures)
 
 
-def _write_all(found: Findings, folder: Path) -> None:
+def _write_all(found: Findings, folder: Path, pictures: Pictures) -> None:
     write_table(folder / "elements.csv", found.elements)
     for page, figure in enumerate(element_figures(found), start=1):
-        _save(figure, folder / f"elements_{page:02}.png")
+        _save(figure, folder / f"elements_{page:02}.{pictures}")
+    if len(found.main_elements) > 1:
+        _save(_overlay(found), folder / f"overlay.{pictures}")
     if found.components is not None:
-        _write_components(found, folder)
+        _write_components(found, folder, pictures)
     if found.quantified is not None:
-        _write_quantified(found, found.quantified, folder)
-    _write_maps(found.ds, folder / "maps")
+        _write_quantified(found, found.quantified, folder, pictures)
+    _write_maps(found.ds, folder / "maps", pictures)
     _write_spectra(found, folder / "spectra")
     write_page(found, folder / "index.html")
 
 
-def _write_components(found: Findings, folder: Path) -> None:
+def _overlay(found: Findings) -> Figure:
+    assert found.shown is not None
+    maps = []
+    for n in found.main_elements:
+        image, noise = found.shown[n], float(found.noise[n])
+        line = line_label(str(found.elements["line"].iloc[n]))
+        maps.append(NamedMap(line, "net counts", image, net_range(image, noise)))
+    return overlay_figure(found.ds, maps)
+
+
+def _write_components(found: Findings, folder: Path, pictures: Pictures) -> None:
     ds, kept, components = found.ds, found.kept, found.components
     assert kept is not None and components is not None
-    _save(scree_figure(ds), folder / "scree.png")
+    _save(scree_figure(ds), folder / f"scree.{pictures}")
     for page, figure in enumerate(component_figures(ds, components, found.peaks), start=1):
-        _save(figure, folder / f"components_{page:02}.png")
+        _save(figure, folder / f"components_{page:02}.{pictures}")
     if v.COUNTS in ds:
         pixel = typical_pixel(ds)
         spectra = pixel_spectra(ds, kept, *pixel)
         figure = spectra_figure(
             ds, sum_spectrum(ds), denoised_spectrum(kept), found.peaks, pixel, spectra
         )
-        _save(figure, folder / "spectra.png")
+        _save(figure, folder / f"spectra.{pictures}")
     if found.audit is not None:
-        _save(audit_figure(ds, found.audit), folder / "audit.png")
+        _save(audit_figure(ds, found.audit), folder / f"audit.{pictures}")
         write_table(folder / "audit.csv", found.audit.table)
     if len(found.bias):
-        _save(bias_figure(found.bias), folder / "bias.png")
+        _save(bias_figure(found.bias), folder / f"bias.{pictures}")
         counts = {name: f"{name} (counts)" for name in found.bias.columns[2:6]}
         write_table(folder / "bias.csv", found.bias.rename(columns=counts))
 
 
-def _write_quantified(found: Findings, made: Quantified, folder: Path) -> None:
+def _write_quantified(found: Findings, made: Quantified, folder: Path, pictures: Pictures) -> None:
     ds = found.ds
     for name, content in (("regions.csv", made.regions), ("groups.csv", made.groups)):
         if content.empty:
@@ -169,13 +188,13 @@ def _write_quantified(found: Findings, made: Quantified, folder: Path) -> None:
     of_lines = select_lines(ds, made.composed)
     if made.composed:
         figure = percent_figure(of_lines, made.regions, made.groups)
-        _save(figure, folder / "at_percent.png")
+        _save(figure, folder / f"at_percent.{pictures}")
     if v.RATIO in ds:
-        _save(ratios_figure(of_lines, made.regions, made.groups), folder / "ratios.png")
-    _save(integration_figure(ds), folder / "windows.png")
+        _save(ratios_figure(of_lines, made.regions, made.groups), folder / f"ratios.{pictures}")
+    _save(integration_figure(ds), folder / f"windows.{pictures}")
 
 
-def _write_maps(ds: xr.Dataset, folder: Path) -> None:
+def _write_maps(ds: xr.Dataset, folder: Path, pictures: Pictures) -> None:
     folder.mkdir()
     size = pixel_size(ds)
     for spec, spec_stddev, dim, ending, unit in _MAPS:
@@ -194,14 +213,18 @@ def _write_maps(ds: xr.Dataset, folder: Path) -> None:
                 write_tiff(folder / path, part, size, info=info)
             known = well_known(image, stddev, specimen)
             caption = f"{label.replace('_', ' ')}: {ending.replace('_', ' ')}"
-            figure = map_figure(ds, image, stddev, caption, unit or label, known)
-            _save(figure, folder / f"{name}.png")
+            colours = value_range(image, known, unit or label, stddev=stddev)
+            figure = map_figure(ds, image, colours, caption, unit or label)
+            _save(figure, folder / f"{name}.{pictures}")
     if v.IMAGE in ds:
         for label, image in zip(map(str, ds[v.DIM_DETECTOR].values), ds[v.IMAGE].values):
             name = f"{file_name(label)}_image"
             info = f"{label}: image recorded with the counts; edxdenoise {__version__}"
             write_tiff(folder / f"{name}.tif", image, size, info=info)
-            _save(image_figure(ds, image, f"{label}: image"), folder / f"{name}.png")
+            _save(
+                map_figure(ds, image, grey_range(image), f"{label}: image"),
+                folder / f"{name}.{pictures}",
+            )
     if not any(folder.iterdir()):
         folder.rmdir()
 
@@ -220,4 +243,4 @@ def _write_spectra(found: Findings, folder: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 4})
+    figure.savefig(path)

@@ -29,7 +29,7 @@ from edxdenoise.components.selection import component_name, component_outcomes
 from edxdenoise.errors import EdxdenoiseError, ParameterError
 from edxdenoise.io import pixel_size
 from edxdenoise.report.frame import colour_range, count_range, frame_of
-from edxdenoise.report.page import colour_legend, png_bytes
+from edxdenoise.report.page_maps import colour_legend, png_bytes
 from edxdenoise.review.state import Review
 from edxdenoise.review.views import TOTAL, Box, title
 
