@@ -140,12 +140,14 @@ def run_recipe(
             # Counts that were read as a whole: what is held of them now takes less.
             del maps
         check_survey(found, name=name_of(ds))
-        judgement = {}
+        judgement = None
         if judged and found.whole:
             # First, while there are no maps of the whole to be held besides.
             with progress("held-out counts"):
-                judgement[v.HELD_OUT_ERROR] = held_out_error(shrink_dtype(ds, found), chosen)
-        ds = denoise(ds, chosen, found=found, progress=progress).assign(judgement)
+                judgement = held_out_error(shrink_dtype(ds, found), chosen)
+        ds = denoise(ds, chosen, found=found, progress=progress)
+        if judgement is not None:
+            ds = judgement.of_components(ds.assign({v.HELD_OUT_ERROR: judgement.error}))
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)

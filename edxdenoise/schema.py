@@ -239,6 +239,16 @@ HELD_OUT_ERROR = Variable(
     "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
     "to three quarters of the counts, judged by the last one",
 )
+COMPONENT_GAIN = Variable(
+    "component_gain",
+    (DIM_COMPONENT,),
+    "f",
+    "1",
+    "what the component takes off the squared error of held-out counts, over that of raw counts",
+)
+COMPONENT_GAIN_STDDEV = Variable(
+    "component_gain_stddev", (DIM_COMPONENT,), "f", "1", "standard deviation of component_gain"
+)
 # Attributes of a measurement that are numbers.
 MEASUREMENT_NUMBERS = (
     "beam_energy",

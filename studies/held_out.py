@@ -35,7 +35,7 @@ def row(seed: int) -> list[str]:
     weights = 1 / (scale.pixel[..., np.newaxis] * scale.energy)
     error = denoise(ds, recipe)["counts_denoised"].values - expected
     true = float(np.mean(weights * error**2))
-    estimate, stddev = held_out_error(ds, recipe).values
+    estimate, stddev = held_out_error(ds, recipe).error.values
     off = (estimate - true) / stddev
     return [preset, f"{dose:g}", f"{true:.4f}", f"{estimate:.4f}", f"{stddev:.4f}", f"{off:+.1f}"]
 

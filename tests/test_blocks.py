@@ -159,7 +159,7 @@ def test_denoised_the_same_from_sparse_and_dense_blocks(monkeypatch):
         ds = cube(da.from_array(counts, chunks=chunks))
         recipe = Denoise(components=10, select="split", shrink=False)
         results.append(denoise(ds, recipe))
-        errors.append(held_out_error(ds, recipe).values)
+        errors.append(held_out_error(ds, recipe).error.values)
     plain, sparse = results
     assert compact_of(sparse["counts"].data).sparse and not compact_of(plain["counts"].data).sparse
     np.testing.assert_array_equal(plain["component_keep"], sparse["component_keep"])

@@ -10,7 +10,9 @@ from edxdenoise.validation.holdout import (
     LineWindows,
     Scale,
     error_of_block,
+    error_of_choice,
     floored,
+    gains_of_block,
     held_out_error,
     heldout_sums,
     scale_of,
@@ -189,13 +191,38 @@ def test_held_out_error_is_the_true_one(seed):
     ).compute()
     expected, ds = ds["expected_counts"].values, ds.drop_vars("expected_counts")
     recipe = Denoise(components=20, select="spatial", seed=seed)
-    estimate, stddev = held_out_error(ds, recipe).values
+    judged = held_out_error(ds, recipe)
+    estimate, stddev = judged.error.values
     scale = scale_of(ds)
     weights = 1 / (scale.pixel[..., np.newaxis] * scale.energy)
-    true = np.mean(weights * (denoise(ds, recipe)["counts_denoised"].values - expected) ** 2)
+    made = denoise(ds, recipe)
+    true = np.mean(weights * (made["counts_denoised"].values - expected) ** 2)
     assert abs(estimate - true) < 3 * stddev < 0.1
     # Raw counts would have 1, and half of the components' noise is more than nothing.
     assert 0 < true < 0.3
+    check_gains(judged.of_components(made), weights, expected)
+
+
+def check_gains(made, weights, expected):
+    """What each component gains is what it takes off the true error, at three quarters of it."""
+    maps = made["component_map_shrunk"].where(made["component_keep"] == 1, made["component_map"])
+    h = made["component_spectrum"] * made["weight_energy"]
+    gain, stddev = made["component_gain"].values, made["component_gain_stddev"].values
+    for number in range(made.sizes["component"]):
+        part = made["weight_pixel"].values[..., np.newaxis] * np.multiply.outer(
+            maps.values[number], h.values[number]
+        )
+        true = np.mean(weights * (2 * expected * part - part**2))
+        # A signal is that much weaker beside the noise; noise is noise.
+        share = 0.75 if true > 0 else 1.0
+        assert abs(gain[number] - share * true) < max(4 * stddev[number], 0.007), number
+    kept = made["component"].values[made["component_keep"].values == 1]
+    base = made["component_gain"].attrs["judged_error"]
+    assert error_of_choice(made, kept) == pytest.approx(base)
+    error, spread = error_of_choice(made, {*kept, 9} - {2})
+    assert error == pytest.approx(base[0] - gain[8] + gain[1])
+    assert spread == pytest.approx(np.sqrt(base[1] ** 2 + stddev[8] ** 2 + stddev[1] ** 2))
+    assert error_of_choice(made.drop_vars("component_gain"), kept) is None
 
 
 def test_held_out_error_is_never_clipped():
@@ -203,7 +230,7 @@ def test_held_out_error_is_never_clipped():
     flat = np.random.default_rng(0).poisson(1.0, (12, 12, 12, 8)).astype(np.uint8)
     recipe = Denoise(components=2, keep="1", subspace="pixel")
     cubes = [make_cube(part, energy=np.arange(1.0, 9.0)) for part in flat]
-    found = np.array([held_out_error(cube, recipe).values for cube in cubes])
+    found = np.array([held_out_error(cube, recipe).error.values for cube in cubes])
     assert (found[:, 0] < 0).any() and (found[:, 0] > 0).any()
     pulls = found[:, 0] / found[:, 1]
     assert pulls.std() < 2
@@ -225,3 +252,20 @@ def test_error_from_components_is_that_of_all_cells(mean):
     cells = held_out.reshape(-1, 50)
     sums = heldout_sums(cells, predictions, flat, 4, np.ones((1, 42)), nothing)
     np.testing.assert_allclose(found, [sums["error"].item(), sums["error_variance"].item()])
+
+
+def test_gains_of_orthogonal_components_add_up():
+    """The error of all is that of none less the gains, whatever the counts are."""
+    rng = np.random.default_rng(1)
+    scale = Scale(rng.uniform(0.1, 1, (6, 7)), rng.uniform(1, 9, 50))
+    orthonormal = np.linalg.qr(rng.normal(size=(50, 4)))[0].T
+    spectra = orthonormal * np.sqrt(scale.energy)
+    maps, g = rng.normal(size=(4, 6, 7)), rng.uniform(0.5, 2, (6, 7))
+    held_out = rng.poisson(0.3, (6, 7, 50)).astype(np.uint8)
+    mean = np.zeros((1, 50))
+    gains, variances = gains_of_block(held_out, maps, g, spectra, scale)
+    nothing = error_of_block(held_out, maps[:0], g, mean, scale)[0]
+    for keep in ([0, 1, 2, 3], [2]):
+        found = error_of_block(held_out, maps[keep], g, np.vstack([mean, spectra[keep]]), scale)
+        assert found[0] == pytest.approx(nothing - gains[keep].sum())
+    assert (variances > 0).all()

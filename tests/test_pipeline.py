@@ -102,7 +102,8 @@ class TestContract:
         smoothing = {"component_map_shrunk_stddev", "component_signal_kept", "total_stddev"}
         smoothing |= {"component_error_correlation"}
         sums = {"pixel_counts", "sum_spectrum", "held_out_error"}
-        assert set(ds.data_vars) == set(CONTRACT) | evidence | smoothing | sums
+        gains = {"component_gain", "component_gain_stddev"}
+        assert set(ds.data_vars) == set(CONTRACT) | evidence | smoothing | sums | gains
 
     def test_flags(self, ds, result):
         assert ds.component_keep.dtype == np.int8

@@ -159,6 +159,45 @@ def test_lines_are_those_that_the_file_was_quantified_by(made):
     np.testing.assert_allclose(ratio[seen], (factor * maps[0] / maps[1])[seen])
 
 
+def test_the_score_of_a_choice_is_that_of_the_library(path):
+    ds = denoised()
+    gain = ds.component_variance.copy(data=np.linspace(0.5, -0.05, 12)).assign_attrs(
+        judged_error=[0.02, 0.003], judged_components=[1, 2]
+    )
+    ds = ds.assign(component_gain=gain, component_gain_stddev=0 * gain + 0.001)
+    views = Views.of(ds)
+    assert views.score((1, 2)) == "2.0 ± 0.3 %"
+    assert views.score((1, 2, 12)) == "7.0 ± 0.3 %"
+    assert views.score((1,)) == "47.0 ± 0.3 %"
+    assert views.gain(1) == "takes 50.0 ± 0.1 %" and views.gain(12) == "adds 5.0 ± 0.1 %"
+    # A file that was not judged has no score.
+    assert Review(path).status()["score"] == "" and Review(path).views.gain(1) == ""
+
+
+def test_an_element_that_is_added_has_maps_and_stays(path):
+    review = Review(path)
+    assert [name for name, _ in review.status()["maps"]] == ["total", "Ca_Ka", "Fe_Ka"]
+    review.add_element("Mn")
+    assert review.views.names == ("total", "Ca_Ka", "Fe_Ka", "Mn_Ka")
+    # There is none: its net counts are within their noise, those of Fe are as before.
+    spectrum = review.views.raw_spectrum(review.views.snapped(None))
+    net, variance = review.views.rows @ spectrum, review.views.rows**2 @ spectrum
+    assert abs(net[3]) < 4 * np.sqrt(variance[3])
+    before = Views.of(review.views.ds)
+    assert abs(net[1] - before.rows[1] @ spectrum) < 4 * np.sqrt(variance[1])
+    for symbol, says in (
+        ("Fe", "there is a map of Fe"),
+        ("Xx", "element 'Xx' is not known"),
+        ("H", "H has no line from 2.02 to 7.98 keV"),
+    ):
+        with pytest.raises(ParameterError, match=says):
+            review.add_element(symbol)
+    assert Review(path).choice.elements == ("Mn",)
+    review.save()
+    assert Recipe.from_toml(open_dataset(path).attrs["recipe"]).quantify.elements == ("Mn",)
+    assert Review(path).views.names[-1] == "Mn_Ka"
+
+
 # Saving
 
 
@@ -524,6 +563,8 @@ def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
         ("change", {"do": "note", "with": [1, "a" * 3000]}),
         ("change", {"do": "__init__", "with": []}),
         ("change", {"do": "add region", "with": ["all=0:1,0:1"]}),
+        ("change", {"do": "add element", "with": ["<b>"]}),
+        ("change", {"do": "add element", "with": ["Fe"]}),
         ("change", {"do": "keep", "with": ["a" * 70000]}),
         ("else", {"do": "save"}),
     ],

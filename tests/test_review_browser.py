@@ -130,6 +130,24 @@ def test_a_box_that_is_drawn_has_the_spectrum_of_its_pixels(page, server):
     assert server.review.choice.regions == ("<b>core</b>=2:7,3:10",)
 
 
+def test_an_element_is_added_and_the_score_is_shown(page, server):
+    assert text(page, "#score") == ""
+    page.js("document.getElementById('symbol').value = 'mn'")
+    page.js("document.querySelector('#element button').click()")
+    page.wait("document.getElementById('name').value === 'Mn_Ka'")
+    settled(page, server)
+    assert server.review.choice.elements == ("Mn",)
+    assert "Mn" in page.js("document.getElementById('rebuilt').alt")
+    ds = server.review.views.ds
+    gain = ds.component_variance.copy(data=np.linspace(0.5, -0.05, 12)).assign_attrs(
+        judged_error=[0.02, 0.003], judged_components=[1, 2]
+    )
+    server.review.views.ds["component_gain"] = gain
+    server.review.views.ds["component_gain_stddev"] = 0 * gain
+    page.js("document.querySelector('[data-number=\"12\"] .keep').click()")
+    page.wait("document.getElementById('score').textContent.includes(' 7.0 ± 0.3 %')")
+
+
 def test_a_note_is_kept_while_it_is_written(page, server):
     page.js("document.querySelector('[data-number=\"4\"] .note input').focus()")
     page.call("Input.insertText", text="half a sen")

@@ -39,6 +39,8 @@ class Choice:
         On components, by number.
     regions : tuple of str
         As recipes have them, such as ``"core=10:40,20:60"``.
+    elements : tuple of str
+        Symbols of elements in the specimen besides those that are found.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Choice:
     keep: tuple[int, ...]
     notes: Mapping[int, str] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
+    elements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for text in (*self.notes.values(), *self.regions):
@@ -66,6 +69,7 @@ class Choice:
             tuple(numbers[ds[v.COMPONENT_KEEP].values == 1].tolist()),
             {number: text for number, text in notes.items() if text},
             recipe_of(ds).quantify.regions,
+            recipe_of(ds).quantify.elements,
         )
 
 
@@ -105,7 +109,7 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
     Dataset
         Components and probabilities are those of `ds`. Where other components are kept, maps are
         smoothed, counts rebuilt and quantities computed as the recipe says; ``held_out_error`` is
-        left out. The recipe names the components and the regions.
+        left out. The recipe names the components, the regions and the elements.
 
     Raises
     ------
@@ -127,7 +131,11 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
             recipe = dataclasses.replace(
                 recipe, quantify=dataclasses.replace(recipe.quantify, regions=choice.regions)
             )
-        if choice.keep != before.keep or choice.regions != before.regions:
+        if choice.elements != before.elements:
+            recipe = dataclasses.replace(
+                recipe, quantify=dataclasses.replace(recipe.quantify, elements=choice.elements)
+            )
+        if dataclasses.replace(choice, notes=before.notes) != before:
             ds = _quantified(ds, recipe)
     ds = ds.assign_attrs({**_warned(issued, ds), "recipe": recipe.to_toml()})
     ds = ds.drop_vars(v.COORD_COMPONENT_NOTE, errors="ignore")

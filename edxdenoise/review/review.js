@@ -64,9 +64,24 @@
     filter();
     const first = keep.has(1) ? "" : " Component 1 carries all totals: without it counts are none.";
     $("summary").textContent = `${keep.size} of ${cards.length} kept` + (state.saving ? ", saving …" : state.unsaved ? ", not saved yet" : ", saved") + "." + first;
+    $("score").textContent = state.score ? `Cross-validated error ${state.score} of that of raw counts.` : "";
+    fillMaps();
     $("save").disabled = !state.unsaved || state.saving;
     $("regions").replaceChildren(...state.regions.map(regionItem));
     drawBoxes();
+  }
+
+  // Lists of maps; the first line is shown at first.
+  function fillMaps() {
+    for (const [id, skipped] of [["name", 0], ["over", 1]]) {
+      const list = $(id), chosen = list.value;
+      if (list.options.length === state.maps.length) continue;
+      const options = state.maps.slice(skipped).map(([name, words]) => new Option(words, name));
+      if (skipped) options.unshift(new Option("nothing", ""));
+      list.replaceChildren(...options);
+      list.value = state.maps.some(([name]) => name === chosen) ? chosen
+        : skipped ? "" : state.maps[Math.min(1, state.maps.length - 1)][0];
+    }
   }
 
   function regionItem(text) {
@@ -245,6 +260,16 @@
   $("box").addEventListener("submit", (event) => {
     event.preventDefault();
     setBox(["y0", "y1", "x0", "x1"].map((id) => Number($(id).value)));
+  });
+  $("element").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const symbol = $("symbol").value.trim(), proper = symbol[0].toUpperCase() + symbol.slice(1).toLowerCase();
+    await change("add element", proper);
+    const added = state.maps.find(([name]) => name.startsWith(proper + "_"));
+    if (!added) return;
+    $("symbol").value = "";
+    $("name").value = added[0];
+    showMap();
   });
   $("region").addEventListener("submit", (event) => {
     event.preventDefault();

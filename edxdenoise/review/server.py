@@ -65,8 +65,8 @@ class ReviewServer(ThreadingHTTPServer):
         self.review = review
         self.token = secrets.token_urlsafe(24)
         super().__init__((HOST, port), _Handler)
-        # Net counts per pixel as measured, shape (name, cell y, cell x), once they are read.
-        self.raw: np.ndarray | None = None
+        # Net counts per pixel as measured, shape (cell y, cell x), by name, once they are read.
+        self.raw: dict[str, np.ndarray] = {}
         threading.Thread(target=self._read_raw, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -81,10 +81,17 @@ class ReviewServer(ThreadingHTTPServer):
 
     def _read_raw(self) -> None:
         """Pass once over the counts, behind the page."""
+        views = self.review.views
         try:
-            self.raw = self.review.views.raw_maps()
+            self.raw = dict(zip(views.names, views.raw_maps()))
         except EdxdenoiseError as error:
             self.review.say(f"raw counts cannot be shown: {error}")
+
+    def add_element(self, symbol: str) -> None:
+        """Add an element, and read its raw map behind the page: all lines are fitted at once."""
+        self.review.add_element(symbol)
+        self.raw = {}
+        threading.Thread(target=self._read_raw, daemon=True).start()
 
     def wait(self) -> None:
         """Wait until nothing is being saved."""
@@ -113,6 +120,7 @@ class ReviewServer(ThreadingHTTPServer):
                     f"{probability[number]:.2f}" if np.isfinite(probability[number]) else "–"
                 ),
                 "variance": f"{100 * variance[number]:.2g}",
+                "gain": views.gain(number + 1),
                 "peaks": ", ".join(views.peaks[number]) or "none",
                 "curve": curve(views.spectra[number]),
             }
@@ -124,9 +132,6 @@ class ReviewServer(ThreadingHTTPServer):
             file=self.review.path.name,
             title=str(ds.attrs.get("title") or self.review.path.name),
             cards=cards,
-            maps=[(name, title(name)) for name in views.names],
-            first=views.names[min(1, len(views.names) - 1)],
-            total=TOTAL,
             rows=rows,
             columns=columns,
             side=views.side,
@@ -152,9 +157,8 @@ class ReviewServer(ThreadingHTTPServer):
             if each not in views.names:
                 raise ParameterError(f"map '{each}' must be one of {', '.join(views.names)}")
         rebuilt = [views.rebuilt_map(each, keep) for each in wanted]
-        raw = None
-        if self.raw is not None:
-            raw = [self.raw[views.names.index(each)] for each in wanted]
+        measured = self.raw
+        raw = [measured[each] for each in wanted] if measured.keys() >= set(wanted) else None
         unit, words = "net counts per pixel", title(name)
         if name == TOTAL:
             unit = "counts per pixel"
@@ -217,6 +221,7 @@ class ReviewServer(ThreadingHTTPServer):
             "note": review.set_note,
             "add region": review.add_region,
             "remove region": review.remove_region,
+            "add element": self.add_element,
             "save": review.save_in_words,
         }
         kinds = {"keep": (int, bool), "note": (int, str), "save": ()}
@@ -326,7 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_state()
 
     def _send_state(self) -> None:
-        self._send_json({**self.server.review.status(), "raw": self.server.raw is not None})
+        self._send_json({**self.server.review.status(), "raw": len(self.server.raw)})
 
     def _send_json(self, content: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(status, "application/json", json.dumps(content).encode())

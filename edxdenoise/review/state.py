@@ -19,7 +19,7 @@ from edxdenoise.cube import result_name
 from edxdenoise.errors import EdxdenoiseError, FormatError, ParameterError
 from edxdenoise.io import atomic_output, check_save, open_dataset, save_dataset
 from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
-from edxdenoise.review.views import Views
+from edxdenoise.review.views import Views, title
 from edxdenoise.training.labels import add_labels
 
 LABELS = "labels.csv"
@@ -69,7 +69,7 @@ class Review:
         self._written: str | None = None
         self._saved = Unsaved(Choice.of(ds))
         self._now = self._restored()
-        self.views = Views.of(ds)
+        self.views = Views.of(ds, self._now.choice.elements)
         # Named here, so that the page comes at once.
         self.views.peaks
         self.message = ""
@@ -103,6 +103,9 @@ class Review:
                 "decided": sorted(now.decided),
                 "notes": {str(number): text for number, text in now.choice.notes.items()},
                 "regions": list(now.choice.regions),
+                "elements": list(now.choice.elements),
+                "score": self.views.score(now.choice.keep),
+                "maps": [[name, title(name)] for name in self.views.names],
                 "unsaved": now != self._saved,
                 "saving": self.saving,
                 "message": self.message,
@@ -169,6 +172,25 @@ class Review:
 
         self._change(change)
 
+    def add_element(self, symbol: str) -> None:
+        """Add an element to the maps and to the fit of all lines.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such element, it has no line within the spectra, or a map of it is there.
+        """
+        with self._lock:
+            self.views = self.views.with_element(symbol)
+
+        def change(now: Unsaved) -> Unsaved:
+            elements = (*now.choice.elements, symbol)
+            return dataclasses.replace(
+                now, choice=dataclasses.replace(now.choice, elements=elements)
+            )
+
+        self._change(change)
+
     def _check_number(self, number: int) -> None:
         if not 1 <= number <= self.count:
             raise ParameterError(f"component {number} must be from 1 to {self.count}")
@@ -208,6 +230,7 @@ class Review:
                 "keep": state.choice.keep,
                 "notes": {str(number): note for number, note in state.choice.notes.items()},
                 "regions": state.choice.regions,
+                "elements": state.choice.elements,
                 "decided": sorted(state.decided),
             },
             indent=1,
@@ -228,6 +251,7 @@ class Review:
                 tuple(map(int, found["keep"])),
                 {int(number): str(note) for number, note in found["notes"].items()},
                 tuple(map(str, found["regions"])),
+                tuple(map(str, found["elements"])),
             )
             restored = Unsaved(choice, frozenset(map(int, found["decided"])))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -287,7 +311,7 @@ class Review:
 
     def _reopen(self) -> None:
         """Look at the file as it is now: maps of components that are kept may be smoothed."""
-        views = Views.of(open_dataset(self.path))
+        views = Views.of(open_dataset(self.path), self.choice.elements)
         # Peaks of the same spectra.
         vars(views)["peaks"] = self.views.peaks
         self.views = views

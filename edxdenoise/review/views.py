@@ -11,6 +11,7 @@ pixels are shown by cells of several.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -22,14 +23,17 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
+from edxdenoise.errors import ParameterError
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.quantification.lines import quantified_lines
 from edxdenoise.report.findings import on_law
+from edxdenoise.report.text import percent_words, with_error
 from edxdenoise.review.choice import keep_flags
+from edxdenoise.validation.holdout import error_of_choice
 from edxdenoise.xray import component_peaks, find_elements, identified, line_label, name_peaks
-from edxdenoise.xray.families import element_of
+from edxdenoise.xray.families import element_of, main_line
 
 TOTAL = "total"
 # Cells that a map is shown by at most.
@@ -86,8 +90,11 @@ class Views:
     atoms: np.ndarray
 
     @classmethod
-    def of(cls, ds: xr.Dataset) -> Views:
-        """Read what is needed of a denoised file, in one pass over its score maps."""
+    def of(cls, ds: xr.Dataset, elements: tuple[str, ...] = ()) -> Views:
+        """Read what is needed of a denoised file, in one pass over its score maps.
+
+        Elements are there besides those that are found.
+        """
         shape = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
         side = max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_CELLS)))
         g = np.asarray(ds[v.WEIGHT_PIXEL].values, np.float32)
@@ -100,7 +107,7 @@ class Views:
         pixels = cell_sums(np.ones((1, *shape), np.float32), side)[0]
         h = ds[v.WEIGHT_ENERGY].values.astype(float)
         spectra = np.vstack([ds[v.COMPONENT_SPECTRUM].values, ds[v.MEAN_SPECTRUM].values])
-        names, rows, atoms = _lines(ds)
+        names, rows, atoms = _lines(ds, elements)
         return cls(
             ds,
             side,
@@ -112,6 +119,29 @@ class Views:
             rows,
             atoms,
         )
+
+    def with_element(self, symbol: str) -> Views:
+        """Return the same with one more element; the fit is of all of them at once."""
+        if symbol in map(element_of, self.names[1:]):
+            raise ParameterError(f"there is a map of {symbol}")
+        asked = [element_of(name) for name in self.names[1:]]
+        names, rows, atoms = _lines(self.ds, (*asked, symbol))
+        return dataclasses.replace(self, names=names, rows=rows, atoms=atoms)
+
+    def score(self, keep: tuple[int, ...]) -> str:
+        """Return the held-out error of a choice in words, ``""`` where it is not known."""
+        judged = error_of_choice(self.ds, keep)
+        return "" if judged is None else percent_words(*(100 * part for part in judged))
+
+    def gain(self, number: int) -> str:
+        """Return what a component takes off the held-out error, in % of that of raw counts."""
+        if v.COMPONENT_GAIN not in self.ds:
+            return ""
+        gain, stddev = (
+            100 * float(self.ds[name].values[number - 1])
+            for name in (v.COMPONENT_GAIN, v.COMPONENT_GAIN_STDDEV)
+        )
+        return f"{'takes' if gain > 0 else 'adds'} {with_error(abs(gain), stddev)} %"
 
     def _used(self, keep: tuple[int, ...]) -> np.ndarray:
         return np.append(keep_flags(keep, len(self.scores)), True)
@@ -212,18 +242,20 @@ def cell_sums(maps: np.ndarray, side: int) -> np.ndarray:
     return maps
 
 
-def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names, rows and atoms of `Views`: lines quantified, then main lines of all else found."""
+def _lines(
+    ds: xr.Dataset, elements: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names, rows and atoms of `Views`: lines quantified, then main lines of all other elements."""
     lines: dict[str, LineSpec] = {}
     estimators = np.zeros((0, ds.sizes[v.DIM_ENERGY]))
     if v.LINE_ESTIMATOR in ds and v.COORD_K_FACTOR in ds.coords:
         lines = quantified_lines(ds)
         estimators = ds[v.LINE_ESTIMATOR].values.astype(float)
-    known = {element_of(name) for name in lines}
     found = find_elements(ds)
-    others = [
-        str(line) for line, element in zip(found["line"], found["element"]) if element not in known
-    ]
+    main = dict(zip(map(str, found["element"]), map(str, found["line"])))
+    main |= {symbol: _main_line(ds, symbol) for symbol in elements if symbol not in main}
+    known = {element_of(name) for name in lines}
+    others = [line for element, line in main.items() if element not in known]
     if others:
         fitted = line_weights(on_law(ds), {name: LineSpec() for name in [*lines, *others]})
         estimators = np.vstack([estimators, fitted.estimators[len(lines) :]])
@@ -232,6 +264,14 @@ def _lines(ds: xr.Dataset) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         if spec.k_factor is not None:
             atoms[number] = factor_arrays({name: spec})[1][0][0]
     return (TOTAL, *lines, *others), np.vstack([np.ones(ds.sizes[v.DIM_ENERGY]), estimators]), atoms
+
+
+def _main_line(ds: xr.Dataset, symbol: str) -> str:
+    energy, beam = ds[v.DIM_ENERGY].values, ds.attrs.get("beam_energy")
+    line = main_line(symbol, (float(energy[0]), float(energy[-1])), beam_energy=beam)
+    if line is None:
+        raise ParameterError(f"{symbol} has no line from {energy[0]:.2f} to {energy[-1]:.2f} keV")
+    return line
 
 
 def title(name: str) -> str:

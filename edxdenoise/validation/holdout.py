@@ -25,6 +25,7 @@ Reference: thinning of Poisson counts for cross-validation, A. Neufeld et al., J
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dask
@@ -44,6 +45,7 @@ from edxdenoise.blocks import (
     hold,
     sparse_block,
 )
+from edxdenoise.components.selection import kept_numbers
 from edxdenoise.config import Denoise
 from edxdenoise.cube import is_lazy, kept_maps, kept_spectra, pixel_counts, sum_spectrum
 from edxdenoise.errors import recorded
@@ -99,7 +101,87 @@ class Scale:
         return self.pixel[:, np.newaxis] * self.energy
 
 
-def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
+# Attributes of `component_gain`: the held-out error, and the kept components that it is of.
+JUDGED_ERROR, JUDGED = "judged_error", "judged_components"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What held-out counts say of a recipe, in units of the squared error of raw counts.
+
+    Parameters
+    ----------
+    error : DataArray, dims (estimate)
+        Mean squared error of the fitted counts, denoised, over that of the same counts as they were
+        measured, and its standard deviation. The first may be below 0 by chance: it is an unbiased
+        estimate.
+    spectra : array, shape (component, energy)
+        Of the model that was fitted, as `component_spectrum` has them.
+    gains, variances : array, shape (component,)
+        By how much each of its components lowers the error, and the variance of that.
+    """
+
+    error: xr.DataArray
+    spectra: np.ndarray
+    gains: np.ndarray
+    variances: np.ndarray
+
+    def of_components(self, ds: xr.Dataset) -> xr.Dataset:
+        """Add the gain of each component of a fit to all counts, and its standard deviation.
+
+        With q_j the orthonormal spectra of the model and G_j their gains, a component along p
+        gains sum_j (p q_j)^2 G_j, and what of p no q_j describes is noise, which costs one part in
+        as many as there are channels. Components of other fits, which are not orthonormal, have
+        none.
+        """
+        if not (_orthonormal(self.spectra) and _orthonormal(ds[v.COMPONENT_SPECTRUM].values)):
+            return ds
+        share = (ds[v.COMPONENT_SPECTRUM].values @ self.spectra.T) ** 2
+        outside = (1 - share.sum(axis=1)) / self.spectra.shape[1]
+        gain = v.COMPONENT_GAIN.array(share @ self.gains - outside)
+        judged = {JUDGED_ERROR: self.error.values.tolist(), JUDGED: kept_numbers(ds).tolist()}
+        return ds.assign(
+            {
+                v.COMPONENT_GAIN: gain.assign_attrs(judged),
+                v.COMPONENT_GAIN_STDDEV: v.COMPONENT_GAIN_STDDEV.array(
+                    np.sqrt(share**2 @ self.variances)
+                ),
+            }
+        )
+
+
+def error_of_choice(ds: xr.Dataset, keep: Iterable[int]) -> tuple[float, float] | None:
+    """Return the held-out error of keeping other components, and its standard deviation.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``component_gain``; without it there is no such error.
+    keep : iterable of int
+        Numbers, from 1, of the components.
+
+    Returns
+    -------
+    error, stddev : float
+        In units of the squared error of raw counts: that of the choice that was judged, less the
+        gains of what is added, more those of what is dropped. Components that are added count as
+        they are, not smoothed.
+    """
+    if v.COMPONENT_GAIN not in ds:
+        return None
+    gain, judged = ds[v.COMPONENT_GAIN], ds[v.COMPONENT_GAIN].attrs
+    error, stddev = np.atleast_1d(judged[JUDGED_ERROR]).astype(float)
+    numbers = ds[v.DIM_COMPONENT].values
+    changed = np.isin(numbers, list(keep)) * 1.0 - np.isin(numbers, np.atleast_1d(judged[JUDGED]))
+    spread = (changed * ds[v.COMPONENT_GAIN_STDDEV].values) ** 2
+    return float(error - changed @ gain.values), float(np.sqrt(stddev**2 + spread.sum()))
+
+
+def _orthonormal(spectra: np.ndarray) -> bool:
+    return bool(np.allclose(spectra @ spectra.T, np.eye(len(spectra)), atol=1e-3))
+
+
+def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
     """Judge what a recipe does to these counts: fitted to three quarters, judged by the last one.
 
     Parameters
@@ -111,10 +193,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
 
     Returns
     -------
-    DataArray, dims (estimate)
-        Mean squared error of the fitted counts, denoised, over that of the same counts as they were
-        measured, and its standard deviation. The first may be below 0 by chance: it is an unbiased
-        estimate.
+    HeldOut
 
     Notes
     -----
@@ -133,18 +212,73 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> xr.DataArray:
     scale = scale_of(model, _WHOLE)
     kept, mean = kept_spectra(model)
     maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
+    used = model[v.COMPONENT_KEEP].values == 1
+    others = model[v.COMPONENT_MAP].isel({v.DIM_COMPONENT: ~used}).values
+    loadings = model[v.COMPONENT_SPECTRUM].values
+    order = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])
+    single = loadings[order] * model[v.WEIGHT_ENERGY].values
     g = model[v.WEIGHT_PIXEL].values
     places = da.core.slices_from_chunks(held_out.chunks)
     sums = [
-        dask.delayed(error_of_block)(
-            block, maps[:, *place], g[place], spectra, Scale(scale.pixel[place], scale.energy)
+        dask.delayed(_judged_block)(
+            block,
+            (maps[:, *place], others[:, *place]),
+            g[place],
+            (spectra, single),
+            Scale(scale.pixel[place], scale.energy),
         )
         for place, block in zip(places, delayed_blocks(held_out))
     ]
-    error, variance = np.sum(compute(sums)[0], axis=0)
+    (error, variance), gains, variances = (sum(parts) for parts in zip(*compute(sums)[0]))
     # In units of the noise of all counts, beside which that of the fitted ones is larger.
     units = _WHOLE * scale.pixel.size * scale.energy.size
-    return v.HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
+    return HeldOut(
+        v.HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units),
+        loadings[order],
+        gains / units,
+        variances / units**2,
+    )
+
+
+def _judged_block(
+    held_out: Block,
+    maps: tuple[np.ndarray, np.ndarray],
+    g: np.ndarray,
+    spectra: tuple[np.ndarray, np.ndarray],
+    scale: Scale,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E and its variance, and the gains of all components, those that are kept first."""
+    both = np.concatenate(maps)
+    return (
+        error_of_block(held_out, maps[0], g, spectra[0], scale),
+        *gains_of_block(held_out, both, g, spectra[1], scale),
+    )
+
+
+def gains_of_block(
+    held_out: Block, maps: np.ndarray, g: np.ndarray, spectra: np.ndarray, scale: Scale
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much less E each component alone leaves, summed over a block, and the variance of that.
+
+    Parameters
+    ----------
+    held_out, g, scale
+        As `error_of_block` takes them.
+    maps : array, shape (component, y, x)
+    spectra : array, shape (component, energy)
+        In units of the counts, orthogonal where each channel counts for 1 / h^2.
+
+    Returns
+    -------
+    gains, variances : array, shape (component,)
+    """
+    rows = sparse_block(held_out).rows
+    scores = _WHOLE * g.reshape(-1, 1) * maps.reshape(len(maps), -1).T
+    scores /= scale.pixel.reshape(-1, 1)
+    own = (spectra**2 / scale.energy).sum(axis=1) * (scale.pixel.reshape(-1) @ scores**2)
+    seen = ((rows @ (spectra / scale.energy).T) * scores).sum(axis=0)
+    spread = ((rows @ ((spectra / scale.energy) ** 2).T) * scores**2).sum(axis=0)
+    return 2 * _PARTS * seen - own, 4 * _PARTS**2 * spread
 
 
 def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:
