@@ -48,7 +48,10 @@ def make_file(path: Path, side: int, components: int) -> None:
     for name, array in ds.data_vars.items():
         if "y" in array.dims and name != "counts_denoised":
             reps = [times if dim in ("y", "x") else 1 for dim in array.dims]
-            tiled[name] = (array.dims, da.tile(da.from_array(array.values), reps), array.attrs)
+            # Maps lie in memory when they are written, and counts in blocks.
+            tile = da.tile(da.from_array(array.values), reps) if name == "counts" else None
+            content = np.tile(array.values, reps) if tile is None else tile
+            tiled[name] = (array.dims, content, array.attrs)
     large = ds.drop_dims(["y", "x"]).assign(tiled)
     for dim in ("y", "x"):
         step = float(np.diff(ds[dim].values[:2])[0])

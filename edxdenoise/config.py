@@ -649,8 +649,8 @@ class Output:
 
     file: Text | None = None
     report: Annotated[Text | None, Option("Write a report into this folder.", metavar="DIR")] = None
-    pictures: Annotated[Pictures, Option("Format of the pictures of the report.")] = "png"
     cube: Annotated[
         bool,
         Option("Write the denoised counts; left out, they are rebuilt when the file is opened."),
     ] = True
+    pictures: Annotated[Pictures, Option("Format of the pictures of the report.")] = "png"

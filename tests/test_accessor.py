@@ -29,7 +29,7 @@ def texts(figure):
 
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_maps_are_drawn_by_name(maps):
-    for name, caption in (("Pb", "Pb"), ("I/Pb", "I/Pb"), ("Pb_La", "Pb La")):
+    for name, caption in (("Pb", "Pb"), ("I/Pb", "I/Pb"), ("Pb_La", "Pb Lα")):
         figure = maps.edx.plot(name)
         assert caption in texts(figure) and figure.axes[0].images
     assert "standard deviation" in texts(maps.edx.plot("Pb", stddev=True))

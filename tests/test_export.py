@@ -23,7 +23,9 @@ from edxdenoise.errors import FormatError, SchemaError
 from edxdenoise.io import (
     PixelSize,
     file_name,
+    open_dataset,
     pixel_size,
+    save_dataset,
     write_msa,
     write_table,
     write_tiff,
@@ -286,6 +288,18 @@ def test_tables_name_units(written: Path) -> None:
     np.testing.assert_allclose(
         bias["z"], bias["difference (counts)"] / bias["stddev (counts)"], rtol=1e-3, atol=1e-6
     )
+
+
+def test_a_report_of_a_file_says_what_that_in_memory_does(
+    tmp_path: Path, written: Path, quantified: xr.Dataset
+) -> None:
+    file = tmp_path / "maps.zarr"
+    save_dataset(quantified.drop_dims("line_other"), file)
+    write_report(open_dataset(file), tmp_path / "out", pictures="svg")
+    for name in ("regions.csv", "elements.csv", "bias.csv"):
+        assert (tmp_path / "out" / name).read_text() == (written / name).read_text()
+    stems = {path.stem for path in written.glob("*.png")}
+    assert {path.stem for path in (tmp_path / "out").glob("*.svg")} == stems
 
 
 @pytest.mark.parametrize("intensities", ["windows", "fit"])

@@ -70,6 +70,6 @@ def quantify(
         recipe,
         quantify=replace(recipe.quantify, **given(options)),
         input=Input((str(file),), signal),
-        output=Output(str(output), report, pictures),
+        output=Output(str(output), report, pictures=pictures),
     )
     job.do(quantify_file, recipe)

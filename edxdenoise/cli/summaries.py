@@ -66,7 +66,7 @@ def denoised_facts(ds: xr.Dataset) -> dict[str, str]:
     if smoothing := smoothing_words(ds):
         said["smoothing"] = smoothing.removeprefix("Smoothing ")
     if gains := texts_of(ds.attrs, IMAGE_GAIN):
-        said["images"] = " ".join(gains)
+        said["images"] = "; ".join(gains)
     return {label.capitalize(): text for label, text in said.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -290,7 +291,7 @@ def record_lines(
     for row, spec in zip(edges, specs):
         ends = [*(spec.window or (np.nan, np.nan)), *np.ravel(spec.background or ())]
         row[: len(ends)] = ends
-    how = {INTENSITIES_USED: intensities, ELEMENTS_USED: " ".join(elements)}
+    how = {INTENSITIES_USED: intensities, ELEMENTS_USED: list(elements)}
     return ds.assign(
         {
             v.LINE_INTENSITY: ds[v.LINE_INTENSITY].assign_attrs(how),
@@ -352,14 +353,15 @@ def intensities_used(ds: xr.Dataset) -> str:
 
 def elements_used(ds: xr.Dataset) -> list[str]:
     """Return the other elements that windows kept clear of, or that the fit included."""
-    return _how(ds, ELEMENTS_USED).split()
+    # Files of earlier versions hold all of them in one text.
+    return " ".join(_how(ds, ELEMENTS_USED)).split()
 
 
-def _how(ds: xr.Dataset, key: str) -> str:
+def _how(ds: xr.Dataset, key: str) -> Any:
     attrs = ds[v.LINE_INTENSITY].attrs
     if key not in attrs:
         raise ParameterError(
             "the file does not say how its lines were quantified, as those of earlier versions; "
             "quantify it again"
         )
-    return str(attrs[key])
+    return attrs[key]

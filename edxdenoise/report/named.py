@@ -15,6 +15,7 @@ from edxdenoise.quantification.estimators import sums_counts, sums_denoised
 from edxdenoise.report.findings import element_weights
 from edxdenoise.report.frame import Colours, grey_range, net_range, value_range, well_known
 from edxdenoise.xray import find_elements, line_label, with_local_elements
+from edxdenoise.xray.families import element_of
 
 # Quantities, their standard deviations, the dimension of the names and the unit.
 _QUANTITIES = (
@@ -48,8 +49,8 @@ def named_map(ds: xr.Dataset, name: str, *, stddev: bool = False) -> NamedMap:
     ----------
     ds : Dataset
     name : str
-        An element (at% where they are quantified, else net counts of its main line), a ratio, a
-        line or an image recorded with the counts.
+        An element (at% where they are known, else net counts of its line), a ratio, a line or an
+        image recorded with the counts.
     stddev : bool
         Of the quantity its standard deviation.
 
@@ -62,11 +63,14 @@ def named_map(ds: xr.Dataset, name: str, *, stddev: bool = False) -> NamedMap:
     for value_spec, stddev_spec, dim, unit in _QUANTITIES:
         names = [str(each) for each in ds[dim].values] if value_spec in ds else []
         known += names
-        if name in names:
+        # An element without a k-factor has its line alone.
+        places = [n for n, each in enumerate(names) if name in (each, _element(dim, each))]
+        if places:
             value, error = (
-                ds[spec].isel({dim: names.index(name)}).values for spec in (value_spec, stddev_spec)
+                ds[spec].isel({dim: places[0]}).values for spec in (value_spec, stddev_spec)
             )
-            pixels, caption = well_known(value, error, np.isfinite(value)), name.replace("_", " ")
+            pixels = well_known(value, error, np.isfinite(value))
+            caption = line_label(names[places[0]]) if dim == v.DIM_LINE else name
             if stddev:
                 colours = value_range(error, pixels, unit or name, error=True)
                 return NamedMap(f"{caption}, standard deviation", unit or name, error, colours)
@@ -92,6 +96,10 @@ def named_map(ds: xr.Dataset, name: str, *, stddev: bool = False) -> NamedMap:
     raise ParameterError(
         f"there is no map '{name}'; there are {', '.join(known + others) or 'none: quantify first'}"
     )
+
+
+def _element(dim: str, name: str) -> str:
+    return element_of(name) if dim == v.DIM_LINE else name
 
 
 def kept_components(ds: xr.Dataset) -> xr.Dataset:

@@ -4,6 +4,7 @@ window.edxdenoise = (function () {
   const $ = (id) => document.getElementById(id);
   const meta = $("box-meta") ? JSON.parse($("box-meta").textContent) : null;
   const ready = {};
+  const NAME_WIDTH = 13; // pixels that an upright name takes
   let shown = null;
 
   function model(name) {
@@ -290,6 +291,29 @@ window.edxdenoise = (function () {
     $("overlay-plot").setAttribute("aria-label", "overlay of " + (words.join(", ") || "nothing"));
   }
 
+  // Upright names that would stand in each other's way are left out, those of larger peaks stay.
+  function tidy(plotName, labelsName) {
+    const plot = model(plotName), labels = model(labelsName);
+    if (!plot || !labels) return;
+    const {start, end} = plot.x_range, {x, name} = labels.data, placed = [];
+    const scale = plot.inner_width / (end - start);
+    const text = Array.from(x, (at, i) => {
+      const place = (at - start) * scale;
+      if (placed.some((other) => Math.abs(other - place) < NAME_WIDTH)) return "";
+      placed.push(place);
+      return name[i];
+    });
+    if (text.some((one, i) => one !== labels.data.text[i])) labels.data = {...labels.data, text};
+  }
+
+  function tidyAlways(plotName, labelsName) {
+    const plot = model(plotName), again = () => tidy(plotName, labelsName);
+    if (!plot) return;
+    again();
+    for (const property of [plot.properties.inner_width, plot.x_range.properties.start, plot.x_range.properties.end])
+      property.change.connect(again);
+  }
+
   // What the pointer draws on all maps.
   function draw(kind) {
     for (const doc of Bokeh.documents)
@@ -320,6 +344,8 @@ window.edxdenoise = (function () {
       $("flicker").addEventListener("click", flicker);
     }
     for (const one of document.querySelectorAll(".layers select")) one.addEventListener("change", overlay);
+    tidyAlways("sum-spectrum", "sum-labels");
+    tidyAlways("box-spectrum", "box-labels");
     if (!meta) return;
     $("draw")?.addEventListener("change", (event) => draw(event.target.value));
     for (const [name, kind] of Object.entries(meta.arrays)) ready[name] = await unpack(name, kind);

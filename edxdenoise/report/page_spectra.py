@@ -106,7 +106,7 @@ def sum_figure(found: Findings) -> Figure:
 
 
 def peak_labels(found: Findings, name: str) -> Any:
-    """Names of the largest peaks over the sum spectrum; the page moves those of a box."""
+    """Names of the largest peaks, largest first; the page hides those that collide."""
     from bokeh.models import ColumnDataSource, LabelSet
 
     raw = sum_spectrum(found.ds)
@@ -116,7 +116,8 @@ def peak_labels(found: Findings, name: str) -> Any:
         {
             "x": [float(found.ds[v.DIM_ENERGY].values[peak.channel]) for peak in peaks],
             "y": [float(raw[start:stop].max()) for start, stop in ends],
-            "text": [peak.name or f"{peak.energy:.2f} keV" for peak in peaks],
+            "text": (text := [peak.name or f"{peak.energy:.2f} keV" for peak in peaks]),
+            "name": text,
             "channel": [peak.channel for peak in peaks],
         },
         name=name,

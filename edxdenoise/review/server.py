@@ -80,9 +80,9 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def _read_raw(self) -> None:
-        """Pass once over the counts, behind the page."""
-        views = self.review.views
+        """Read the counts behind the page: elements of few pixels, and maps as measured."""
         try:
+            views = self.review.find_local()
             self.raw = dict(zip(views.names, views.raw_maps()))
         except EdxdenoiseError as error:
             self.review.say(f"raw counts cannot be shown: {error}")

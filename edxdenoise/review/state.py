@@ -21,6 +21,7 @@ from edxdenoise.io import atomic_output, check_save, open_dataset, save_dataset
 from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
 from edxdenoise.review.views import Views, title
 from edxdenoise.training.labels import add_labels
+from edxdenoise.xray.families import element_of
 
 LABELS = "labels.csv"
 _LONGEST_NOTE = 2000
@@ -171,6 +172,17 @@ class Review:
             return dataclasses.replace(now, choice=dataclasses.replace(now.choice, regions=regions))
 
         self._change(change)
+
+    def find_local(self) -> Views:
+        """Look for elements of small parts of the map, which takes a while; return the views."""
+        found = self.views.with_local()
+        with self._lock:
+            # An element that was added meanwhile stays.
+            for name in self.views.names[1:]:
+                if name not in found.names:
+                    found = found.with_element(element_of(name))
+            self.views = found
+            return found
 
     def add_element(self, symbol: str) -> None:
         """Add an element to the maps and to the fit of all lines.

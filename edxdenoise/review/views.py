@@ -32,7 +32,7 @@ from edxdenoise.report.findings import on_law
 from edxdenoise.report.text import percent_words, with_error
 from edxdenoise.review.choice import keep_flags
 from edxdenoise.validation.holdout import error_of_choice
-from edxdenoise.xray import component_peaks, find_elements, identified, line_label, name_peaks
+from edxdenoise.xray import component_peaks, identified, line_label, name_peaks, with_local_elements
 from edxdenoise.xray.families import element_of, main_line
 
 TOTAL = "total"
@@ -98,10 +98,10 @@ class Views:
         shape = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
         side = max(1, math.ceil(math.sqrt(shape[0] * shape[1] / _MOST_CELLS)))
         g = np.asarray(ds[v.WEIGHT_PIXEL].values, np.float32)
-        maps = _lazy(ds, v.COMPONENT_MAP)
+        maps = _lazy(ds, v.COMPONENT_MAP, side)
         smoothed = maps
         if v.COMPONENT_MAP_SHRUNK in ds:
-            shrunk = _lazy(ds, v.COMPONENT_MAP_SHRUNK).rechunk(maps.chunks)
+            shrunk = _lazy(ds, v.COMPONENT_MAP_SHRUNK, side).rechunk(maps.chunks)
             smoothed = da.where(da.isnan(shrunk), maps, shrunk)
         amounts, scores = compute(_cells(smoothed * g, side), _cells(maps, side))
         pixels = cell_sums(np.ones((1, *shape), np.float32), side)[0]
@@ -127,6 +127,13 @@ class Views:
         asked = [element_of(name) for name in self.names[1:]]
         names, rows, atoms = _lines(self.ds, (*asked, symbol))
         return dataclasses.replace(self, names=names, rows=rows, atoms=atoms)
+
+    def with_local(self) -> Views:
+        """Return the same with elements of small parts of the map: reads all counts, twice."""
+        asked = tuple(element_of(name) for name in self.names[1:])
+        ds = with_local_elements(self.ds)
+        names, rows, atoms = _lines(ds, asked)
+        return dataclasses.replace(self, ds=ds, names=names, rows=rows, atoms=atoms)
 
     def score(self, keep: tuple[int, ...]) -> str:
         """Return the held-out error of a choice in words, ``""`` where it is not known."""
@@ -214,17 +221,20 @@ class Views:
         return named
 
 
-def _lazy(ds: xr.Dataset, name: str) -> da.Array:
-    """Maps in blocks of whole components."""
-    return da.asarray(ds[name].transpose(v.DIM_COMPONENT, v.DIM_Y, v.DIM_X).data).rechunk(
-        {1: -1, 2: -1}
-    )
+def _lazy(ds: xr.Dataset, name: str, side: int) -> da.Array:
+    """Maps in blocks of whole cells."""
+    maps = da.asarray(ds[name].transpose(v.DIM_COMPONENT, v.DIM_Y, v.DIM_X).data)
+    whole = {}
+    for axis in (1, 2):
+        ends = np.cumsum(maps.chunks[axis])
+        inner = np.unique(np.append(-(-ends[:-1] // side) * side, ends[-1]).clip(max=ends[-1]))
+        whole[axis] = tuple(np.diff(inner, prepend=0).tolist())
+    return maps.rechunk(whole)
 
 
 def _cells(maps: da.Array, side: int) -> da.Array:
-    cells = tuple(-(-size // side) for size in maps.shape[1:])
-    chunks = (maps.chunks[0], *((size,) for size in cells))
-    return da.map_blocks(cell_sums, maps, side, chunks=chunks, dtype=np.float32)
+    cells = [tuple(-(-size // side) for size in sizes) for sizes in maps.chunks[1:]]
+    return da.map_blocks(cell_sums, maps, side, chunks=(maps.chunks[0], *cells), dtype=np.float32)
 
 
 def cell_sums(maps: np.ndarray, side: int) -> np.ndarray:
@@ -251,8 +261,7 @@ def _lines(
     if v.LINE_ESTIMATOR in ds and v.COORD_K_FACTOR in ds.coords:
         lines = quantified_lines(ds)
         estimators = ds[v.LINE_ESTIMATOR].values.astype(float)
-    found = find_elements(ds)
-    main = dict(zip(map(str, found["element"]), map(str, found["line"])))
+    main = {one.element: one.line for one in identified(ds).elements}
     main |= {symbol: _main_line(ds, symbol) for symbol in elements if symbol not in main}
     known = {element_of(name) for name in lines}
     others = [line for element, line in main.items() if element not in known]
