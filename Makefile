@@ -1,9 +1,9 @@
-# Two commands: `make demo` and `make test`. Both make .venv and install what they need.
+# `make demo`, `make test` and `make docs`. All make .venv and install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := bash
 
-.PHONY: demo test test-processors lint clean
+.PHONY: demo test test-processors docs lint clean
 
 demo: .venv/run
 	$(BIN)/edxdenoise demo --overwrite
@@ -32,6 +32,9 @@ test-processors: .venv/test
 		$(BIN)/python -m pytest -q --numprocesses auto -k "not process" $(NUMERIC) || exit 1; \
 	done
 
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 lint: .venv/test
 	$(BIN)/black --check --quiet .
 	$(BIN)/isort --check --quiet .
@@ -48,5 +51,9 @@ lint: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
 	touch $@
 
+.venv/docs: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[docs]
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

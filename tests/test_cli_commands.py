@@ -13,8 +13,12 @@ from click.testing import CliRunner
 
 from edxdenoise.cli import main
 from edxdenoise.cli.helpers import Verbosity
+from edxdenoise.config import Output
 from edxdenoise.cube import make_cube
 from edxdenoise.io import open_dataset, save_dataset
+from edxdenoise.quantification import region_table
+from edxdenoise.recipe import Recipe
+from edxdenoise.run import run_recipe
 
 PROGRAM = [sys.executable, "-m", "edxdenoise"]
 
@@ -242,12 +246,26 @@ def test_reader_of_stdout_that_goes_away(folder):
 
 
 @pytest.mark.slow
-def test_demo(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::edxdenoise.EdxdenoiseWarning")
+def test_demo_is_right_warns_of_nothing_and_can_be_made_again_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo")
     assert "arning" not in result.stderr
     assert re.search(r"^Components kept +\d+ of \d+: 1-", result.stdout, re.M)
-    (written,) = re.findall("^wrote (.+) and (.+)$", result.stderr, re.M)
-    assert all((tmp_path / name).exists() for name in (*written, "demo/phantom.zarr"))
     assert os.listdir(tmp_path) == ["demo"]
+    made = {"phantom.zarr", "denoised.zarr", "report"}
+    assert set(os.listdir(tmp_path / "demo")) - {".edxdenoise"} == made
+    (written,) = re.findall("^wrote (.+) and (.+)$", result.stderr, re.M)
+    assert all((tmp_path / name).exists() for name in written)
     assert "--overwrite" in run("demo", status=1).stderr
+    first = open_dataset(tmp_path / "demo" / "denoised.zarr")
+    assert not first.attrs.get("warnings") and first.attrs["notes"]
+    table = region_table(first)
+    whole = table[table.kind == "map"].set_index("quantity")
+    assert {"I/Pb", "N/Pb"} < set(whole.index)
+    assert ((whole.value - whole.true).abs() < 3 * whole.stddev).all(), whole
+    recipe = Recipe.from_toml(first.attrs["recipe"])
+    assert recipe.input.files == ("phantom.zarr",)
+    monkeypatch.chdir(tmp_path / "demo")
+    second = run_recipe(Recipe(recipe.input, output=Output("again.nc")))
+    np.testing.assert_array_equal(first.component_keep, second.component_keep)

@@ -21,7 +21,6 @@ from edxdenoise.errors import (
 )
 from edxdenoise.io import open_dataset, read_cube, save_dataset
 from edxdenoise.pipeline import denoise, prepare
-from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
 from edxdenoise.run import _blocks, convert_file, demo_recipe, run_demo, run_recipe
@@ -338,28 +337,6 @@ def test_prepare_of_several(phantom):
     stacked = prepare([phantom, phantom], Prepare(rebin_xy=2), exposure=[1, 2])
     assert stacked.sizes["y"] == 24 and set(np.unique(stacked.exposure)) == {1, 2}
     assert int(stacked.counts.sum()) == 2 * int(phantom.counts.sum())
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::edxdenoise.EdxdenoiseWarning")
-def test_demo_is_right_warns_of_nothing_and_can_be_made_again_elsewhere(tmp_path, monkeypatch):
-    run_demo(demo_recipe(), folder=tmp_path / "demo")
-    assert {p.name for p in (tmp_path / "demo").iterdir()} - {".edxdenoise"} == {
-        "phantom.zarr",
-        "denoised.zarr",
-        "report",
-    }
-    first = open_dataset(tmp_path / "demo" / "denoised.zarr")
-    assert not first.attrs.get("warnings") and first.attrs["notes"]
-    table = region_table(first)
-    whole = table[table.kind == "map"].set_index("quantity")
-    assert {"I/Pb", "N/Pb"} < set(whole.index)
-    assert ((whole.value - whole.true).abs() < 3 * whole.stddev).all(), whole
-    recipe = Recipe.from_toml(first.attrs["recipe"])
-    assert recipe.input.files == ("phantom.zarr",)
-    monkeypatch.chdir(tmp_path / "demo")
-    second = run_recipe(Recipe(recipe.input, output=Output("again.nc")))
-    np.testing.assert_array_equal(first.component_keep, second.component_keep)
 
 
 @pytest.mark.slow

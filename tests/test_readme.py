@@ -14,7 +14,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 def test_python_of_the_readme(tmp_path, monkeypatch):
     pytest.importorskip("exspy", reason="the last line makes a signal of HyperSpy")
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    phantom = simulate("solar-cell", shape=(33, 50), channels=650, energy_width=0.02)
+    phantom = simulate("solar-cell", shape=(14, 20), channels=650, energy_width=0.02)
     save_dataset(phantom[["counts"]], tmp_path / "map.zarr")
     monkeypatch.chdir(tmp_path)
     names = {}
