@@ -23,7 +23,7 @@ from edxdenoise.io import open_dataset, read_cube, save_dataset
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
-from edxdenoise.run import _blocks, convert_file, demo_recipe, run_demo, run_recipe
+from edxdenoise.run import _blocks, convert_file, run_recipe
 from edxdenoise.simulation import simulate
 
 
