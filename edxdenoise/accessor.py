@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_THUMBNAIL = 160  # pixels
+
+
 def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
     """Open a spectrum image, or a result, of any format that can be read.
 
@@ -206,4 +209,21 @@ class Edx:
             for label, text in self._facts().items()
         )
         title = html.escape(str(self._ds.attrs.get("title", "")))
-        return f"<b>{title}</b><div style='display:flex'><table>{rows}</table></div>"
+        return (
+            f"<b>{title}</b><div style='display:flex; gap:1em'>{self._thumbnail()}"
+            f"<table>{rows}</table></div>"
+        )
+
+    def _thumbnail(self) -> str:
+        """Return a small map of all X-rays; none where counts would have to be read for it."""
+        from edxdenoise.cube import pixel_counts
+        from edxdenoise.report.frame import count_range
+        from edxdenoise.report.page_maps import binned, picture_data
+
+        if v.PIXEL_COUNTS not in self._ds:
+            return ""
+        totals = pixel_counts(self._ds)
+        small = binned(totals, -(-max(totals.shape) // _THUMBNAIL))
+        data = picture_data(small, count_range(small))
+        style = "height:9em; image-rendering:pixelated"
+        return f"<img src='{data}' alt='all X-rays' style='{style}'>"

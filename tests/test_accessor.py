@@ -1,5 +1,7 @@
 """The face for notebooks: open any file, and what ``ds.edx`` says, draws and becomes."""
 
+import base64
+import io
 import re
 
 import numpy as np
@@ -82,10 +84,28 @@ def test_spectrum_components_and_scree_are_figures(maps):
     assert len([axes for axes in page.axes if axes.images]) >= maps.component_keep.values.sum()
 
 
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_nothing_lies_outside_a_figure(maps):
+    names = ["a control with a long name 1", "treated at 85 degrees for a thousand hours 1"]
+    named = maps.assign_coords(area=maps.area.assign_attrs(area_label=names))
+    figures = [named.edx.plot("Pb"), named.edx.plot("Pb_La", stddev=True), named.edx.plot("Cu")]
+    figures += [named.edx.plot(["Pb", "I", "Cu"]), named.edx.plot_spectrum()]
+    figures += [named.edx.plot_scree(), *named.edx.plot_components()]
+    for figure in figures:
+        figure.canvas.draw()
+        width, height = figure.get_size_inches()
+        box = figure.get_tightbbox()
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02
+
+
 def test_facts_are_shown_and_escaped(maps):
     named = maps.assign_attrs(title="<script>")
     shown = named.edx._repr_html_()
     assert "&lt;script&gt;" in shown and "<script>" not in shown
+    (data,) = re.findall(r"src='data:image/png;base64,([^']+)'", shown)
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        assert picture.size == (maps.sizes["x"], maps.sizes["y"])
+    assert "<img" not in maps[["counts"]].edx._repr_html_(), "counts are not read for a repr"
     assert f"{int(maps.component_keep.sum())} of " in repr(maps.edx)
     np.testing.assert_allclose(maps.edx.sum_spectrum, maps.counts.sum(("y", "x")))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from edxdenoise.cube import detector_resolution
 from edxdenoise.report.findings import Findings, shown_components
 from edxdenoise.report.frame import colour_range
 from edxdenoise.report.maps import last_energy
-from edxdenoise.report.page_maps import binned, png_bytes
+from edxdenoise.report.page_maps import binned, picture_data
 from edxdenoise.report.sums import unweighted_spectra
 from edxdenoise.report.text import borderline_words, decision, verdict
 from edxdenoise.xray import component_peaks, identified, name_peaks
@@ -66,8 +65,8 @@ def _component_card(found: Findings, number: int, factor: int) -> dict[str, Any]
 def _picture(image: np.ndarray, factor: int, alt: str, title: str) -> dict[str, str]:
     """A small map as a PNG inside the page, in the colours of its scores."""
     small = binned(image, factor)
-    data = base64.b64encode(png_bytes(small, colour_range(small[np.isfinite(small)]))).decode()
-    return {"alt": alt, "title": title, "data": f"data:image/png;base64,{data}"}
+    data = picture_data(small, colour_range(small[np.isfinite(small)]))
+    return {"alt": alt, "title": title, "data": data}
 
 
 def _component_spectrum(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -288,3 +289,8 @@ def png_bytes(image: np.ndarray, colours: Colours) -> bytes:
     buffer = io.BytesIO()
     indexed.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def picture_data(image: np.ndarray, colours: Colours) -> str:
+    """A map as an address that holds its PNG."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image, colours)).decode()}"

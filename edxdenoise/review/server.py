@@ -7,7 +7,6 @@ random token in their path.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import secrets
@@ -29,7 +28,7 @@ from edxdenoise.components.selection import component_name, component_outcomes
 from edxdenoise.errors import EdxdenoiseError, ParameterError
 from edxdenoise.io import pixel_size
 from edxdenoise.report.frame import colour_range, count_range, frame_of
-from edxdenoise.report.page_maps import colour_legend, png_bytes
+from edxdenoise.report.page_maps import colour_legend, picture_data, png_bytes
 from edxdenoise.review.state import Review
 from edxdenoise.review.views import TOTAL, Box, title
 
@@ -174,8 +173,8 @@ class ReviewServer(ThreadingHTTPServer):
         return {
             "words": words,
             "legend": colour_legend(colours, unit),
-            "rebuilt": _data(png_bytes(shown, colours)),
-            "raw": _data(png_bytes(raw[0], colours)) if raw else None,
+            "rebuilt": picture_data(shown, colours),
+            "raw": picture_data(raw[0], colours) if raw else None,
         }
 
     @lru_cache(maxsize=64)
@@ -243,10 +242,6 @@ def curve(spectrum: np.ndarray) -> str:
     span = top - bottom or 1.0
     x = np.linspace(0, 300, values.size)
     return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, 58 - 56 * (values - bottom) / span))
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 class _Handler(BaseHTTPRequestHandler):
