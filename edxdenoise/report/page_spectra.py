@@ -53,13 +53,14 @@ def spectrum_figure(found: Findings, name: str, log: bool) -> Figure:
 
 
 def energy_shown(found: Findings) -> Any:
-    """Range of energies, with room for the name of a line at its start."""
+    """Range of energies that have counts, with room for the name of a line at its start."""
     from bokeh.models import Range1d
 
     energy = found.ds[v.DIM_ENERGY].values
-    last = last_energy(energy, found.peaks)
-    first = float(energy[0] - _ROOM * (last - energy[0]))
-    return Range1d(first, last, bounds=(first, float(energy[-1])))
+    last, filled = last_energy(energy, found.peaks), np.flatnonzero(sum_spectrum(found.ds))
+    room = _ROOM * (last - energy[0])
+    first = energy[filled[0] if filled.size else 0] - room
+    return Range1d(float(first), last, bounds=(float(energy[0] - room), float(energy[-1])))
 
 
 def sum_figure(found: Findings) -> Figure:
