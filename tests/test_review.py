@@ -198,6 +198,21 @@ def test_an_element_that_is_added_has_maps_and_stays(path):
     assert Review(path).views.names[-1] == "Mn_Ka"
 
 
+def test_elements_of_few_pixels_are_looked_for_while_others_are_added(path, monkeypatch):
+    review = Review(path)
+    look = Views.with_local
+
+    def slow(views):
+        if "Mn_Ka" not in review.views.names:
+            review.add_element("Mn")
+        return look(views)
+
+    monkeypatch.setattr(Views, "with_local", slow)
+    assert "elements_local" not in review.views.ds.attrs
+    assert review.find_local().names == review.views.names == ("total", "Ca_Ka", "Fe_Ka", "Mn_Ka")
+    assert "elements_local" in review.views.ds.attrs
+
+
 # Saving
 
 

@@ -22,6 +22,7 @@ from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
 from edxdenoise.review.views import Views, title
 from edxdenoise.training.labels import add_labels
 from edxdenoise.xray.families import element_of
+from edxdenoise.xray.identification import LOCAL
 
 LABELS = "labels.csv"
 _LONGEST_NOTE = 2000
@@ -175,14 +176,19 @@ class Review:
 
     def find_local(self) -> Views:
         """Look for elements of small parts of the map, which takes a while; return the views."""
-        found = self.views.with_local()
-        with self._lock:
-            # An element that was added meanwhile stays.
-            for name in self.views.names[1:]:
-                if name not in found.names:
-                    found = found.with_element(element_of(name))
-            self.views = found
-            return found
+        while True:
+            before = self.views
+            found = before.with_local()
+            with self._lock:
+                if self.views.ds is not before.ds:
+                    # The file was saved meanwhile.
+                    continue
+                # An element that was added meanwhile stays.
+                for name in self.views.names[1:]:
+                    if name not in found.names:
+                        found = found.with_element(element_of(name))
+                self.views = found
+                return found
 
     def add_element(self, symbol: str) -> None:
         """Add an element to the maps and to the fit of all lines.
@@ -323,7 +329,9 @@ class Review:
 
     def _reopen(self) -> None:
         """Look at the file as it is now: maps of components that are kept may be smoothed."""
-        views = Views.of(open_dataset(self.path), self.choice.elements)
+        # Elements of few pixels are those that were found already.
+        known = {name: found for name, found in self.views.ds.attrs.items() if name == LOCAL}
+        views = Views.of(open_dataset(self.path).assign_attrs(known), self.choice.elements)
         # Peaks of the same spectra.
         vars(views)["peaks"] = self.views.peaks
         self.views = views
