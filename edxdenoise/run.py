@@ -367,9 +367,7 @@ def _blocks(
     return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
 
 
-def job_memory(
-    ds: xr.Dataset, components: int, recipe: Denoise, workers: int | None
-) -> MemoryNeed:
+def job_memory(ds: xr.Dataset, components: int, recipe: Denoise, workers: int | None) -> MemoryNeed:
     """Return what denoising a map needs, as the recipe says."""
     rows, columns, channels = ds[v.COUNTS].shape
     return memory_needed(

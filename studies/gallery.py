@@ -22,7 +22,6 @@ FOLDER = Path(__file__).parents[1] / "docs"
 DPI = 130
 FILES = {
     "fept": ("fept_core_shell.hspy", ["Fe", "Pt", "O"]),
-    "dust": ("bruker_tem_dust_256x256.bcf", ["Fe", "Si", "Ti"]),
     "dacite": ("bruker_sem_dacite_122cpp.bcf", ["Fe", "K", "Na"]),
     "jeol": ("jeol_tem_64x64.pts", ["Si", "Al", "O"]),
     "edax": ("edax_sem_256x231.zip", ["Si", "Al", "C"]),
