@@ -41,8 +41,7 @@ def take(browser: Browser, address: str, ready: str, scroll: str, name: str) -> 
     # Until what came into view is drawn.
     browser.js("new Promise((done) => setTimeout(done, 1500))")
     taken = base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"])
-    picture = Image.open(io.BytesIO(taken)).convert("P", palette=Image.Palette.ADAPTIVE)
-    picture.save(DOCS / name, optimize=True)
+    Image.open(io.BytesIO(taken)).convert("RGB").save(DOCS / name, optimize=True)
 
 
 def main() -> None:

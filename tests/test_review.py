@@ -169,7 +169,7 @@ def test_the_score_of_a_choice_is_that_of_the_library(path):
     assert views.score((1, 2)) == "2.0 ± 0.3 %"
     assert views.score((1, 2, 12)) == "7.0 ± 0.3 %"
     assert views.score((1,)) == "47.0 ± 0.3 %"
-    assert views.gain(1) == "takes 50.0 ± 0.1 %" and views.gain(12) == "adds 5.0 ± 0.1 %"
+    assert views.gain(1) == "−50.0 ± 0.1 %" and views.gain(12) == "+5.0 ± 0.1 %"
     # A file that was not judged has no score.
     assert Review(path).status()["score"] == "" and Review(path).views.gain(1) == ""
 

@@ -141,14 +141,14 @@ class Views:
         return "" if judged is None else percent_words(*(100 * part for part in judged))
 
     def gain(self, number: int) -> str:
-        """Return what a component takes off the held-out error, in % of that of raw counts."""
+        """Return what a component does to the held-out error, in % of that of raw counts."""
         if v.COMPONENT_GAIN not in self.ds:
             return ""
         gain, stddev = (
             100 * float(self.ds[name].values[number - 1])
             for name in (v.COMPONENT_GAIN, v.COMPONENT_GAIN_STDDEV)
         )
-        return f"{'takes' if gain > 0 else 'adds'} {with_error(abs(gain), stddev)} %"
+        return f"{'−' if gain > 0 else '+'}{with_error(abs(gain), stddev)} %"
 
     def _used(self, keep: tuple[int, ...]) -> np.ndarray:
         return np.append(keep_flags(keep, len(self.scores)), True)
