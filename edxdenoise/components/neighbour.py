@@ -14,6 +14,10 @@ weighted space, as PCA's loadings are. Kernels end at the border of a stacked ma
 How many are signal is told by the same sum with the sign of every pixel flipped at random: what
 remains of it beside the components found is noise, whatever its kind, and an eigenvalue must exceed
 the largest of that by a tenth.
+
+Noise in hundreds of channels has large eigenvalues, that in a few directions small ones. So the
+largest peaks of the mean spectrum are looked at once more beside what was found, alone
+(`among_lines`): at few counts whole lines would else be missed.
 """
 
 from __future__ import annotations
@@ -49,7 +53,7 @@ from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, detector_resolution, is_lazy
 from edxdenoise.errors import ParameterError
 from edxdenoise.resources import TILE_VALUES, default_workers
-from edxdenoise.xray.detector import fwhm
+from edxdenoise.xray import channel_response, find_peaks, fwhm
 
 _SCALES = (1.0, 4.0)  # pixels
 _TRUNCATE = 3.0
@@ -65,6 +69,11 @@ _FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
 _SMALLEST_TILE = 2 * _REACH
 # Counts over which the expected counts of a pixel are averaged, and pixels below which nothing is.
 _WEIGHT_COUNTS, _LEAST_WIDTH = 30.0, 0.5
+# Peaks that are looked at one by one, the standard deviations of counting that they exceed, and the
+# least part of their shape that was not found before.
+_MOST_LINES, _LEAST_LINE, _LEAST_NEW = 12, 2.0, 0.3
+# Limit of the largest eigenvalue of noise in few directions: one in some 300 exceeds it.
+_SURE = 2.6
 # Eigenvalues found by iterations, and the channels from which on these are the faster way.
 _FEW, _LEAST_LANCZOS = 24, 500
 # Relative error of the largest eigenvalue of random signs, far below the margin.
@@ -120,7 +129,8 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     count, pixels = len(spectra), counts.shape[0] * counts.shape[1]
     stacked = v.COORD_AREA in ds.coords
     area = da.asarray(ds[v.COORD_AREA].data if stacked else np.zeros(counts.shape[0], int))
-    level = channel_counts(ds).sum() / pixels
+    spectrum = channel_counts(ds)
+    level = spectrum.sum() / pixels
     expected = dask.delayed(expected_weights)(as_delayed(g), as_delayed(area), level)
     rows = da.from_delayed(expected, g.shape, np.float64)
     sums = neighbour_covariance(counts, rows, area, seed)
@@ -130,6 +140,7 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
         as_delayed(spectra),
         as_delayed(before),
         subspace,
+        spectrum=as_delayed(spectrum),
         energy=ds[v.DIM_ENERGY].values,
         resolution=detector_resolution(ds),
         level=level,
@@ -442,6 +453,7 @@ def _basis(
     variance: np.ndarray,
     subspace: str,
     *,
+    spectrum: np.ndarray,
     energy: np.ndarray,
     resolution: float,
     level: float,
@@ -457,6 +469,8 @@ def _basis(
     spectra, variance : array
         Of the pixelwise components.
     subspace : {"union", "neighbour"}
+    spectrum : array, shape (channel,)
+        Counts of the channels.
     energy, resolution, level
         As `detector_smoothing` takes them.
     """
@@ -473,6 +487,11 @@ def _basis(
         values, vectors = leading(covariance, first, count)
         number = signal_number(values[: count - 1], vectors, flipped, first)
     basis = [first, vectors[: number if subspace == "union" else count - 1]]
+    if subspace == "union":
+        lines = line_shapes(spectrum, energy, resolution) * h
+        more = among_lines(sums, h, lines, np.concatenate(basis))
+        basis.append(more[: count - 1 - number])
+        number += len(basis[-1])
     if subspace == "union" and count > number + 1:
         known = np.concatenate(basis)
         left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ known.T @ known)
@@ -480,6 +499,72 @@ def _basis(
     found = np.zeros(count, np.int8)
     found[1 : number + 1] = 1
     return orthonormal_rows(np.concatenate(basis)), found
+
+
+def line_shapes(spectrum: np.ndarray, energy: np.ndarray, resolution: float) -> np.ndarray:
+    """Shapes of the largest peaks of a spectrum, shape (peak, channel), at most `_MOST_LINES`.
+
+    Parameters
+    ----------
+    spectrum : array, shape (channel,)
+        Counts.
+    energy : array, shape (channel,)
+        In keV.
+    resolution : float
+        FWHM in eV at Mn K alpha.
+    """
+    peaks = find_peaks(energy, spectrum, resolution, least=_LEAST_LINE)[:_MOST_LINES]
+    return channel_response(np.array([peak.energy for peak in peaks]), energy, resolution)
+
+
+def among_lines(
+    sums: np.ndarray, h: np.ndarray, lines: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Find components of few directions, such as lines: they need less evidence than those of all.
+
+    Of n directions the largest eigenvalue of noise is that of a random symmetric matrix,
+    s (2 n^(1/2) + .. n^(-1/6)), with s the standard deviation of its entries (C. A. Tracy and H.
+    Widom, Commun. Math. Phys. 177 (1996) 727), far less than that of all channels.
+
+    Parameters
+    ----------
+    sums : array, shape (2, channel, channel)
+        Neighbour covariance, and with random signs, times h h'.
+    h : array, shape (channel,)
+        Channel weights.
+    lines : array, shape (n, channel)
+        Directions in the weighted space.
+    known : array, shape (m, channel)
+        Orthonormal components found before.
+
+    Returns
+    -------
+    array, shape (found, channel)
+        Orthonormal, and to `known`.
+    """
+    lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
+    size, span = np.linalg.svd(lines - lines @ known.T @ known, full_matrices=False)[1:]
+    span = span[size > _LEAST_NEW]
+    number = len(span)
+    if not number:
+        return span
+    found, flipped = (span / h @ each @ (span / h).T for each in sums)
+    values, vectors = np.linalg.eigh(found)
+    limit = entry_deviation(sums[1], h) * (2 * np.sqrt(number) + _SURE * number ** (-1 / 6))
+    limit = max(limit, (1 + _MARGIN) * np.linalg.eigvalsh(flipped)[-1])
+    return (vectors[:, values > limit].T @ span)[::-1]
+
+
+def entry_deviation(sums: np.ndarray, h: np.ndarray) -> float:
+    """Root mean square of the entries of ``sums / h h'`` beside the diagonal."""
+    inverse = np.where(sums.any(axis=1), 1 / h, 0) ** 2
+    square = sum(
+        float(inverse[rows : rows + _STRIP] @ (sums[rows : rows + _STRIP] ** 2 @ inverse))
+        for rows in range(0, len(h), _STRIP)
+    )
+    square -= float((np.diag(sums) ** 2) @ inverse**2)
+    filled = np.count_nonzero(inverse)
+    return float(np.sqrt(max(square, 0) / max(filled * (filled - 1), 1)))
 
 
 @dataclass(frozen=True)

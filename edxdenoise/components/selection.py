@@ -331,7 +331,10 @@ def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
     evidence = evidence_of(ds)
     if evidence.correlated:
         return Verdict((probability + evidence.probability) / 2 > 0.5, probability)
-    return Verdict(probability > 0.5, probability)
+    keep = probability > 0.5
+    if v.COMPONENT_NEIGHBOUR in ds:
+        keep |= ds[v.COMPONENT_NEIGHBOUR].values > 0
+    return Verdict(keep, probability)
 
 
 def select_all(ds: xr.Dataset, seed: int) -> Verdict:

@@ -486,6 +486,8 @@ def non_local_means(
 _SCALES = (1.0, 4.0)
 # Variance over that of the mean spectrum; no pixel is known better than that.
 _LEAST_VARIANCE = 0.05
+# Counts that the noise of the mean spectrum stands for beside those around a pixel.
+_PRIOR = 10.0
 
 
 @dataclass(frozen=True)
@@ -527,9 +529,22 @@ class Profiles:
         result = np.tensordot(self.slope.astype(np.float32), smoothed, axes=1)
         result += self.constant.astype(np.float32)[:, np.newaxis, np.newaxis]
         result -= smoothed**2
+        np.maximum(result, result + self._doubt() * (1 - result), out=result)
         np.maximum(result, np.float32(_LEAST_VARIANCE), out=result)
         result *= np.float32(self.scale)
         return result
+
+    def _doubt(self) -> np.ndarray:
+        """Share of the map's mean in what is known of the noise, like `values`.
+
+        The moments of a pixel come from the counts around it that carry the profile. Where these
+        are few, the mean of the map counts as `_PRIOR` of them.
+        """
+        kernel = gaussian(PILOT_WIDTHS[0], *self.counts.shape)
+        near = kernel.sums(self.counts[np.newaxis]) * np.float32(4 * np.pi * PILOT_WIDTHS[0] ** 2)
+        carry = 1 / np.maximum(self.fourth_constant, 1).astype(np.float32)
+        found = np.maximum(near, np.float32(_PILOT)) * carry[:, np.newaxis, np.newaxis]
+        return np.float32(_PRIOR) / (found + np.float32(_PRIOR))
 
     def carriers(self, smoothed: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Expected number of counts that carry each profile, like `values`.
@@ -543,7 +558,9 @@ class Profiles:
             Profiles, and their v.
         """
         fourth = np.tensordot(self.fourth_slope.astype(np.float32), smoothed, axes=1)
-        fourth += self.fourth_constant.astype(np.float32)[:, np.newaxis, np.newaxis]
+        mean = self.fourth_constant.astype(np.float32)[:, np.newaxis, np.newaxis]
+        fourth += mean
+        np.maximum(fourth, fourth + self._doubt() * (mean - fourth), out=fourth)
         square = (variance / np.float32(self.scale)) ** 2
         return self.counts * square / np.maximum(fourth, square)
 

@@ -81,11 +81,13 @@ def find_peaks(
     energy: np.ndarray,
     spectrum: np.ndarray,
     resolution: float = 130.0,
+    *,
+    least: float = _SIGNIFICANT,
 ) -> list[Peak]:
     """Find the peaks of a spectrum of counts, most net counts first.
 
     A peak is a local maximum of the top-hat filtered spectrum (`top_hat`) that exceeds its counting
-    error 5 times and has no larger one within one FWHM.
+    error `least` times and has no larger one within one FWHM.
 
     Parameters
     ----------
@@ -95,6 +97,8 @@ def find_peaks(
         Counts, such as those of all pixels.
     resolution : float
         FWHM at Mn K alpha in eV, for the width to look for; that of each peak is fitted.
+    least : float
+        Standard deviations of counting that a peak exceeds.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def find_peaks(
     # The mean of n channels with y counts each has the variance y / n.
     variance = np.maximum(spectrum, 1)
     error = np.sqrt(variance * (1 / (2 * half + 1) + 0.5 / wing))
-    where = _maxima(energy, net, net > _SIGNIFICANT * error, resolution)
+    where = _maxima(energy, net, net > least * error, resolution)
     return _measured(energy, spectrum, where, net, error, resolution)
 
 
