@@ -9,6 +9,7 @@ from edxdenoise.blocks import known_sparse, load
 from edxdenoise.components import neighbour
 from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.pca import pca
+from edxdenoise.cube import make_cube
 from edxdenoise.errors import ParameterError
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import simulate
@@ -112,6 +113,24 @@ def test_uniform_specimen_has_rank_one(counts):
     for seed in range(5):
         ds = cube(np.random.default_rng(seed).poisson(expected))
         assert decomposed(ds).component_neighbour.values.sum() == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_line_is_found_where_counts_are_few(seed):
+    """An element of one region, whose eigenvalue drowns in that of the noise of all channels."""
+    energy = 0.2 + 0.02 * np.arange(400)
+    lines = np.exp(-0.5 * ((energy - np.array([[0.5], [1.5], [3.7]])) / 0.035) ** 2)
+    y, x = np.mgrid[:60, :60]
+    inside = np.hypot(y - 30, x - 30) < 16
+    expected = 0.02 + lines[0] + lines[1] + 0.3 * inside[..., None] * lines[2]
+    expected *= 1.2 / expected.sum(axis=2).mean()
+    ds = make_cube(np.random.default_rng(seed).poisson(expected), energy=energy)
+    found = decomposed(ds, components=8)
+    new = lines[2] / found.weight_energy.values
+    new -= found.component_spectrum.values[0] * (found.component_spectrum.values[0] @ new)
+    kept = found.component_spectrum.values[found.component_neighbour.values > 0]
+    assert 1 <= len(kept) <= 2
+    assert np.linalg.norm(kept @ new) > 0.7 * np.linalg.norm(new)
 
 
 def test_noise_in_layers_is_no_component():

@@ -217,6 +217,23 @@ def test_bias_of_a_dropped_component_is_in_the_error(denoised):
         np.testing.assert_allclose(variance, own, rtol=1e-3, atol=1e-4)
 
 
+def test_bias_is_that_of_the_place():
+    """With the total alone all pixels are alike: where they lie tells what they lost."""
+    energy = 0.2 + 0.02 * np.arange(500)
+    peaks = np.exp(-0.5 * ((energy - np.array([[6.4], [8.05]])) / 0.06) ** 2)
+    left = np.arange(32) < 16
+    expected = np.where(left[:, None], peaks[0] + 0.2 * peaks[1], 0.2 * peaks[0] + peaks[1]) + 0.01
+    expected = 300 * np.broadcast_to(expected / expected.sum(axis=-1, keepdims=True), (16, 32, 500))
+    ds = make_cube(np.random.default_rng(0).poisson(expected), energy=energy)
+    dropped = select(pca(weight(ds), components=4), keep="1")
+    found = line_intensity(dropped, {"Fe_Ka": LineSpec(), "Cu_Ka": LineSpec()})
+    net = np.moveaxis(expected @ found.line_estimator.values.T, -1, 0)
+    lost = net - found.line_intensity.values
+    for half in (left, ~left):
+        shift = found.line_intensity_bias.values[..., half].mean(axis=(1, 2))
+        np.testing.assert_allclose(shift, lost[..., half].mean(axis=(1, 2)), rtol=0.1)
+
+
 def test_a_dropped_component_is_warned_of_and_none_otherwise(denoised):
     honest, dropped = (
         line_intensity(select(denoised, keep=keep), LINES) for keep in ("1-5", "1,3-5")

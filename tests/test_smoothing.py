@@ -225,6 +225,22 @@ def test_profiles_have_the_noise_they_say():
         assert ratio[:, where].mean() == pytest.approx(1, abs=0.2)
 
 
+def test_counts_that_a_pixel_and_its_neighbours_lack_are_still_rare():
+    """Where no neighbour has any counts that carry a profile, one of them is no detail."""
+    ds = phases((20, 22, 40), counts=2)
+    first = select(pca(weight(ds), components=6), keep="1-3")
+    spectra = first.component_spectrum.values[:3]
+    g, h = first.weight_pixel.values, first.weight_energy.values
+    maps = first.component_map.values[:3]
+    model = profiles(maps, spectra, g, h, ds.counts.values.sum(2))
+    known = model.counts > 0
+    for k, slope in enumerate(model.fourth_slope):
+        lowest = -model.fourth_constant[k] * slope / (slope @ slope)
+        pilot = lowest[:, np.newaxis, np.newaxis] + np.zeros_like(model.values)
+        carriers = model.carriers(pilot.astype(np.float32), np.ones_like(model.values))
+        assert (carriers[k, known] < 0.5 * model.counts[known]).all()
+
+
 # The stage --------------------------------------------------------------------------------------
 
 

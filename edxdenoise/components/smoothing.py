@@ -486,8 +486,8 @@ def non_local_means(
 _SCALES = (1.0, 4.0)
 # Variance over that of the mean spectrum; no pixel is known better than that.
 _LEAST_VARIANCE = 0.05
-# Counts that the noise of the mean spectrum stands for beside those around a pixel.
-_PRIOR = 10.0
+# Counts that the mean of the map stands for beside those around a pixel, where these carry little.
+_PRIOR = 30.0
 
 
 @dataclass(frozen=True)
@@ -529,28 +529,16 @@ class Profiles:
         result = np.tensordot(self.slope.astype(np.float32), smoothed, axes=1)
         result += self.constant.astype(np.float32)[:, np.newaxis, np.newaxis]
         result -= smoothed**2
-        np.maximum(result, result + self._doubt() * (1 - result), out=result)
         np.maximum(result, np.float32(_LEAST_VARIANCE), out=result)
         result *= np.float32(self.scale)
         return result
-
-    def _doubt(self) -> np.ndarray:
-        """Share of the map's mean in what is known of the noise, like `values`.
-
-        The moments of a pixel come from the counts around it that carry the profile. Where these
-        are few, the mean of the map counts as `_PRIOR` of them.
-        """
-        kernel = gaussian(PILOT_WIDTHS[0], *self.counts.shape)
-        near = kernel.sums(self.counts[np.newaxis]) * np.float32(4 * np.pi * PILOT_WIDTHS[0] ** 2)
-        carry = 1 / np.maximum(self.fourth_constant, 1).astype(np.float32)
-        found = np.maximum(near, np.float32(_PILOT)) * carry[:, np.newaxis, np.newaxis]
-        return np.float32(_PRIOR) / (found + np.float32(_PRIOR))
 
     def carriers(self, smoothed: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Expected number of counts that carry each profile, like `values`.
 
         With t what one count contributes to n c, that is n <t^2>^2 / <t^4>: the mean of a Poisson
-        variable whose noise has the same kurtosis.
+        variable whose noise has the same kurtosis. Where the counts nearby that carry a profile are
+        few, and may all be missing by chance, the mean of the map stands for `_PRIOR` of them.
 
         Parameters
         ----------
@@ -560,7 +548,11 @@ class Profiles:
         fourth = np.tensordot(self.fourth_slope.astype(np.float32), smoothed, axes=1)
         mean = self.fourth_constant.astype(np.float32)[:, np.newaxis, np.newaxis]
         fourth += mean
-        np.maximum(fourth, fourth + self._doubt() * (mean - fourth), out=fourth)
+        width = PILOT_WIDTHS[0]
+        near = gaussian(width, *self.counts.shape).sums(self.counts[np.newaxis])
+        near = np.maximum(near * np.float32(4 * np.pi * width**2), np.float32(_PILOT))
+        doubt = _PRIOR / (_PRIOR + near / np.maximum(mean, np.float32(1)))
+        np.maximum(fourth, fourth + doubt.astype(np.float32) * (mean - fourth), out=fourth)
         square = (variance / np.float32(self.scale)) ** 2
         return self.counts * square / np.maximum(fourth, square)
 

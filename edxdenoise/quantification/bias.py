@@ -9,7 +9,10 @@ Regions that do not depend on the counts, such as areas, are tested with all cou
 similar pixels are found with one half of the counts and tested with the other (see `phases`): with
 the counts that found it, the sum over a group is biased by its own noise.
 
-The difference of a group, less what its noise explains, is the bias of each of its pixels.
+The bias of a pixel is the difference of the part of its group that lies around it: what denoising
+moves depends on the place as well, since components that were dropped are those of some regions.
+Noise of that difference is not taken off: where a part is too small to tell, its pixels are less
+certain.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ from edxdenoise.thinning import thin
 # Groups of similar pixels, and pixels in one on average, at least.
 _GROUPS = 64
 _FEWEST = 200
+# Pixels and counts in a part of a group, at least, and the most parts.
+_PART, _PART_COUNTS, _MOST_PARTS = 60, 3000.0, 1024
 # Standard deviations that chance exceeds in none of some hundred differences; the at% (% of the
 # net counts where there are no k-factors) from which it matters; and standard deviations of single
 # pixels, beyond which it is outside their 95 % intervals.
@@ -173,13 +178,50 @@ def _group_biases(
     pixels = np.bincount(flat, minlength=count)
     sums[3] /= np.maximum(pixels, 1)[:, np.newaxis]
     sums[2:] = np.sqrt(np.maximum(sums[2:], 0))
-    totals = np.bincount(flat, sizes.ravel(), minlength=count)[:, np.newaxis]
-    difference = sums[0] - sums[1]
-    # The square of the difference exceeds that of the bias by the variance, on average.
-    beyond = np.sqrt(np.maximum(difference**2 - sums[2] ** 2, 0)) * np.sign(difference)
-    share = np.divide(beyond, totals, out=np.zeros_like(beyond), where=totals > 0)
-    bias = (share[labels] * np.maximum(sizes, 0)).astype(np.float32)
+    few = int(_PART_COUNTS / max(float(sizes.mean()), 1.0))
+    parts = compact_parts(labels, max(_PART, few, flat.size // _MOST_PARTS)).ravel()
+    totals = np.maximum(np.bincount(parts, sizes.ravel()), 0)
+    bias = np.empty(raw.shape, np.float32)
+    for line in range(raw.shape[-1]):
+        difference = np.bincount(parts, (raw - denoised)[..., line].ravel())
+        share = np.divide(difference, totals, out=np.zeros_like(totals), where=totals > 0)
+        bias[..., line] = share[parts].reshape(labels.shape) * np.maximum(sizes[..., 0], 0)
     return bias, sums, pixels
+
+
+def compact_parts(labels: np.ndarray, size: int) -> np.ndarray:
+    """Number of the part of each pixel: groups are cut into parts of pixels that lie together.
+
+    Pixels of a group follow each other in Morton order (G. M. Morton, IBM report, 1966).
+
+    Parameters
+    ----------
+    labels : array of int, shape (y, x)
+        Group of each pixel.
+    size : int
+        Pixels in a part at least, but in the one part of a smaller group.
+
+    Examples
+    --------
+    >>> compact_parts(np.zeros((4, 4), int), 4)
+    array([[0, 0, 1, 1],
+           [0, 0, 1, 1],
+           [2, 2, 3, 3],
+           [2, 2, 3, 3]])
+    """
+    y, x = np.indices(labels.shape)
+    code = sum(
+        ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)
+        for bit in range(int(max(labels.shape)).bit_length())
+    )
+    order = np.lexsort((code.ravel(), labels.ravel()))
+    counts = np.bincount(labels.ravel())
+    number = np.maximum(counts // size, 1)
+    group = labels.ravel()[order]
+    rank = np.arange(labels.size) - (np.cumsum(counts) - counts)[group]
+    result = np.empty(labels.size, int)
+    result[order] = (np.cumsum(number) - number)[group] + rank * number[group] // counts[group]
+    return result.reshape(labels.shape)
 
 
 def check_bias(ds: xr.Dataset) -> None:
