@@ -12,6 +12,7 @@ from helpers import nothing_computed, solar_cell
 from edxdenoise import denoise
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
+from edxdenoise.components.shrink import shrink
 from edxdenoise.config import Denoise
 from edxdenoise.cube import make_cube, reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError, recorded
@@ -225,7 +226,7 @@ def test_bias_is_that_of_the_place():
     expected = np.where(left[:, None], peaks[0] + 0.2 * peaks[1], 0.2 * peaks[0] + peaks[1]) + 0.01
     expected = 300 * np.broadcast_to(expected / expected.sum(axis=-1, keepdims=True), (16, 32, 500))
     ds = make_cube(np.random.default_rng(0).poisson(expected), energy=energy)
-    dropped = select(pca(weight(ds), components=4), keep="1")
+    dropped = shrink(select(pca(weight(ds), components=4), keep="1"))
     found = line_intensity(dropped, {"Fe_Ka": LineSpec(), "Cu_Ka": LineSpec()})
     net = np.moveaxis(expected @ found.line_estimator.values.T, -1, 0)
     lost = net - found.line_intensity.values

@@ -9,10 +9,9 @@ Regions that do not depend on the counts, such as areas, are tested with all cou
 similar pixels are found with one half of the counts and tested with the other (see `phases`): with
 the counts that found it, the sum over a group is biased by its own noise.
 
-The bias of a pixel is the difference of the part of its group that lies around it: what denoising
-moves depends on the place as well, since components that were dropped are those of some regions.
-Noise of that difference is not taken off: where a part is too small to tell, its pixels are less
-certain.
+The difference of a group, less what its noise explains, is the bias of each of its pixels. Where
+pixels were averaged, what moved depends on the place too: groups are cut into parts that lie
+together, and their noise is left in, so that pixels of a part too small to tell are less certain.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ def denoising_bias(
     count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
     found: tuple[np.ndarray | da.Array, ...]
     if any(isinstance(array, da.Array) for array in arrays):
-        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count)
+        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count, averaged=is_shrunk(ds))
         lines = len(names)
         shapes = [(rows, columns, lines), (4, count, lines), (count,)]
         kinds = [np.float32, np.float64, np.int64]
@@ -144,7 +143,7 @@ def denoising_bias(
             da.from_delayed(part, shape, kind) for part, shape, kind in zip(later, shapes, kinds)
         )
     else:
-        found = _group_biases(*arrays, count=count)
+        found = _group_biases(*arrays, count=count, averaged=is_shrunk(ds))
     bias, sums, pixels = found
     result: dict[str, xr.DataArray] = {
         v.LINE_INTENSITY_BIAS: xr.DataArray(bias, dims=(v.DIM_Y, v.DIM_X, v.DIM_LINE))
@@ -163,11 +162,13 @@ def _group_biases(
     single: np.ndarray,
     *,
     count: int,
+    averaged: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Biases (y, x, line); `bias`'s four numbers of each group (4, group, line); pixels (group,).
 
-    `sizes` are the denoised totals of the pixels, shape (y, x, 1); `variance` is that of raw less
-    denoised, `single` that of denoised net counts. Groups that were merged are empty.
+    `sizes` are the denoised totals of the pixels, shape (y, x, 1), `averaged` over pixels or not;
+    `variance` is that of raw less denoised, `single` that of denoised net counts. Groups that were
+    merged are empty.
     """
     labels = similar_pixels(features, count, seed=0)
     flat = labels.ravel()
@@ -178,13 +179,17 @@ def _group_biases(
     pixels = np.bincount(flat, minlength=count)
     sums[3] /= np.maximum(pixels, 1)[:, np.newaxis]
     sums[2:] = np.sqrt(np.maximum(sums[2:], 0))
-    few = int(_PART_COUNTS / max(float(sizes.mean()), 1.0))
-    parts = compact_parts(labels, max(_PART, few, flat.size // _MOST_PARTS)).ravel()
-    totals = np.maximum(np.bincount(parts, sizes.ravel()), 0)
+    parts, noise = flat, sums[2] ** 2
+    if averaged:
+        few = int(_PART_COUNTS / max(float(sizes.mean()), 1.0))
+        parts = compact_parts(labels, max(_PART, few, flat.size // _MOST_PARTS)).ravel()
+        noise = np.zeros((parts.max() + 1, raw.shape[-1]))
+    totals = np.maximum(np.bincount(parts, sizes.ravel(), minlength=len(noise)), 0)
     bias = np.empty(raw.shape, np.float32)
-    for line in range(raw.shape[-1]):
-        difference = np.bincount(parts, (raw - denoised)[..., line].ravel())
-        share = np.divide(difference, totals, out=np.zeros_like(totals), where=totals > 0)
+    for line, known in enumerate(noise.T):
+        difference = np.bincount(parts, (raw - denoised)[..., line].ravel(), minlength=len(noise))
+        beyond = np.sqrt(np.maximum(difference**2 - known, 0)) * np.sign(difference)
+        share = np.divide(beyond, totals, out=np.zeros_like(totals), where=totals > 0)
         bias[..., line] = share[parts].reshape(labels.shape) * np.maximum(sizes[..., 0], 0)
     return bias, sums, pixels
 
