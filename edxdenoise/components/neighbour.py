@@ -558,13 +558,12 @@ def among_lines(
 def entry_deviation(sums: np.ndarray, h: np.ndarray) -> float:
     """Root mean square of the entries of ``sums / h h'`` beside the diagonal."""
     inverse = np.where(sums.any(axis=1), 1 / h, 0) ** 2
-    square = sum(
-        float(inverse[rows : rows + _STRIP] @ (sums[rows : rows + _STRIP] ** 2 @ inverse))
-        for rows in range(0, len(h), _STRIP)
-    )
-    square -= float((np.diag(sums) ** 2) @ inverse**2)
+    square = -float((np.diag(sums) ** 2) @ inverse**2)
+    for start in range(0, len(h), _STRIP):
+        rows = slice(start, start + _STRIP)
+        square += float(inverse[rows] @ (sums[rows] ** 2 @ inverse))
     filled = np.count_nonzero(inverse)
-    return float(np.sqrt(max(square, 0) / max(filled * (filled - 1), 1)))
+    return float(np.sqrt(max(square, 0.0) / max(filled * (filled - 1), 1)))
 
 
 @dataclass(frozen=True)

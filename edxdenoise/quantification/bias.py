@@ -42,7 +42,7 @@ from edxdenoise.thinning import thin
 _GROUPS = 64
 _FEWEST = 200
 # Pixels and counts in a part of a group, at least, and the most parts.
-_PART, _PART_COUNTS, _MOST_PARTS = 60, 10_000.0, 1024
+_PART, _PART_COUNTS, _MOST_PARTS = 60, 3000.0, 1024
 # Standard deviations that chance exceeds in none of some hundred differences; the at% (% of the
 # net counts where there are no k-factors) from which it matters; and standard deviations of single
 # pixels, beyond which it is outside their 95 % intervals.
@@ -215,10 +215,9 @@ def compact_parts(labels: np.ndarray, size: int) -> np.ndarray:
            [2, 2, 3, 3]])
     """
     y, x = np.indices(labels.shape)
-    code = sum(
-        ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)
-        for bit in range(int(max(labels.shape)).bit_length())
-    )
+    code = np.zeros_like(x)
+    for bit in range(int(max(labels.shape)).bit_length()):
+        code |= ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)
     order = np.lexsort((code.ravel(), labels.ravel()))
     counts = np.bincount(labels.ravel())
     number = np.maximum(counts // size, 1)
