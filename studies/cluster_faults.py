@@ -47,6 +47,7 @@ CASES = (
 # How often a case is run, others `_RUNS` times: in some it matters when the fault comes.
 REPEATS = {"worker killed": 20, "scheduler killed": 5}
 _RUNS = 3
+KILLED = ("worker killed", "all workers killed", "scheduler killed")
 OUTCOMES = ("right", "message", "WRONG", "UNEXPECTED", "ENDLESS", "LOST")
 # Seconds after which a case counts as endless.
 _ENDLESS = 180
@@ -143,8 +144,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         started.close()
 
 
-def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
+def run(case: str, folder: Path, seed: int = 0, usual: float = 0.0) -> dict[str, object]:
     """Denoise a small phantom on a cluster with one fault.
+
+    Where something is killed, this is at a random moment of the `usual` time (s).
 
     Returns
     -------
@@ -200,7 +203,6 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
             started.add(memory=memory)
             started.wait(expected)
         start = time.monotonic()
-        # Python starts and reads for two seconds or so; a later moment is in the work.
         process = subprocess.Popen(
             [sys.executable, "-m", "edxdenoise", "denoise", str(data / "map.zarr")]
             + ["-o", str(out / "map.zarr"), "--scheduler", str(started.file), *options]
@@ -209,9 +211,9 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        delay = 4 + 5 * np.random.default_rng(seed).random()
-        if case in ("worker killed", "all workers killed", "scheduler killed"):
-            time.sleep(delay)
+        if case in KILLED:
+            # Before, Python starts and the program connects.
+            time.sleep(usual * (0.3 + 0.7 * np.random.default_rng(seed).random()))
             victims = {
                 "worker killed": started.workers[:1],
                 "scheduler killed": [started.scheduler],
@@ -265,6 +267,12 @@ def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
     }
 
 
+def once(case: str, seed: int, usual: float = 0.0) -> dict[str, object]:
+    """Do `run` in a folder of its own."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return run(case, Path(folder), seed, usual)
+
+
 def _other_version(folder: Path) -> Path:
     import edxdenoise
 
@@ -284,11 +292,13 @@ def main() -> None:
     head = ["case", "runs", *OUTCOMES, "first word (s)", "end (s)", "message"]
     print(*head, sep=", ")
     rows = {}
+    usual = 0.0
     for case in arguments.case or CASES:
         found = []
+        if case in KILLED and not usual:
+            usual = float(once("sound", arguments.seed)["seconds"])
         for number in range(REPEATS.get(case, _RUNS)):
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                found.append(run(case, Path(folder), arguments.seed + number))
+            found.append(once(case, arguments.seed + number, usual))
         ended = collections.Counter(each["outcome"] for each in found)
         longest = [f"{max(each[name] for each in found):.0f}" for name in ("said", "seconds")]
         # That of the first run which gave one.

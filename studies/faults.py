@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import ctypes
 import functools
 import hashlib
 import io
@@ -30,7 +31,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,25 @@ def _answer(work: Callable[[], Any]) -> Answer:
         except BaseException as error:
             result = ("unexpected", f"{type(error).__name__}: {error}")
     return *result, list(map(str, issued))
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Context in which access rights hold for this thread, also where it is root's."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    # From linux/capability.h: version 3 and this thread; CAP_DAC_OVERRIDE and _DAC_READ_SEARCH.
+    header, capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, capabilities) == 0
+    before = (ctypes.c_uint32 * 6)(*capabilities)
+    capabilities[0] &= ~0b110
+    assert libc.capset(header, capabilities) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
 
 
 def judge(answer: Answer, truth: Answer) -> str:
@@ -483,6 +503,36 @@ def attack_by_interrupts(folder: Path, seeds: int, seed: int) -> Iterator[tuple[
             yield "interrupts", "UNEXPECTED"
 
 
+def attack_programs(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Give damaged outputs to the command line in a process of its own: one line is printed.
+
+    What libraries say while Python ends is seen here alone.
+    """
+    with recorded(show=False):
+        save_dataset(small_result(), folder / "result.zarr")
+    ds = simulate("solar-cell", shape=(132, 100), channels=320, energy_width=0.04, seed=seed)
+    save_dataset(ds[["counts"]].chunk({"y": 33}), folder / "map.zarr")
+    path, out = folder / "damaged.zarr", folder / "out.nc"
+    for case in range(seeds):
+        names = ["components", "info", "convert"][case % 3]
+        _copy(folder / ("map.zarr" if case % 3 else "result.zarr"), path)
+        _damage(path, np.random.default_rng([seed, case]))
+        words = [names, path, *([out] if names == "convert" else [])]
+        command = [sys.executable, "-m", "edxdenoise", "-q", *map(str, words)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if out.exists() and ended.returncode:
+            outcome = "LOST"
+        elif ended.returncode == 0 and not ended.stderr:
+            outcome = "right"
+        elif ended.returncode == 1 and re.fullmatch("Error: (?!unexpected).*\n", ended.stderr):
+            outcome = "message"
+        else:
+            outcome = "CRASH" if ended.returncode < 0 else "UNEXPECTED"
+            print(case, ended.returncode, ended.stderr[:600], file=sys.stderr)
+        _remove(out)
+        yield "programs", outcome
+
+
 # Examples that one process reads.
 _BATCH = 50
 
@@ -597,59 +647,67 @@ def _fuzzed(path: Path, content: bytes, read: Callable[[Path], Any], seed: int) 
 
 
 def attack_disks(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Write to disks that are too small or read-only."""
-    disk = folder / "disk"
-    disk.mkdir()
+    """Write to disks that are too small or read-only, and to folders without permission."""
     ds = simulate("solar-cell", shape=(132, 100), channels=160, energy_width=0.08, seed=seed)
     ds = ds[["counts"]]
 
     def work(case: int) -> str:
-        options = "ro" if case % 10 == 9 else f"size={4 * (1 + case // 3)}k"
-        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-        subprocess.run(mount, capture_output=True, check=True)
-        try:
+        size = f"size={4 * (1 + case // 3)}k"
+        options = {8: "mode=555", 9: "ro"}.get(case % 10, size)
+        with mounted(folder / "disk", options) as disk, unprivileged():
             answer = _answer(lambda: save_dataset(ds, disk / f"out{SUFFIXES[case % 3]}"))
             left = os.listdir(disk) if answer[0] != "done" else []
             return "LOST" if left else judge(answer, answer)
-        finally:
-            subprocess.run(["umount", "-l", str(disk)], check=True)
 
     yield from (("disks", outcome) for outcome in _outcomes(work, seeds))
 
 
+@contextmanager
+def mounted(disk: Path, options: str) -> Iterator[Path]:
+    """A small disk of its own, at the path given."""
+    disk.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+    subprocess.run(mount, capture_output=True, check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def attack_pages(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Write reports, and save what was chosen in a review, where the disk becomes full."""
-    disk = folder / "disk"
-    disk.mkdir()
+    """Write reports, and save what was chosen in a review, where that is no longer possible.
+
+    The disk becomes full, or, in every third case, may not be written to.
+    """
     with recorded(show=False):
         result = small_result(seed)
 
     def work(case: int) -> str:
-        room = 1 << (2 + case // 2)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
-        subprocess.run(mount, capture_output=True, check=True)
-        try:
-            kept = False
-            if case % 2:
-                answer = _answer(lambda: write_report(result, disk / "report"))
-            else:
-                path = disk / "map.zarr"
+        room, denied = 1 << (2 + case // 2), case % 3 == 2
+        with mounted(folder / "disk", "size=64m") as disk:
+            path = disk / "map.zarr"
+            if case % 2 == 0:
                 save_dataset(result, path)
                 review = Review(path)
+            if denied:
+                disk.chmod(0o555)
+            elif case % 2 == 0:
                 used = shutil.disk_usage(disk).used // 1024
                 remount = ["mount", "-o", f"remount,size={used + room}k", str(disk)]
                 subprocess.run(remount, capture_output=True, check=True)
+            with unprivileged() if denied else nullcontext():
+                if case % 2:
+                    answer = _answer(lambda: write_report(result, disk / "report"))
+                    left = answer[0] != "done" and os.listdir(disk)
+                    return "LOST" if left else judge(answer, answer)
                 answer = _answer(lambda: (review.set_keep(5, True), review.save()))
                 # Saved, in the journal, or refused: then it is not shown as chosen either.
                 again = Review(path).choice.keep
                 kept = again == review.choice.keep and (answer[0] != "done" or 5 in again)
                 load(open_dataset(path))
-                known = {path.name, f"{path.name}.review.json", "labels.csv"}
-                kept = kept and not set(os.listdir(disk)) - known
-            left = answer[0] != "done" and case % 2 and os.listdir(disk)
-            return "LOST" if left or not (case % 2 or kept) else judge(answer, answer)
-        finally:
-            subprocess.run(["umount", "-l", str(disk)], check=True)
+            known = {path.name, f"{path.name}.review.json", "labels.csv"}
+            kept = kept and not set(os.listdir(disk)) - known
+            return judge(answer, answer) if kept else "LOST"
 
     yield from (("pages", outcome) for outcome in _outcomes(work, seeds))
 
@@ -761,6 +819,7 @@ def main() -> None:
         "outputs": lambda folder: attack_outputs(folder, 5 * n, seed),
         "recipes": lambda folder: attack_recipes(folder, 7 * n, seed),
         "signals": lambda folder: attack_by_signals(folder, 7 * n // 3, seed),
+        "programs": lambda folder: attack_programs(folder, 2 * n, seed),
         "interrupts": lambda folder: attack_by_interrupts(folder, n, seed),
         "disks": lambda folder: attack_disks(folder, n, seed),
         "pages": lambda folder: attack_pages(folder, n, seed),
@@ -772,6 +831,7 @@ def main() -> None:
         attacks["fuzzing"] = lambda folder: attack_by_fuzzing(arguments.data, folder, 5 * n, seed)
         attacks["vendors"] = lambda folder: attack_vendors(arguments.data, folder, 4 * n // 3, seed)
     table: dict[str, collections.Counter[str]] = {}
+    seconds: collections.Counter[str] = collections.Counter()
     for name, attack in attacks.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -779,13 +839,20 @@ def main() -> None:
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
             suppress(KeyboardInterrupt),
         ):
+            begin = time.monotonic()
             for case, outcome in attack(Path(folder)):
+                seconds[case] += time.monotonic() - begin
+                begin = time.monotonic()
                 table.setdefault(case, collections.Counter())[outcome] += 1
     rows = {
-        case: [str(sum(found.values())), *(str(found[outcome]) for outcome in OUTCOMES)]
+        case: [
+            str(found.total()),
+            *(str(found[outcome]) for outcome in OUTCOMES),
+            f"{seconds[case]:.0f}",
+        ]
         for case, found in table.items()
     }
-    head = ["attack", "cases", *OUTCOMES]
+    head = ["attack", "cases", *OUTCOMES, "time (s)"]
     for row in [head, *([case, *numbers] for case, numbers in rows.items())]:
         print("".join(f"{cell:>{18 if not i else 11}}" for i, cell in enumerate(row)))
     if arguments.csv:

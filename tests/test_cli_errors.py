@@ -181,7 +181,7 @@ def test_inputs_that_are_not(cubes, tmp_path):
     out = tmp_path / "o.nc"
     for command in ([], ["-o", out]):
         name = "denoise" if command else "info"
-        assert_refused([name, tmp_path / "no.bcf", *command], "no.bcf", "no such file", out=out)
+        assert_refused([name, tmp_path / "no.bcf", *command], "no.bcf", "does not exist", out=out)
         folder = tmp_path / "folder"
         folder.mkdir(exist_ok=True)
         assert_refused([name, folder, *command], str(folder), "is a folder", out=out)

@@ -87,7 +87,7 @@ def test_refused_files(phantom, files, tmp_path):
     save_dataset(principal, tmp_path / "pca.nc")
     with pytest.raises(FormatError, match="negative in part"):
         read_spectra(tmp_path / "pca.nc", energy)
-    with pytest.raises(FormatError, match="no such file"):
+    with pytest.raises(FormatError, match="does not exist"):
         read_spectra(tmp_path / "no.msa", energy)
 
 

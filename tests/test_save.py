@@ -176,7 +176,7 @@ def test_hspy_needs_counts(full, tmp_path):
 
 class TestOpen:
     def test_absent(self, tmp_path):
-        with pytest.raises(FormatError, match="nope.zarr does not exist"):
+        with pytest.raises(FormatError, match="nope.zarr': it does not exist"):
             open_dataset(tmp_path / "nope.zarr")
 
     def test_suffix(self, tmp_path):

@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import FormatError
 from edxdenoise.io import atomic as atomic_module
-from edxdenoise.io import atomic_output, check_apart, open_dataset, save_dataset
+from edxdenoise.io import atomic_output, check_apart, open_dataset, read_cube, save_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from faults import forked  # noqa: E402
@@ -336,6 +336,24 @@ def test_foreign_zarr_and_foreign_file_in_ours_are_kept(tmp_path):
     with pytest.raises(FormatError, match="edxdenoise did not write .*notes.txt"):
         save_dataset(lazy_cube(), tmp_path / "out.zarr", overwrite=True)
     assert (tmp_path / "out.zarr" / "counts" / "notes.txt").exists()
+    save_dataset(lazy_cube(), tmp_path / "more.zarr")
+    xr.Dataset({"theirs": ("x", [1.0])}).to_zarr(tmp_path / "more.zarr", mode="a")
+    with pytest.raises(FormatError, match="edxdenoise did not write .*theirs"):
+        save_dataset(lazy_cube(), tmp_path / "more.zarr", overwrite=True)
+    assert (tmp_path / "more.zarr" / "theirs" / "zarr.json").exists()
+
+
+def test_pipes_are_neither_read_nor_replaced(tmp_path):
+    """Opening one would wait for ever."""
+    for suffix in (*SUFFIXES, ".bcf"):
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        with pytest.raises(FormatError, match="is a pipe or a device"):
+            read_cube(tmp_path / f"pipe{suffix}")
+    for suffix in (".zarr", ".nc"):
+        with pytest.raises(FormatError, match="is a pipe or a device"):
+            open_dataset(tmp_path / f"pipe{suffix}")
+        with pytest.raises(FormatError, match="is a pipe or a device"):
+            save_dataset(lazy_cube(), tmp_path / f"pipe{suffix}", overwrite=True)
 
 
 @pytest.mark.parametrize(

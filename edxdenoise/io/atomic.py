@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import glob
+import json
 import os
 import platform
 import re
@@ -22,9 +23,11 @@ import psutil
 
 from edxdenoise.errors import EdxdenoiseError, FormatError
 from edxdenoise.io.guard import one_line
+from edxdenoise.io.own import METADATA_CRC
 
 # ENOSPC: disk full; EDQUOT: quota used up; EFBIG: the file may not grow further.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # HDF5 and netCDF hide the system's reason; a disk with less than this left is the likely one.
 _NEARLY_FULL = 1 << 20
 # In every folder written here but a .zarr: the names of its files, one a line.
@@ -234,7 +237,11 @@ def write_error(path: Path, error: Exception) -> FormatError:
             f"{path} was not written: no space left in {parent}; free some or choose another folder"
         )
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return FormatError(f"{path} was not written: {one_line(reason) or type(error).__name__}")
+    denied = isinstance(error, OSError) and error.errno in _DENIED
+    remedy = f"; change the access rights of {parent} or choose another folder" if denied else ""
+    return FormatError(
+        f"{path} was not written: {one_line(reason) or type(error).__name__}{remedy}"
+    )
 
 
 def remove(path: Path) -> None:
@@ -280,6 +287,8 @@ def _is_alive(pid: int) -> bool:
 def _check_target(path: Path, target: Path, overwrite: bool, folder: bool) -> None:
     if not os.path.lexists(target):
         return
+    if not target.is_dir() and not target.is_file():
+        raise FormatError(f"{path} is a pipe or a device; name a file")
     if not folder and target.is_dir():
         raise FormatError(f"{path} is a folder; name a file in it")
     if not overwrite:
@@ -291,7 +300,7 @@ def _check_target(path: Path, target: Path, overwrite: bool, folder: bool) -> No
     foreign = _foreign(target)
     if foreign is not None:
         inside = next(iter(sorted(_files(target))), None) if foreign == target else None
-        holds = f", which holds {inside.name}" if inside else ""
+        holds = f", which holds {inside.relative_to(target)}" if inside else ""
         raise FormatError(
             f"{path} is not replaced since edxdenoise did not write {foreign}{holds}; move that "
             "away, or choose another name"
@@ -316,9 +325,10 @@ def _foreign(folder: Path) -> Path | None:
     if (folder / _LIST).is_file():
         known.update((folder / _LIST).read_text(encoding="utf-8", errors="replace").splitlines())
     elif (folder / "zarr.json").is_file():
-        if b'"edxdenoise_version"' not in (folder / "zarr.json").read_bytes():
+        content = (folder / "zarr.json").read_bytes()
+        if b'"edxdenoise_version"' not in content:
             return folder
-        chunks = re.compile(r"(.*/)?zarr\.json|.+/c(/\d+)*")
+        chunks = re.compile(rf"({_arrays(content)}/)?zarr\.json|{_arrays(content)}/c(/\d+)*")
     elif any(folder.iterdir()):
         return folder
     for part in sorted(_files(folder)):
@@ -331,6 +341,15 @@ def _foreign(folder: Path) -> Path | None:
         if nested is None or _foreign(nested) is not None:
             return part
     return None
+
+
+def _arrays(content: bytes) -> str:
+    """Pattern of the names of the arrays that a zarr.json of ours states, any where it is damaged."""
+    try:
+        names = json.loads(json.loads(content)["attributes"][METADATA_CRC])
+    except (ValueError, KeyError, TypeError):
+        return "[^/]+"
+    return "(" + "|".join(re.escape(name) for name in names if name) + ")"
 
 
 def _move_into_place(partial: Path, target: Path) -> None:

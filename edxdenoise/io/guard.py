@@ -92,6 +92,40 @@ def guarded(path: Path, work: Callable[[], T]) -> T:
     return result
 
 
+def check_file(path: Path | str) -> Path:
+    """Check that a file, or the folder of a .zarr, is there, can be read and is not empty.
+
+    Raises
+    ------
+    FormatError
+        If it does not.
+    """
+    path = Path(path)
+    try:
+        reason = _unreadable(path)
+    except PermissionError as error:
+        reason = _explain(error)
+    if reason is not None:
+        raise FormatError(f"cannot read '{path}': {reason}")
+    return path
+
+
+def _unreadable(path: Path) -> str | None:
+    is_zarr = path.suffix.lower() in (".zarr", ".zspy")
+    if not path.exists():
+        return "it does not exist; check its name"
+    if path.is_dir() and not is_zarr:
+        return "it is a folder; name a file in it"
+    if not path.is_dir() and not path.is_file():
+        # Opening a pipe would wait for somebody who writes to it.
+        return "it is a pipe or a device; name a file"
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty; copy or export it again"
+    if is_zarr and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        return "it is no folder with a file zarr.json; copy the whole folder"
+    return None
+
+
 def one_line(text: str) -> str:
     """Text without line breaks and repeated blanks."""
     return " ".join(text.split())
@@ -207,11 +241,11 @@ def reading(files: Sequence[Path]) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, zlib.error) as error:
         if not isinstance(error, (OSError, zlib.error)) and not _raised_by_reader(error):
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(
-            f"cannot read '{_shown(files)}': its counts are damaged ({text}); copy or export it "
-            "again"
-        ) from error
+        text = one_line(str(error)) or type(error).__name__
+        reason = f"its counts are damaged ({text}); copy or export it again"
+        if isinstance(error, PermissionError):
+            reason = _explain(error)
+        raise FormatError(f"cannot read '{_shown(files)}': {reason}") from error
 
 
 def _raised_by_reader(error: BaseException) -> bool:

@@ -12,9 +12,9 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.cube import named_images
 from edxdenoise.errors import EdxdenoiseError, FormatError, Rank, warn
-from edxdenoise.io.guard import guarded
+from edxdenoise.io.guard import check_file, guarded
 from edxdenoise.io.metadata import axis_values, find, spatial_units, unit_ratio
-from edxdenoise.io.signals import check_file, energy_position, open_file
+from edxdenoise.io.signals import energy_position, open_file
 from edxdenoise.io.vendor import VendorSignal
 from edxdenoise.xray.lines import SYMBOLS
 

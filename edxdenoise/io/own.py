@@ -17,7 +17,7 @@ from edxdenoise import schema as v
 from edxdenoise.cluster import check_input
 from edxdenoise.cube import REBUILT_FROM, reconstruct
 from edxdenoise.errors import FormatError, Rank, warn
-from edxdenoise.io.guard import guarded
+from edxdenoise.io.guard import check_file, guarded
 from edxdenoise.io.store import memory_attrs
 
 _SMALL = (v.MEASURED, v.IMAGE)
@@ -49,15 +49,11 @@ def open_dataset(path: str | Path) -> xr.Dataset:
         If a worker of the cluster in use does not see it.
     """
     path = Path(path)
-    if not path.exists():
-        raise FormatError(f"{path} does not exist")
-    if path.suffix.lower() == ".zarr":
-        ds = guarded(path, lambda: open_zarr(path))
-    elif path.suffix.lower() == ".nc":
-        ds = guarded(path, lambda: _open_netcdf(path))
-    else:
+    suffix = path.suffix.lower()
+    if suffix not in (".nc", ".zarr"):
         raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
-    ds = _with_cube(ds)
+    check_file(path)
+    ds = _with_cube(guarded(path, lambda: _as_in_memory(_checked(path, open_stored(path, suffix)))))
     if "edxdenoise_version" not in ds.attrs and not (
         v.COUNTS in ds and ds[v.COUNTS].dims == v.COUNTS.dims
     ):
@@ -108,10 +104,6 @@ def open_counts(path: Path) -> xr.Dataset:
 def open_zarr(path: Path) -> xr.Dataset:
     """Open a .zarr folder as `open_dataset` does, whatever it holds."""
     return _as_in_memory(_checked(path, open_stored(path, ".zarr")))
-
-
-def _open_netcdf(path: Path) -> xr.Dataset:
-    return _as_in_memory(_checked(path, open_stored(path, ".nc")))
 
 
 def open_stored(path: Path, suffix: str) -> xr.Dataset:

@@ -19,7 +19,7 @@ from edxdenoise.cluster import check_input
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
 from edxdenoise.errors import FormatError, MemoryLimitError, Rank, warn
 from edxdenoise.io.child import isolated
-from edxdenoise.io.guard import guarded
+from edxdenoise.io.guard import check_file, guarded
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.metadata import (
     attributes,
@@ -32,7 +32,6 @@ from edxdenoise.io.metadata import (
 from edxdenoise.io.own import open_dataset
 from edxdenoise.io.signals import (
     OWN_SUFFIXES,
-    check_file,
     describe,
     energy_position,
     list_signals,

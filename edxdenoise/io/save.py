@@ -81,6 +81,14 @@ def save_dataset(
     """
     path = Path(path)
     suffix = check_suffix(path)
+    # A file name need not be text, and then has no place in UTF-8.
+    ds = ds.assign_attrs(
+        {
+            name: value.encode("utf-8", "replace").decode()
+            for name, value in ds.attrs.items()
+            if isinstance(value, str)
+        }
+    )
     if suffix == ".hspy":
         ds = ds[[image_name(ds), *(name for name in (v.IMAGE, v.MEASURED) if name in ds)]]
     with atomic_output(path, overwrite, folder=suffix == ".zarr") as partial:

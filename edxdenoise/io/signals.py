@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edxdenoise.errors import FormatError
+from edxdenoise.io.guard import check_file
 from edxdenoise.io.metadata import energy_values
 from edxdenoise.io.vendor import VendorSignal, open_isolated
 
@@ -97,27 +97,6 @@ def open_file(path: Path, *, keep: bool = False) -> list[VendorSignal]:
             "what its name says"
         )
     return signals
-
-
-def check_file(path: Path | str) -> Path:
-    """Check that a file is there, can be read and is not empty.
-
-    Raises
-    ------
-    FormatError
-        If it does not.
-    """
-    path = Path(path)
-    is_folder_format = path.suffix.lower() in (".zarr", ".zspy")
-    if not path.exists():
-        raise FormatError(f"cannot read '{path}': there is no such file; check its name")
-    if path.is_dir() and not is_folder_format:
-        raise FormatError(f"cannot read '{path}': it is a folder; name a file in it")
-    if not os.access(path, os.R_OK):
-        raise FormatError(f"cannot read '{path}': no permission; change its access rights")
-    if path.is_file() and path.stat().st_size == 0:
-        raise FormatError(f"cannot read '{path}': the file is empty; copy or export it again")
-    return path
 
 
 def describe(number: int, signal: VendorSignal) -> SignalInfo:

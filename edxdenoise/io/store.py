@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -114,7 +114,7 @@ def whole_store(path: Path) -> WholeStore:
     path = path.absolute()
     group = zarr.open_group(path, mode="r")
     sparse, checks = set(), {}
-    for name, array in group.arrays():
+    for name, array in _arrays(path):
         if array.nchunks_initialized != array.nchunks:
             sparse.add(name)
         compressors = getattr(array, "compressors", ())
@@ -132,6 +132,19 @@ def whole_store(path: Path) -> WholeStore:
         checks=checks,
         stamp=os.stat(path).st_mtime_ns,
     )
+
+
+def _arrays(path: Path) -> Iterator[tuple[str, zarr.Array]]:
+    """Open the arrays of a group one by one.
+
+    Zarr opens all of a group at a time; where one fails the others go on, and say so on the
+    terminal when Python ends.
+    """
+    for part in sorted(path.iterdir()):
+        if (part / "zarr.json").is_file() or (part / ".zarray").is_file():
+            node = zarr.open(part, mode="r")
+            if isinstance(node, zarr.Array):
+                yield part.name, node
 
 
 # Names of the attributes that are JSON text in the file; itself only in the file.

@@ -35,8 +35,9 @@ _SCAN = 4096
 _SORTING = 15
 # Kinds that are a smaller share of all events are none.
 _RARE = 1e-5
-# Channels of the sum spectrum, about 10 eV each, in which the zero peak is not that of the map.
-_ABOVE_ZERO_PEAK = 60
+# Below this channel of the sum spectrum, at about 0.6 keV, the zero peak need not be that of the map;
+# this many channels that differ, one after the other, are no changed bits.
+_ABOVE_ZERO_PEAK, _DIFFERING = 60, 4
 
 
 def open_pts(path: Path) -> list[VendorSignal]:
@@ -107,8 +108,10 @@ def _load(path: Path) -> VendorSignal:
     check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
     first = _zero_channel(header)
     if spectrum is not None and first is not None:
-        above = slice(_ABOVE_ZERO_PEAK, min(len(sums) - first, len(spectrum)))
-        check_channels(path, sums[first:][above], np.asarray(spectrum)[above])
+        size = min(len(sums) - first, len(spectrum))
+        own, stated = sums[first:][:size], np.asarray(spectrum)[:size]
+        above = _above_zero_peak(own != stated)
+        check_channels(path, own[above:], stated[above:])
     _check_order(path, events, signal.data.shape[1])
     return signal
 
@@ -178,6 +181,13 @@ def _zero_channel(header: dict[str, Any]) -> int | None:
         return int(header["PTTD Param"]["Params"]["PARAMPAGE1_EDXRF"]["Tpl"][name]["DigZ"])
     except KeyError:
         return None
+
+
+def _above_zero_peak(differing: np.ndarray) -> int:
+    """First channel from which the sum spectrum is that of the map, but for changed bits."""
+    below = differing[:_ABOVE_ZERO_PEAK]
+    runs = np.convolve(below, np.ones(_DIFFERING, int))[: len(below)] == _DIFFERING
+    return int(np.flatnonzero(runs)[-1]) + 1 if runs.any() else 0
 
 
 def _check_order(path: Path, events: np.ndarray, width: int) -> None:
