@@ -1,5 +1,7 @@
 """A file that cannot be read gives one clear line; none is read with fewer counts than it holds."""
 
+import asyncio
+import errno
 import operator
 import os
 import pickle
@@ -17,6 +19,7 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+import zarr
 from test_read import unpacked, write_ripple  # noqa: F401  (a fixture)
 from zarr.codecs import BloscCodec
 
@@ -34,9 +37,11 @@ from edxdenoise.errors import (
 )
 from edxdenoise.io import save_dataset
 from edxdenoise.io.child import isolated
+from edxdenoise.io.guard import reading
 from edxdenoise.io.read import read_cube
 from edxdenoise.io.signals import list_signals
 from edxdenoise.io.vendor import jeol
+from edxdenoise.simulation import simulate
 from edxdenoise.survey import check_survey, survey
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
@@ -166,13 +171,34 @@ def test_no_file_a_folder_no_right(tmp_path):
     (tmp_path / "folder.bcf").mkdir()
     with pytest.raises(FormatError, match="folder.bcf': it is a folder"):
         read_cube(tmp_path / "folder.bcf")
-    if os.geteuid() == 0:
-        pytest.skip("all files can be read by root")
-    locked = tmp_path / "locked.bcf"
-    locked.write_bytes(b"AAMVHFSS")
-    locked.chmod(0)
-    with pytest.raises(FormatError, match="locked.bcf': no permission"):
-        read_cube(locked)
+    for name in ("file.zarr", "empty.zarr"):
+        (tmp_path / name).mkdir() if name == "empty.zarr" else (tmp_path / name).write_text("text")
+        with pytest.raises(FormatError, match=f"{name}': it is no folder with a file zarr.json"):
+            read_cube(tmp_path / name)
+    ds = make_cube(np.ones((2, 3, 4), np.uint8), energy=np.arange(4.0))
+    for suffix in (".bcf", ".nc", ".zarr", ".hspy"):
+        path = tmp_path / f"locked{suffix}"
+        path.write_bytes(b"AAMVHFSS") if suffix == ".bcf" else save_dataset(ds, path)
+        path.chmod(0)
+        with faults.unprivileged(), pytest.raises(FormatError, match="locked.*: no permission"):
+            read_cube(path)
+        path.chmod(0o700)
+
+
+def test_chunk_without_permission_is_not_called_damaged(tmp_path):
+    with pytest.raises(FormatError, match="a.zarr': no permission to read it"):
+        with reading([tmp_path / "a.zarr"]):
+            raise PermissionError(errno.EACCES, "Permission denied", "c/0/0/0")
+
+
+def test_arrays_are_opened_one_by_one(tmp_path):
+    """Zarr opens all at a time: what is left of that tells of itself when Python ends."""
+    save_dataset(simulate("solar-cell", shape=(33, 50), channels=80), tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / "counts" / "zarr.json").write_text('{"zarr')
+    with pytest.raises(FormatError, match="a.zarr"):
+        read_cube(tmp_path / "a.zarr")
+    (loop,) = zarr.core.sync.loop
+    assert asyncio.all_tasks(loop) == set()
 
 
 @pytest.fixture(params=["alone", "beside a thread"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from edxdenoise.cli import main
 from edxdenoise.cli.helpers import Verbosity
 from edxdenoise.cube import make_cube
 from edxdenoise.io import save_dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+from faults import unprivileged  # noqa: E402
 
 PROGRAM = [sys.executable, "-m", "edxdenoise"]
 
@@ -252,15 +256,27 @@ def program(*args, **kwargs):
     )
 
 
-def test_folder_without_rights(cubes, tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o555)
-    tmp_path.chmod(0o755)
-    if os.access(folder, os.W_OK):
-        pytest.skip("this user may write everywhere")
-    out = folder / "o.zarr"
-    assert_refused(["denoise", cubes / "good.nc", "-o", out], "o.zarr", "ermission", out=out)
+def test_folders_and_files_without_rights(cubes, tmp_path):
+    locked, good = tmp_path / "locked", cubes / "good.nc"
+    locked.mkdir(mode=0o555)
+    recipe = tmp_path / "recipe.toml"
+    recipe.touch(mode=0)
+    for command, out in (
+        (["denoise", good, "-o"], "o.zarr"),
+        (["denoise", good, "-o", tmp_path / "o.nc", "--report"], "report"),
+        (["convert", good], "o.hspy"),
+        (["quantify", good, "-o"], "o.nc"),
+        (["compare", good, "--report"], "report"),
+        (["simulate"], "o.zarr"),
+        (["demo", "-o"], "demo"),
+        (["train", "--simulated", "1", "-o"], "networks"),
+    ):
+        with unprivileged():
+            words = (out, "Permission denied; change the access rights of", "locked")
+            assert_refused([*command, locked / out], *words, out=locked / out)
+    with unprivileged():
+        one_error(run("run", recipe, status=1).stderr, "recipe.toml", "Permission denied")
+    assert os.listdir(locked) == [] and os.listdir(tmp_path) == ["locked", "recipe.toml"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -27,12 +28,16 @@ from edxdenoise.io import open_dataset, rounded_for_storage, save_dataset
 from edxdenoise.pipeline import quantify, rebuilt
 from edxdenoise.preprocess import weight
 from edxdenoise.recipe import Recipe
+from edxdenoise.report import write_report
 from edxdenoise.review import Review
 from edxdenoise.review.choice import Choice, applied
 from edxdenoise.review.server import ReviewServer
 from edxdenoise.review.views import Box, Views
 from edxdenoise.training.labels import add_labels, read_labels
 from edxdenoise.xray import channel_response, line_energy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+from faults import unprivileged  # noqa: E402
 
 ENERGY = 0.05 * (np.arange(120) + 0.5) + 2
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)> \"&'"
@@ -328,6 +333,21 @@ def test_labels_that_cannot_be_written_leave_the_file(path):
     (path.parent / "labels.csv").rmdir()
     assert review.save() == "saved map.zarr and 1 labels in labels.csv"
     assert Choice.of(open_dataset(path)).keep == (1, 2, 5)
+
+
+def test_folder_without_rights_is_named_and_keeps_the_file(path):
+    review = Review(path)
+    path.parent.chmod(0o555)
+    try:
+        with unprivileged():
+            with pytest.raises(FormatError, match="Permission denied; change the access rights"):
+                review.set_keep(5, True)
+            with pytest.raises(FormatError, match="Permission denied; change the access rights"):
+                write_report(open_dataset(path), path.parent / "report")
+    finally:
+        path.parent.chmod(0o755)
+    assert review.choice.keep == Choice.of(open_dataset(path)).keep == (1, 2)
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_file_that_somebody_else_changed_is_not_overwritten(path):

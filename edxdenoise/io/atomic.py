@@ -82,7 +82,7 @@ class atomic_output:
         self._signals.hold()
         try:
             check_output(self.path, self.overwrite, folder=self.folder)
-            with _errors_in_one_line(self.path):
+            with writing(self.path):
                 # Neither follows a link that somebody else put there.
                 if self.folder:
                     self.partial.mkdir()
@@ -95,7 +95,7 @@ class atomic_output:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
         try:
-            with _errors_in_one_line(self.path):
+            with writing(self.path):
                 if isinstance(error, OSError):
                     raise error
                 if error is None:
@@ -126,7 +126,7 @@ def check_output(path: str | Path, overwrite: bool = False, *, folder: bool = Fa
         raise FormatError(
             f"{path} cannot be written: folder {target.parent} does not exist; make it first"
         )
-    with _errors_in_one_line(path):
+    with writing(path):
         _clear_stale(target)
         _check_target(path, target, overwrite, folder)
         uninterrupted(lambda: _try_writing(_sibling(target, "partial")))
@@ -217,8 +217,23 @@ def uninterrupted(work: Callable[[], T]) -> T:
         signals.release()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is in, where there is none.
+
+    Raises
+    ------
+    FormatError
+        If that is not possible.
+    """
+    if path.is_file():
+        raise FormatError(f"{path} is a file, must be a folder; choose another name")
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
-def _errors_in_one_line(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of the system into a FormatError that says why `path` was not written."""
     try:
         yield
     except EdxdenoiseError:
@@ -344,9 +359,9 @@ def _foreign(folder: Path) -> Path | None:
 
 
 def _arrays(content: bytes) -> str:
-    """Pattern of the names of the arrays that a zarr.json of ours states, any where it is damaged."""
+    """Pattern of names of arrays that a zarr.json of ours states; of any, where it is damaged."""
     try:
-        names = json.loads(json.loads(content)["attributes"][METADATA_CRC])
+        names = dict(json.loads(json.loads(content)["attributes"][METADATA_CRC]))
     except (ValueError, KeyError, TypeError):
         return "[^/]+"
     return "(" + "|".join(re.escape(name) for name in names if name) + ")"

@@ -103,7 +103,9 @@ def check_file(path: Path | str) -> Path:
     path = Path(path)
     try:
         reason = _unreadable(path)
-    except PermissionError as error:
+        if path.is_file():
+            open(path, "rb").close()
+    except OSError as error:
         reason = _explain(error)
     if reason is not None:
         raise FormatError(f"cannot read '{path}': {reason}")
@@ -135,6 +137,8 @@ def _explain(error: Exception) -> str:
     text = one_line(str(error)).rstrip(".")
     if isinstance(error, PermissionError):
         return "no permission to read it; change its access rights"
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {error.filename or text} any more; copy it again"
     if isinstance(error, ImportError):
         return f"its reader is not complete here ({text}); install what is missing or convert it"
     if "truncated file" in text:

@@ -53,7 +53,7 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     if suffix not in (".nc", ".zarr"):
         raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
     check_file(path)
-    ds = _with_cube(guarded(path, lambda: _as_in_memory(_checked(path, open_stored(path, suffix)))))
+    ds = _with_cube(guarded(path, lambda: open_checked(path, suffix)))
     if "edxdenoise_version" not in ds.attrs and not (
         v.COUNTS in ds and ds[v.COUNTS].dims == v.COUNTS.dims
     ):
@@ -101,9 +101,9 @@ def open_counts(path: Path) -> xr.Dataset:
     return ds
 
 
-def open_zarr(path: Path) -> xr.Dataset:
-    """Open a .zarr folder as `open_dataset` does, whatever it holds."""
-    return _as_in_memory(_checked(path, open_stored(path, ".zarr")))
+def open_checked(path: Path, suffix: str) -> xr.Dataset:
+    """Open a .zarr or .nc as `open_dataset` does, whatever it holds."""
+    return _as_in_memory(_checked(path, open_stored(path, suffix)))
 
 
 def open_stored(path: Path, suffix: str) -> xr.Dataset:

@@ -38,7 +38,7 @@ from edxdenoise.io.atomic import (
     write_error,
 )
 from edxdenoise.io.hyperspy import image_name, write_hspy
-from edxdenoise.io.own import METADATA_CRC, metadata_crc, open_stored, open_zarr
+from edxdenoise.io.own import METADATA_CRC, metadata_crc, open_checked, open_stored
 from edxdenoise.io.store import align, netcdf_attrs, storage_chunks
 from edxdenoise.resources import default_workers
 
@@ -101,8 +101,9 @@ def save_dataset(
             _seal(suffix, partial)
         except EdxdenoiseError:
             raise
-        except RuntimeError as error:
-            # So netCDF and h5py call what the system would call an OSError.
+        except (RuntimeError, UnicodeError) as error:
+            # So netCDF and h5py call what the system would call an OSError; netCDF takes no path
+            # that is not UTF-8.
             raise write_error(path, error) from error
 
 
@@ -122,7 +123,7 @@ def check_save(path: str | Path, *, overwrite: bool = False) -> None:
 def _written(partial: Path, total: float | None) -> xr.Dataset:
     """Open what a cluster wrote, once all its chunks are here and hold all counts."""
     try:
-        ds = open_zarr(partial)
+        ds = open_checked(partial, ".zarr")
     except FormatError as error:
         raise ClusterError(
             f"workers wrote chunks where this process does not see them ({error}); nothing was "

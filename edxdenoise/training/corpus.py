@@ -25,6 +25,7 @@ from edxdenoise.components.split import split_probability
 from edxdenoise.cube import pixel_counts
 from edxdenoise.errors import DataError, FormatError, ParameterError, recorded
 from edxdenoise.io import atomic_output, open_dataset
+from edxdenoise.io.atomic import make_folder
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import PRESETS
 from edxdenoise.training.enrich import REAL, Components, enriched
@@ -119,7 +120,7 @@ def make_corpus(
         if value < least:
             raise ParameterError(f"{name} is {value}, must be at least {least}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"{group_name(seed, index)}.npz" for index in range(phantoms)]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     make = partial(_make, folder, seed)
@@ -352,7 +353,7 @@ def add_file(
         "group": np.full(len(numbers), group),
     }
     target = Path(folder) / f"{group}.npz"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with atomic_output(target, overwrite=True) as partial:
         with partial.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **record)

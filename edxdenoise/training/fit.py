@@ -25,6 +25,7 @@ from edxdenoise.components.networks import (
 )
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.io import atomic_output, check_output
+from edxdenoise.io.atomic import make_folder, writing
 from edxdenoise.training.augmentation import (
     COPIES,
     balanced_order,
@@ -150,7 +151,7 @@ def train(
     parts = split_groups(data.group, seed)
     check_parts(data, parts)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     base = None if from_model is None else load_network(from_model)
     if base is not None and base.name != network:
         raise ParameterError(
@@ -166,9 +167,9 @@ def train(
         if base is not None:
             model = keras().models.clone_model(base)
             model.set_weights(base.get_weights())
-        history = fit_network(
-            model, data, parts, schedule, own_seed, out / f".{network}-{number}.resume", progress
-        )
+        resume = out / f".{network}-{number}.resume"
+        with writing(resume):
+            history = fit_network(model, data, parts, schedule, own_seed, resume, progress)
         calibrate(model, data.inputs[parts[1]], data.label[parts[1]])
         save_network(model, path, overwrite)
         probability = probabilities(model, data.inputs[parts[1]])

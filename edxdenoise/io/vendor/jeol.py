@@ -35,8 +35,8 @@ _SCAN = 4096
 _SORTING = 15
 # Kinds that are a smaller share of all events are none.
 _RARE = 1e-5
-# Below this channel of the sum spectrum, at about 0.6 keV, the zero peak need not be that of the map;
-# this many channels that differ, one after the other, are no changed bits.
+# Below this channel of the sum spectrum, at about 0.6 keV, the zero peak need not be that of the
+# map; so many channels that differ, one after the other, are no changed bits.
 _ABOVE_ZERO_PEAK, _DIFFERING = 60, 4
 
 
