@@ -358,23 +358,25 @@ def test_below_its_zero_peak_a_pts_has_no_sum_spectrum_to_compare(shared_data):
     assert (len(differing), differing.max()) == (48, 51)
     assert jeol._above_zero_peak(sums != spectrum[: len(sums)]) == 52
     assert sums[:52].sum() / sums.sum() == pytest.approx(0.37, abs=0.01)
+    assert sums[:52].sum() - spectrum[:52].sum() == 16809
 
 
-def test_damaged_block_names_the_file_once_it_is_read(tmp_path):
-    path = tmp_path / "a.hspy"
+@pytest.mark.parametrize("suffix", [".hspy", ".nc"])
+def test_damaged_block_names_the_file_once_it_is_read(tmp_path, suffix):
+    path, other = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     save_dataset(cube(np.random.default_rng(0).poisson(3, (8, 9, 40)), lazy=False), path)
     content = bytearray(path.read_bytes())
     with h5py.File(path) as file:
-        (group,) = file["Experiments"].values()
-        chunk = group["data"].id.get_chunk_info(0)
+        group = file if suffix == ".nc" else next(iter(file["Experiments"].values()))
+        chunk = group["counts" if suffix == ".nc" else "data"].id.get_chunk_info(0)
     content[chunk.byte_offset + chunk.size // 3] ^= 1
     whole = read_cube(path)
     copied = pickle.loads(pickle.dumps(whole.counts.data))
     assert (copied.compute(scheduler="sync") == whole.counts.values).all()
-    (tmp_path / "b.hspy").write_bytes(content)
+    other.write_bytes(content)
     with pytest.raises(FormatError) as caught:
-        read_cube(tmp_path / "b.hspy").counts.sum().compute()
-    assert_one_line(caught.value, "b.hspy")
+        read_cube(other).counts.sum().compute()
+    assert_one_line(caught.value, other.name)
 
 
 def test_arrays_come_out_of_the_child_whole(tmp_path, threads):

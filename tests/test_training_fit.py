@@ -1,5 +1,7 @@
 """Training: batches, fitting, calibration, resuming, and the figures that judge a classifier."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -174,11 +176,14 @@ def test_training_goes_on_from_a_network_and_after_an_interruption(corpus, tmp_p
     schedule = Schedule(3, 16, 2e-3, 5)
 
     def interrupt(done, most, loss):
-        if done == 2:
-            raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, "full") if done == 1 else KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(corpus, tmp_path / "a", seeds=1, schedule=schedule, progress=interrupt)
+    for error, words in ((FormatError, "no space left in"), (KeyboardInterrupt, None)):
+        with pytest.raises(error, match=words):
+            train(corpus, tmp_path / "a", seeds=1, schedule=schedule, progress=interrupt)
+    (tmp_path / "file").touch()
+    with pytest.raises(FormatError, match="file is a file, must be a folder"):
+        train(corpus, tmp_path / "file")
     seen = []
     found = train(
         corpus,

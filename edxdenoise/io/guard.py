@@ -14,16 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
 
 from edxdenoise.errors import ClusterError, EdxdenoiseError, FormatError, issue, recorded
-
-if TYPE_CHECKING:
-    import h5py
-
 
 _logger = logging.getLogger(__name__)
 _READER_LOGGER = "rsciio"
@@ -155,30 +151,33 @@ def _explain(error: Exception) -> str:
     return f"{text or type(error).__name__}; check that the file is whole and what its name says"
 
 
-class NamedDataset:
-    """A dataset of an HDF5 file; what cannot be read of it is an error that names the file.
+class NamedArray:
+    """An array in a file; what cannot be read of it is an error that names the file.
 
     Parameters
     ----------
     path : Path
         The file.
-    dataset : h5py.Dataset
-        In it.
+    source : h5py.Dataset or array-like
+        In it; all but the former can be pickled.
     """
 
-    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
-        self.path, self.name = path.absolute(), dataset.name
-        self.shape, self.dtype, self.ndim = dataset.shape, dataset.dtype, dataset.ndim
-        self._dataset: h5py.Dataset | None = dataset
+    def __init__(self, path: Path, source: Any) -> None:
+        import h5py
+
+        self.path = path.absolute()
+        self.shape, self.dtype, self.ndim = source.shape, source.dtype, source.ndim
+        self._name = source.name if isinstance(source, h5py.Dataset) else None
+        self._source = source
 
     def __getitem__(self, key: Any) -> np.ndarray:
         import h5py
 
         try:
-            if self._dataset is None:
-                self._dataset = h5py.File(self.path, "r")[self.name]
-            return self._dataset[key]
-        except OSError as error:
+            if self._source is None:
+                self._source = h5py.File(self.path, "r")[self._name]
+            return np.asarray(self._source[key])
+        except (OSError, RuntimeError) as error:
             raise FormatError(
                 f"cannot read '{self.path}': a block of its counts is damaged "
                 f"({one_line(str(error))}); copy or export it again"
@@ -186,27 +185,23 @@ class NamedDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         # Other processes open the file themselves.
-        return self.__dict__ | {"_dataset": None}
+        return self.__dict__ | ({} if self._name is None else {"_source": None})
 
 
 def named(path: Path, data: Any) -> Any:
-    """`data` whose blocks are read from a dataset of an HDF5 file, with errors that name it.
+    """`data` whose blocks are read from one array in a file, with errors that name the file.
 
     Whatever else is returned as it is.
     """
-    import h5py
-
     if not isinstance(data, da.Array):
         return data
     # So Dask calls what `from_array` was given. The other layers may have millions of entries.
     layers = [layer for name, layer in data.dask.layers.items() if name.startswith("original-")]
-    sources = [
-        value for layer in layers for value in layer.values() if isinstance(value, h5py.Dataset)
-    ]
+    sources = [value for layer in layers for value in layer.values() if hasattr(value, "shape")]
     if len(sources) != 1 or sources[0].shape != data.shape:
         return data
     # Dask would name the array after its path, and confuse it with a later file at that path.
-    return da.from_array(NamedDataset(path, sources[0]), chunks=data.chunks, name=False)
+    return da.from_array(NamedArray(path, sources[0]), chunks=data.chunks, name=False)
 
 
 # Packages that decode files: a ValueError or RuntimeError that passes through none of them is ours.

@@ -17,7 +17,7 @@ from edxdenoise import schema as v
 from edxdenoise.cluster import check_input
 from edxdenoise.cube import REBUILT_FROM, reconstruct
 from edxdenoise.errors import FormatError, Rank, warn
-from edxdenoise.io.guard import check_file, guarded
+from edxdenoise.io.guard import check_file, guarded, named
 from edxdenoise.io.store import memory_attrs
 
 _SMALL = (v.MEASURED, v.IMAGE)
@@ -103,7 +103,11 @@ def open_counts(path: Path) -> xr.Dataset:
 
 def open_checked(path: Path, suffix: str) -> xr.Dataset:
     """Open a .zarr or .nc as `open_dataset` does, whatever it holds."""
-    return _as_in_memory(_checked(path, open_stored(path, suffix)))
+    ds = _as_in_memory(_checked(path, open_stored(path, suffix)))
+    if suffix == ".zarr":
+        # Its store names what is damaged.
+        return ds
+    return ds.assign({name: array.copy(data=named(path, array.data)) for name, array in ds.items()})
 
 
 def open_stored(path: Path, suffix: str) -> xr.Dataset:
