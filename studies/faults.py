@@ -67,8 +67,6 @@ SUFFIXES = (".zarr", ".nc", ".hspy")
 _EDAX_LINES = 8
 _ENDLESS = 180.0
 _PATIENCE = 30.0
-# Seconds that Python takes to start.
-_PYTHON = 0.3
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["edxdenoise.run", "edxdenoise.cli"]
@@ -488,8 +486,10 @@ def attack_by_interrupts(folder: Path, seeds: int, seed: int) -> Iterator[tuple[
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         number = [signal.SIGINT, signal.SIGTERM][rng.integers(2)]
-        # Before that, Python itself has not started.
-        time.sleep(_PYTHON + (usual - _PYTHON) * rng.random())
+        # Before it is heard, none of ours runs.
+        while process.poll() is None and not _is_heard(process.pid, signal.SIGTERM):
+            time.sleep(0.01)
+        time.sleep(usual * rng.random())
         process.send_signal(number)
         _, text = process.communicate()
         if process.returncode == 0:
@@ -531,6 +531,13 @@ def attack_programs(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, 
             print(case, ended.returncode, ended.stderr[:600], file=sys.stderr)
         _remove(out)
         yield "programs", outcome
+
+
+def _is_heard(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 # Examples that one process reads.
@@ -593,21 +600,23 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
         folder / "map.zarr" / "zarr.json": lambda path: result_of(path.parent),
         folder / "map.zarr" / "counts" / "zarr.json": lambda path: result_of(path.parents[1]),
     }
-    for path, read in readers.items():
-        content = path.read_bytes()
+    contents = {path: path.read_bytes() for path in readers}
 
-        def work(case: int) -> list[Answer]:
-            path.write_bytes(content)
-            read(path)
-            return _fuzzed(path, content, read, seed + case)
+    def work(path: Path, batch: int) -> list[Answer]:
+        path.write_bytes(contents[path])
+        readers[path](path)
+        return _fuzzed(path, contents[path], readers[path], seed + batch)
 
-        for answer in forked_each(work, -(-seeds // _BATCH)):
+    # All files in turn, so that a run which is interrupted has tried each.
+    for batch in range(-(-seeds // _BATCH)):
+        for path in readers:
+            answer = forked(functools.partial(work, path, batch))
             for each in answer[1] if answer[0] == "done" else [answer]:
                 outcome = judge(each, each)
                 if outcome not in ("right", "message"):
                     print(path.name, each, file=sys.stderr)
                 yield f"fuzzed {path.suffix if path in others else path.name}", outcome
-        path.write_bytes(content)
+            path.write_bytes(contents[path])
 
 
 def _fuzzed(path: Path, content: bytes, read: Callable[[Path], Any], seed: int) -> list[Answer]:
@@ -830,35 +839,46 @@ def main() -> None:
     if arguments.data:
         attacks["fuzzing"] = lambda folder: attack_by_fuzzing(arguments.data, folder, 5 * n, seed)
         attacks["vendors"] = lambda folder: attack_vendors(arguments.data, folder, 4 * n // 3, seed)
-    table: dict[str, collections.Counter[str]] = {}
-    seconds: collections.Counter[str] = collections.Counter()
+    head = ["attack", "cases", *OUTCOMES, "time (s)"]
     for name, attack in attacks.items():
         if arguments.only and name not in arguments.only:
             continue
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            suppress(KeyboardInterrupt),
-        ):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            rows, whole = counted(attack(Path(folder)))
+        for row in [head, *rows]:
+            print("".join(f"{cell:>{18 if not i else 11}}" for i, cell in enumerate(row)))
+        if arguments.csv:
+            # Attacks that were not run this time stay.
+            write_csv(PATH, [head, *sorted(kept_rows(PATH, rows))])
+        if not whole:
+            break
+
+
+def counted(cases: Iterator[tuple[str, str]]) -> tuple[list[list[str]], bool]:
+    """Count outcomes and seconds of each class, and whether nobody interrupted it."""
+    table: dict[str, collections.Counter[str]] = {}
+    seconds: collections.Counter[str] = collections.Counter()
+    whole = True
+    begin = time.monotonic()
+    try:
+        for case, outcome in cases:
+            seconds[case] += time.monotonic() - begin
             begin = time.monotonic()
-            for case, outcome in attack(Path(folder)):
-                seconds[case] += time.monotonic() - begin
-                begin = time.monotonic()
-                table.setdefault(case, collections.Counter())[outcome] += 1
-    rows = {
-        case: [
+            table.setdefault(case, collections.Counter())[outcome] += 1
+    except KeyboardInterrupt:
+        # What was found so far is to be written.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        whole = False
+    rows = [
+        [
+            case,
             str(found.total()),
             *(str(found[outcome]) for outcome in OUTCOMES),
             f"{seconds[case]:.0f}",
         ]
         for case, found in table.items()
-    }
-    head = ["attack", "cases", *OUTCOMES, "time (s)"]
-    for row in [head, *([case, *numbers] for case, numbers in rows.items())]:
-        print("".join(f"{cell:>{18 if not i else 11}}" for i, cell in enumerate(row)))
-    if arguments.csv:
-        # Attacks that were not run this time stay.
-        kept = kept_rows(PATH, [[case, *numbers] for case, numbers in rows.items()])
-        write_csv(PATH, [head, *sorted(kept)])
+    ]
+    return rows, whole
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from xarray.backends.locks import CombinedLock
 from zarr.storage import LocalStore
 
 from edxdenoise.cube import make_cube
@@ -423,6 +424,27 @@ def test_signal_while_zarr_writes_in_its_own_thread(tmp_path, monkeypatch, ctrl_
     with pytest.raises(KeyboardInterrupt):
         save_dataset(lazy_cube(), tmp_path / "out.zarr")
     assert ended.wait(10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signal_while_a_lock_is_taken(tmp_path, monkeypatch):
+    """What stays locked would make the closing of the file wait for ever."""
+    monkeypatch.setattr("faults._ENDLESS", 20.0)
+
+    def write():
+        acquire, times = CombinedLock.acquire, iter(range(9))
+
+        def interrupted(self, *args):
+            taken = acquire(self, *args)
+            # The fifth time, xarray has opened the file and will close it.
+            if threading.current_thread() is threading.main_thread() and next(times) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return taken
+
+        CombinedLock.acquire = interrupted
+        save_dataset(lazy_cube(shape=(8, 8, 16)), tmp_path / "out.nc")
+
+    assert forked(write)[0] == "stopped"
     assert list(tmp_path.iterdir()) == []
 
 

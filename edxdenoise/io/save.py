@@ -98,7 +98,7 @@ def save_dataset(
                     _write(ds, suffix, partial)
             if suffix == ".zarr" and client() is not None:
                 _written(partial, total)
-            _seal(suffix, partial)
+            uninterrupted(lambda: _seal(suffix, partial))
         except EdxdenoiseError:
             raise
         except (RuntimeError, UnicodeError) as error:
@@ -151,13 +151,10 @@ def _seal(suffix: str, partial: Path) -> None:
         return
     import zarr
 
-    def seal() -> None:
-        group = zarr.open_group(partial, mode="r+", use_consolidated=False)
-        group.attrs[METADATA_CRC] = crc
-        zarr.consolidate_metadata(partial)
-
+    group = zarr.open_group(partial, mode="r+", use_consolidated=False)
+    group.attrs[METADATA_CRC] = crc
     with _unsaid():
-        uninterrupted(seal)
+        zarr.consolidate_metadata(partial)
 
 
 @contextmanager
@@ -271,11 +268,24 @@ def _write_netcdf(ds: xr.Dataset, partial: Path) -> None:
                 encoding[name] |= {"chunksizes": storage_chunks(array), "fletcher32": True}
             if array.ndim and (array.dtype.kind in "iu" or name == v.COUNTS_DENOISED):
                 encoding[name] |= {"zlib": True, "complevel": _ZLIB_LEVEL, "shuffle": True}
+
+    def begin() -> Any:
+        return ds.to_netcdf(
+            partial,
+            mode="w",
+            engine="netcdf4",
+            format="NETCDF4",
+            encoding=encoding,
+            compute=False,
+        )
+
     # Chunks are written whole and once: a cache of each variable's last 64 MB would only fill.
     cache = netCDF4.get_chunk_cache()
     netCDF4.set_chunk_cache(size=_CHUNK_CACHE)
     try:
-        ds.to_netcdf(partial, mode="w", engine="netcdf4", format="NETCDF4", encoding=encoding)
+        # Xarray's locks stay taken where a signal arrives while they are; closing the file would
+        # then wait for ever. Later they are taken in other threads, which hear of no signals.
+        uninterrupted(begin).compute()
     finally:
         netCDF4.set_chunk_cache(*cache)
 
