@@ -16,7 +16,12 @@ def main() -> None:
         signal.signal(number, _stop)
     from edxdenoise.cli import main as command
 
-    command(prog_name="edxdenoise")
+    try:
+        command(prog_name="edxdenoise")
+    finally:
+        # All is done; while Python ends, a signal would end it without a word.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import io
 import json
+import linecache
 import multiprocessing
 import os
 import pickle
@@ -440,13 +441,16 @@ def _lines_run(work: Callable[[], None], number: int, line: int) -> int:
 
     Returns how many lines were run in all.
     """
-    files, run = {atomic.__file__, save.__file__, state.__file__}, 0
+    files, run, sent = {atomic.__file__, save.__file__, state.__file__}, 0, False
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal run
+        nonlocal run, sent
         if frame.f_code.co_filename not in files:
             return None
-        if run == line:
+        code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        # When a block is left, a tracer is called at a moment where Python hears of no signal.
+        if 0 <= line <= run and not sent and not code.startswith("with "):
+            sent = True
             signal.raise_signal(number)
         run += 1
         return trace

@@ -432,7 +432,7 @@ def test_signal_while_a_lock_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("faults._ENDLESS", 20.0)
 
     def write():
-        acquire, times = CombinedLock.acquire, iter(range(9))
+        acquire, times = CombinedLock.acquire, itertools.count()
 
         def interrupted(self, *args):
             taken = acquire(self, *args)

@@ -276,7 +276,8 @@ class _ForgivingFile:
         return self._file.tell()
 
     def flush(self) -> None:
-        self._file.flush()
+        # Nothing is kept back, since the file is not buffered.
+        pass
 
 
 def _axis(ds: xr.Dataset, dim: str) -> dict[str, Any]:
