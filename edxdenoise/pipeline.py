@@ -180,27 +180,23 @@ def fitted(
     """Denoise without the checks; without `errors`, averaged maps are not bootstrapped either."""
     with progress("weights"):
         ds = with_density(shrink_dtype(ds, found), found)
-        ds = weight(ds, weighting=recipe.weighting)
-        if is_lazy(ds):
-            ds = _load_small(ds)
-            if recipe.weighting == "poisson":
-                check_weights(ds)
-                read = (ds[v.WEIGHT_PIXEL].values ** 2).sum() - found.empty_pixels
-                check_total("weights", float(read), found.total)
+        ds = weight(ds, weighting=recipe.weighting, totals=(found.pixels, found.channels))
+        if is_lazy(ds) and recipe.weighting == "poisson":
+            check_weights(ds)
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
-        # Scores that neighbours are going to replace are never put together.
-        ds = _load_small(ds, *([v.COMPONENT_MAP] if recipe.asks_neighbours else []))
+        ds = _load_small(ds)
         if recipe.decomposition == "pca":
             if recipe.weighting == "poisson" and found.whole:
                 # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
                 pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
                 read = float(ds[v.COMPONENT_VARIANCE].values[0]) * pixels * found.total
                 check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
-            ds = within_rank(ds)
     if recipe.asks_neighbours:
         with progress("neighbours"):
             ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
+    if recipe.decomposition == "pca":
+        ds = within_rank(ds)
     with progress("selection"):
         ds = _selected(ds, recipe)
         trim_memory()
@@ -409,10 +405,10 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     return maps
 
 
-def _load_small(ds: xr.Dataset, *others: str) -> xr.Dataset:
-    """Compute everything but the counts, and but what else is named, as one graph."""
-    lazy = [v.COUNTS, *others]
-    return load(ds.drop_vars(lazy)).assign(ds[lazy].data_vars).assign_attrs(ds.attrs)
+def _load_small(ds: xr.Dataset) -> xr.Dataset:
+    """Compute everything but the counts, as one graph."""
+    loaded = load(ds.drop_vars(v.COUNTS))
+    return loaded.assign({v.COUNTS: ds[v.COUNTS]}).assign_attrs(ds.attrs)
 
 
 def name_of(ds: xr.Dataset) -> str:
@@ -441,7 +437,14 @@ def decompose(ds: xr.Dataset, recipe: Denoise, progress: Count = unwatched) -> x
         As `edxdenoise.nmf` takes it.
     """
     if recipe.decomposition == "pca":
-        return pca(ds, components=_number(recipe), solver=recipe.solver, seed=recipe.seed)
+        return pca(
+            ds,
+            components=_number(recipe),
+            solver=recipe.solver,
+            # Neighbours make their own.
+            maps=not recipe.asks_neighbours,
+            seed=recipe.seed,
+        )
     start, fixed = known_spectra(ds, recipe)
     components: int | None = _number(recipe)
     if recipe.components == "auto":

@@ -433,7 +433,12 @@ def _collect_attrs(maps: Sequence[xr.Dataset]) -> dict[str, object]:
     return attrs
 
 
-def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
+def weight(
+    ds: xr.Dataset,
+    *,
+    weighting: str = "poisson",
+    totals: tuple[np.ndarray, np.ndarray] | None = None,
+) -> xr.Dataset:
     """Add ``weight_pixel`` (g) and ``weight_energy`` (h); the counts stay as they are.
 
     Parameters
@@ -442,6 +447,9 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
         With ``counts``.
     weighting : {"poisson", "none"}
         ``none`` sets all weights to 1.
+    totals : (array, array), optional
+        Counts of every pixel, shape (y, x), and of every channel, where they are known: the counts
+        are not read.
 
     Returns
     -------
@@ -458,17 +466,20 @@ def weight(ds: xr.Dataset, *, weighting: str = "poisson") -> xr.Dataset:
     if weighting not in WEIGHTINGS:
         raise ParameterError(f"weighting '{weighting}' must be one of {', '.join(WEIGHTINGS)}")
     counts = ds[v.COUNTS].data
-    if counts.dtype.kind != "u" and weighting == "poisson":
-        counts = _refused(counts)
-    # 64 bits: the counts themselves are kept in types that a sum overflows.
-    wide = np.uint64 if counts.dtype.kind == "u" else np.float64
-    sums = pixel_totals(counts, wide), channel_totals(counts, wide)
+    if totals is None:
+        if counts.dtype.kind != "u" and weighting == "poisson":
+            counts = _refused(counts)
+        # 64 bits: the counts themselves are kept in types that a sum overflows.
+        wide = np.uint64 if counts.dtype.kind == "u" else np.float64
+        pixels, channels = pixel_totals(counts, wide), channel_totals(counts, wide)
+    else:
+        pixels, channels = totals
     root = _root if weighting == "poisson" else _one
-    pixel, energy = (root(each) for each in sums)
+    pixel, energy = (root(each) for each in (pixels, channels))
     result = ds.assign(
         {
-            v.PIXEL_COUNTS: v.PIXEL_COUNTS.array(sums[0]),
-            v.SUM_SPECTRUM: v.SUM_SPECTRUM.array(sums[1]),
+            v.PIXEL_COUNTS: v.PIXEL_COUNTS.array(pixels),
+            v.SUM_SPECTRUM: v.SUM_SPECTRUM.array(channels),
             v.WEIGHT_PIXEL: v.WEIGHT_PIXEL.array(pixel).assign_attrs({v.WEIGHTING: weighting}),
             v.WEIGHT_ENERGY: v.WEIGHT_ENERGY.array(energy),
         }

@@ -13,10 +13,12 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
     channel_sums,
+    channel_totals,
     compact_blocks,
     compute,
     known_sparse,
     pixel_sums,
+    pixel_totals,
     recast,
     stored_counts,
 )
@@ -47,6 +49,10 @@ class Survey:
         Pixels without a count.
     filled : int
         Channels of pixels that hold counts, over the whole map.
+    pixels : array, shape (y, x)
+        Counts of every pixel, over all channels.
+    channels : array, shape (energy,)
+        Counts of every channel, over all pixels.
     """
 
     total: float
@@ -56,6 +62,8 @@ class Survey:
     whole: bool
     empty_pixels: int
     filled: int
+    pixels: np.ndarray
+    channels: np.ndarray
 
 
 def survey(ds: xr.Dataset) -> Survey:
@@ -73,16 +81,19 @@ def survey(ds: xr.Dataset) -> Survey:
         adjust_chunks={"y": 1, "x": 1},
         dtype=np.float64,
     )
-    (found,) = compute(numbers)
-    sums = found.sum(axis=(0, 1))
+    wide = np.uint64 if counts.dtype.kind == "u" else np.float64
+    found, *sums = compute(numbers, pixel_totals(counts, wide), channel_totals(counts, wide))
+    added = found.sum(axis=(0, 1))
     return Survey(
-        total=float(sums[0]),
-        zero_peak=float(sums[1]),
+        total=float(added[0]),
+        zero_peak=float(added[1]),
         smallest=float(found[..., 2].min()),
         largest=float(found[..., 3].max()),
         whole=bool(found[..., 4].all()),
-        empty_pixels=int(sums[5]),
-        filled=int(sums[6]),
+        empty_pixels=int(added[5]),
+        filled=int(added[6]),
+        pixels=sums[0],
+        channels=sums[1],
     )
 
 

@@ -254,6 +254,12 @@ def rows(seed: int) -> list[dict[str, object]]:
                 "line": table.line[element] if seen else "",
                 "where": table["where"][element] if seen else "",
                 "confused": table.confused_with[element] if seen else "",
+                # Whether what it may be confused with is there and was not found.
+                "right one": seen
+                and any(
+                    other in made.significance and other not in table.index
+                    for other in table.confused_with[element].split(", ")
+                ),
             }
         )
     return found
@@ -304,7 +310,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         local = part[(part["local sigma"] >= 10) & (part.sigma < 5)]
         line["local ones"] = f"{local.found.sum()} of {len(local)}"
         line["found"] = int(part.found.sum())
-        line["false"] = int((part.found & ~part.true).sum())
+        false = part[part.found & ~part.true]
+        line["false"] = len(false)
+        line["the right one named"] = int(false["right one"].sum())
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -24,6 +24,7 @@ the small result."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import dask
 import dask.array as da
@@ -71,7 +72,12 @@ _ITERATIONS = 8
 
 
 def pca(
-    ds: xr.Dataset, *, components: int | None = None, solver: str = "auto", seed: int = 0
+    ds: xr.Dataset,
+    *,
+    components: int | None = None,
+    solver: str = "auto",
+    maps: bool = True,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Decompose the weighted counts into principal components.
 
@@ -84,6 +90,9 @@ def pca(
     solver : {"auto", "covariance", "incremental", "randomized", "full"}
         ``auto`` is covariance up to 8192 channels and incremental beyond, but full where there
         are far fewer pixels than channels.
+    maps : bool
+        False leaves out ``component_map``, for `neighbours`, which makes its own: spectra have any
+        sign, and the covariance solver reads the counts once instead of twice.
     seed : int
         For the randomized solver.
 
@@ -109,8 +118,9 @@ def pca(
     solver = _check_solver(solver, shape)
     lazy = is_lazy(ds)
     counts, g, h = weighted_blocks(ds)
+    product = None
     if solver == "covariance":
-        basis, total = _covariance(counts, g, h, components)
+        basis, total, product = _covariance(counts, g, h, components)
     elif solver == "randomized":
         basis, total = _randomized(counts, g, h, components, seed)
     elif solver == "full":
@@ -122,17 +132,25 @@ def pca(
     if total_first:
         parts = dask.delayed(with_total)(as_delayed(basis), as_delayed(channel_counts(ds)))
         basis = da.from_delayed(parts, basis.shape, np.float64)
-    scaled = basis / h
-    (counts,) = again([counts], [scaled, g])
-    scores = project(counts, g, scaled)
-    variance, rotation = _ritz(scores, components, total_first)
-    maps, loadings = da.tensordot(rotation.astype(np.float32), scores, axes=1), rotation @ basis
-    signs = map_signs(maps)
+    scaled, scores = basis / h, None
+    if maps or product is None:
+        (counts,) = again([counts], [scaled, g])
+        scores = project(counts, g, scaled)
+        products = cross(scores)
+    else:
+        products = scaled @ product @ scaled.T
+    variance, rotation = _ritz(products, components, total_first, pixels=shape[0] * shape[1])
+    loadings = rotation @ basis
     result = ds.assign_coords({v.DIM_COMPONENT: (v.DIM_COMPONENT, np.arange(1, components + 1))})
+    if maps:
+        rotated = da.tensordot(rotation.astype(np.float32), scores, axes=1)
+        signs = map_signs(rotated)
+        loadings = loadings * signs[:, np.newaxis]
+        rotated = rotated * signs[:, np.newaxis, np.newaxis]
+        result = result.assign({v.COMPONENT_MAP: v.COMPONENT_MAP.array(rotated)})
     result = result.assign(
         {
-            v.COMPONENT_MAP: v.COMPONENT_MAP.array(maps * signs[:, np.newaxis, np.newaxis]),
-            v.COMPONENT_SPECTRUM: v.COMPONENT_SPECTRUM.array(loadings * signs[:, np.newaxis]),
+            v.COMPONENT_SPECTRUM: v.COMPONENT_SPECTRUM.array(loadings),
             v.COMPONENT_VARIANCE: v.COMPONENT_VARIANCE.array(variance),
             v.COMPONENT_VARIANCE_RATIO: v.COMPONENT_VARIANCE_RATIO.array(variance / total),
             v.MEAN_SPECTRUM: v.MEAN_SPECTRUM.array(np.zeros(shape[2])),
@@ -162,7 +180,9 @@ def within_rank(ds: xr.Dataset) -> xr.Dataset:
 def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:
     """Loadings alone, shape (component, energy), of either sign and without a projection; lazy."""
     counts, g, h = weighted_blocks(ds)
-    solve = _full if _check_solver("auto", counts.shape) == "full" else _covariance
+    solve: Callable[..., tuple[da.Array, ...]] = _covariance
+    if _check_solver("auto", counts.shape) == "full":
+        solve = _full
     return solve(counts, g, h, components)[0]
 
 
@@ -247,7 +267,9 @@ def with_total(basis: np.ndarray, sums: np.ndarray) -> np.ndarray:
     return np.concatenate([first[np.newaxis], (inside @ basis)[: len(basis) - 1]])
 
 
-def _ritz(scores: da.Array, components: int, total_first: bool) -> tuple[da.Array, da.Array]:
+def _ritz(
+    products: da.Array, components: int, total_first: bool, *, pixels: int
+) -> tuple[da.Array, da.Array]:
     """Variances of the best `components` directions within a basis, and the rotation to them.
 
     Scores T of the data on a basis hold all there is to know within its span (Rayleigh and Ritz):
@@ -257,10 +279,9 @@ def _ritz(scores: da.Array, components: int, total_first: bool) -> tuple[da.Arra
     components within it. The total, where it comes first, stays as it is: it is a principal
     component already.
     """
-    parts = dask.delayed(_rotation, nout=2)(as_delayed(cross(scores)), components, total_first)
-    pixels = scores.shape[1] * scores.shape[2]
+    parts = dask.delayed(_rotation, nout=2)(as_delayed(products), components, total_first)
     singular = da.from_delayed(parts[0], (components,), np.float64)
-    rotation = da.from_delayed(parts[1], (components, len(scores)), np.float64)
+    rotation = da.from_delayed(parts[1], (components, len(products)), np.float64)
     return singular**2 / pixels, rotation
 
 
@@ -277,14 +298,14 @@ def _rotation(
 
 def _covariance(
     counts: da.Array, g: da.Array, h: da.Array, components: int
-) -> tuple[da.Array, da.Array]:
+) -> tuple[da.Array, da.Array, da.Array]:
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
     product = gram(counts, g)
     vectors = dask.delayed(leading_eigenvectors, nout=2)(
         as_delayed(product), components, as_delayed(h)
     )[1]
     basis = da.from_delayed(vectors, (components, channels), np.float64)
-    return basis, (da.diag(product) / h**2).sum() / pixels
+    return basis, (da.diag(product) / h**2).sum() / pixels, product
 
 
 def leading_eigenvectors(
