@@ -562,7 +562,7 @@ def entry_deviation(sums: np.ndarray, h: np.ndarray) -> float:
     for start in range(0, len(h), _STRIP):
         rows = slice(start, start + _STRIP)
         square += float(inverse[rows] @ (sums[rows] ** 2 @ inverse))
-    filled = np.count_nonzero(inverse)
+    filled = int(np.count_nonzero(inverse))
     return float(np.sqrt(max(square, 0.0) / max(filled * (filled - 1), 1)))
 
 
