@@ -320,7 +320,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Print the table; write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seeds", default="4000:4200", help="FIRST:LAST, without the last")
+    parser.add_argument("--seeds", default="6000:6200", help="FIRST:LAST, without the last")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--list", action="store_true", help="print what was missed or is false")
     parser.add_argument("--csv", action="store_true", help="write the result")
