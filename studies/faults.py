@@ -448,8 +448,8 @@ def _lines_run(work: Callable[[], None], number: int, line: int) -> int:
         if frame.f_code.co_filename not in files:
             return None
         code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        # When a block is left, a tracer is called at a moment where Python hears of no signal.
-        if 0 <= line <= run and not sent and not code.startswith("with "):
+        # Where blocks begin and end, a tracer is called at moments at which Python hears no signal.
+        if 0 <= line <= run and not sent and not code.startswith(("with ", "try:")):
             sent = True
             signal.raise_signal(number)
         run += 1
