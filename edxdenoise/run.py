@@ -19,6 +19,7 @@ from edxdenoise.config import Denoise, Input, Output, Pictures, Quantify
 from edxdenoise.cube import energy_axis, mark_missing, measured_pixels, result_name
 from edxdenoise.errors import (
     DataError,
+    EdxdenoiseError,
     EdxdenoiseWarning,
     Rank,
     RecipeError,
@@ -39,7 +40,8 @@ from edxdenoise.io import (
     save_dataset,
     stored_size,
 )
-from edxdenoise.io.guard import naming, reading
+from edxdenoise.io.guard import guarded, naming, reading
+from edxdenoise.io.own import open_checked
 from edxdenoise.pipeline import (
     Progress,
     check_denoise,
@@ -327,11 +329,40 @@ def _finish(
     say = getattr(progress, "say", None)
     if say is not None:
         say(f"writing {output.name}, about {format_memory(stored_size(written))}")
+    before = _result_in(output)
     with progress("writing"):
         save_dataset(written, output, overwrite=overwrite, total=total)
     if report is not None:
         with progress("report"):
             write_report(ds, report, pictures=pictures, overwrite=overwrite)
+    if before is not None and before != result_name(ds):
+        _warn_of_old_reports(output, before)
+
+
+def _result_in(output: Path) -> str | None:
+    """Name the result that a file to be replaced holds, if there is one."""
+    suffix = output.suffix.lower()
+    if not output.exists() or suffix == ".hspy":
+        return None
+    try:
+        with recorded(show=False):
+            return guarded(output, lambda: result_name(open_checked(output, suffix)))
+    except EdxdenoiseError:
+        # Of a damaged file nothing is known.
+        return None
+
+
+def _warn_of_old_reports(output: Path, before: str) -> None:
+    """Warn of reports beside an output that show the result it held before."""
+    for page in sorted(output.parent.glob("*/index.html")):
+        if before in page.read_text(encoding="utf-8", errors="replace"):
+            folder = page.parent
+            warn(
+                f"The report {folder} shows what {output} held before",
+                "its numbers are not those of the new result",
+                f"type: edxdenoise report {output} -o {folder} --overwrite",
+                rank=Rank.WORSE,
+            )
 
 
 def _written(ds: xr.Dataset) -> xr.Dataset:

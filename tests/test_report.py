@@ -12,11 +12,13 @@ import xarray as xr
 
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import elbows, select, weighted_noise_edge
-from edxdenoise.cube import make_cube, named_images, reconstruct
-from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError
+from edxdenoise.config import Denoise, Input, Output
+from edxdenoise.cube import make_cube, named_images, reconstruct, result_name
+from edxdenoise.errors import EdxdenoiseWarning, FormatError, SchemaError, recorded
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.preprocess import stack, weight
 from edxdenoise.quantification import LineSpec, line_intensity
+from edxdenoise.recipe import Recipe
 from edxdenoise.report import write, write_report
 from edxdenoise.report.findings import gather, on_law
 from edxdenoise.report.frame import colour_range, draw_map, frame_of
@@ -26,6 +28,7 @@ from edxdenoise.report.spectra import label_peaks, spectra_figure
 from edxdenoise.report.style import add_axes, new_figure
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, line_sums, pixel_spectra
 from edxdenoise.report.text import component_list, decision, keeps_totals
+from edxdenoise.run import run_recipe
 from edxdenoise.schema import MEASURED
 from edxdenoise.xray import Peak, channel_response, find_peaks, identified, line_energy, name_peaks
 
@@ -506,3 +509,26 @@ def test_a_data_set_without_components_is_refused(tmp_path):
     with pytest.raises(SchemaError, match="neither components"):
         write_report(phantom(), tmp_path / "report")
     assert names(tmp_path) == set()
+
+
+def test_a_report_of_a_replaced_result_is_told(tmp_path):
+    save_dataset(phantom(), tmp_path / "map.zarr")
+    out, page = tmp_path / "out.zarr", tmp_path / "report" / "index.html"
+    page.parent.mkdir()
+
+    def told(seed):
+        recipe = Recipe(
+            Input((str(tmp_path / "map.zarr"),)),
+            denoise=Denoise(select="elbow", shrink=False, subspace="pixel", seed=seed),
+            output=Output(str(out)),
+        )
+        with recorded(show=False) as issued:
+            run_recipe(recipe, overwrite=out.exists())
+        return [each for each in issued if "held before" in each.finding]
+
+    assert told(0) == []
+    page.write_text(f"<p>result {result_name(open_dataset(out))}</p>")
+    # The same result again is no other.
+    assert told(0) == []
+    (warning,) = told(1)
+    assert str(page.parent) in warning.finding and "edxdenoise report" in warning.remedy

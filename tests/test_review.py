@@ -181,9 +181,10 @@ def test_the_score_of_a_choice_is_that_of_the_library(path):
 
 def test_an_element_that_is_added_has_maps_and_stays(path):
     review = Review(path)
-    assert [name for name, _ in review.status()["maps"]] == ["total", "Ca_Ka", "Fe_Ka"]
+    names = tuple(name for name, _ in review.status()["maps"])
+    assert names[0] == "total" and set(names[1:]) == {"Ca_Ka", "Fe_Ka"}
     review.add_element("Mn")
-    assert review.views.names == ("total", "Ca_Ka", "Fe_Ka", "Mn_Ka")
+    assert review.views.names == (*names, "Mn_Ka")
     # There is none: its net counts are within their noise, those of Fe are as before.
     spectrum = review.views.raw_spectrum(review.views.snapped(None))
     net, variance = review.views.rows @ spectrum, review.views.rows**2 @ spectrum
@@ -214,7 +215,8 @@ def test_elements_of_few_pixels_are_looked_for_while_others_are_added(path, monk
 
     monkeypatch.setattr(Views, "with_local", slow)
     assert "elements_local" not in review.views.ds.attrs
-    assert review.find_local().names == review.views.names == ("total", "Ca_Ka", "Fe_Ka", "Mn_Ka")
+    names = review.views.names
+    assert review.find_local().names == review.views.names == (*names, "Mn_Ka")
     assert "elements_local" in review.views.ds.attrs
 
 
