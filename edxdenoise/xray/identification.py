@@ -104,7 +104,7 @@ _EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
 _EDGES = ("K", "L3", "M5")
 _SLOWING = tuple((np.arange(12) + 0.5) / 12)
 # Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
-_PLACE, _WIDTH, _TAIL, _TAIL_DEPTH = 0.004, 0.04, 1.0, 50.0
+_PLACE, _WIDTH, _TAIL, _TAIL_DEPTH, _SHOULDER = 0.004, 0.04, 1.0, 50.0, 0.03
 _FIRST_PLACE, _OTHER_PLACE = 0.012, 0.025
 # keV by which a peak's place may differ from that of its axis: K lines, and L lines, which overlap
 # more. The gain of an axis is right within this share.
@@ -735,7 +735,7 @@ class _Model:
         return self._shapes[key]
 
     def errors(self, family: _Family) -> list[np.ndarray]:
-        """Change of a family with its place (keV), its width and its tail; its escape peaks."""
+        """Change of a family with place (keV), width, tail and shoulder; its escape peaks."""
         key = (family.element, family.name, "errors")
         if key not in self._shapes:
             whole = self.shapes(family)[0]
@@ -750,6 +750,7 @@ class _Model:
                 self._slope(energies, weights),
                 (self.lines(energies, weights, widen=1.02) - whole) / 0.02,
                 self._tail(energies, weights),
+                self._shoulder(energies, weights),
                 escape,
             ]
         return self._shapes[key]
@@ -883,11 +884,14 @@ class _Model:
                 if number * shape.sum() > 1:
                     add("group", key, shape, group.error * number)
             seen.add(family.element)
-            place_shape, width_shape, tail_shape, escape_shape = self.errors(family)
+            place_shape, width_shape, tail_shape, shoulder, escape_shape = self.errors(family)
             if before is not None and number > _STRONG * before.errors[key]:
                 add("place", key, number * place_shape, place)
                 add("width", key, number * width_shape, _WIDTH)
                 add("tail", key, number * tail_shape, _TAIL)
+                if not self._narrow(family.energy):
+                    # In channels as wide as peaks the shape of these is known less well.
+                    add("shoulder", key, number * shoulder, _SHOULDER)
             escape += number * escape_shape
         edge_error = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
         for element in sorted(seen):
@@ -900,8 +904,7 @@ class _Model:
             add("unknown", _NO_KEY, self._slope(np.array([energy]), np.ones(1)))
         # Soft lines and the zero peak, whose flank reaches into the spectrum: of any shape where
         # channels are narrow enough to tell.
-        narrow = 2000 * self.step < float(fwhm(_BELOW[0], self.law.resolution))
-        for energy in _BELOW[: 2 if narrow else 1]:
+        for energy in _BELOW[: 2 if self._narrow(_BELOW[0]) else 1]:
             flank = self.lines(np.array([energy]), np.ones(1))
             if flank.sum() > _LEAST_FLANK:
                 add("below", _NO_KEY, flank)
@@ -935,6 +938,20 @@ class _Model:
             for depth in (_TAIL_DEPTH, 0.0)
         )
         return weights @ (with_tail - without)
+
+    def _narrow(self, energy: float) -> bool:
+        """Whether a peak at `energy` is as wide as two channels."""
+        return 2000 * self.step < float(fwhm(energy, self.law.resolution))
+
+    def _shoulder(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Change of lines that are smeared towards lower energy over about a FWHM."""
+        steps = np.arange(1, 9)
+        shares = np.exp(-steps / 2.0)
+        widths = fwhm(energies, self.law.resolution) / 1000
+        places = energies - 0.4 * steps[:, None] * widths
+        amounts = weights * (shares / shares.sum())[:, None]
+        kept = places > 0.05
+        return self.lines(places[kept], amounts[kept]) - self.lines(energies, weights)
 
     def search(
         self,
