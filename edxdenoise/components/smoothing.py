@@ -437,18 +437,28 @@ def _alike(
 
 
 TOLERANCES = (0.5, 0.99)
-# All pixels as near as this along y and x, and beyond every third as far as that.
-_NEAR, _FAR, _STRIDE = 8, 18, 3
+# All pixels as near as this along y and x; beyond, as far as that, one of each square of so many.
+_NEAR, _FAR, _SQUARE = 8, 19, 3
 
 
 @cache
 def offsets() -> tuple[np.ndarray, np.ndarray]:
-    """Steps along y and x to the pixels that one is averaged with, itself first."""
-    near = [(y, x) for y in range(-_NEAR, _NEAR + 1) for x in range(-_NEAR, _NEAR + 1)]
-    sparse = range(-_FAR, _FAR + 1, _STRIDE)
-    far = [(y, x) for y in sparse for x in sparse if max(abs(y), abs(x)) > _NEAR]
-    steps = np.array(sorted(near + far, key=lambda step: (step[0] ** 2 + step[1] ** 2, step)))
-    return np.ascontiguousarray(steps[:, 0]), np.ascontiguousarray(steps[:, 1])
+    """Steps along y and x to the pixels that one is averaged with, itself first.
+
+    Those far away are at random places of their squares: a lattice would show in the maps.
+    """
+    random = np.random.default_rng(0)
+    half = _SQUARE // 2
+    centres = range(half - _FAR, _FAR - half + 1, _SQUARE)
+    steps = {(y, x) for y in range(-_NEAR, _NEAR + 1) for x in range(-_NEAR, _NEAR + 1)}
+    for centre in [(y, x) for y in centres for x in centres if (y, x) > (0, 0)]:
+        y, x = centre + random.integers(-half, half + 1, 2)
+        if max(np.abs(centre)) > _NEAR:
+            # One that is near already is not taken twice.
+            steps |= {(int(y), int(x)), (-int(y), -int(x))}
+    ordered = sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step))
+    along_y, along_x = np.array(ordered).T
+    return np.ascontiguousarray(along_y), np.ascontiguousarray(along_x)
 
 
 def non_local_means(

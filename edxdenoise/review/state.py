@@ -272,7 +272,7 @@ class Review:
                 tuple(map(str, found["elements"])),
             )
             restored = Unsaved(choice, frozenset(map(int, found["decided"])))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise FormatError(
                 f"{self.journal} is no journal of a review; move it away or delete it"
             ) from error
