@@ -2,10 +2,9 @@
 
     python benchmarks/review.py [--side 1000] [--components 100] [--toggles 10] [--csv]
 
-A small phantom is denoised and laid side by side until its map has the size asked for; its file
-lies on disk. *Read* is `Review` alone, *page* from there until Chromium shows both maps and the
-spectrum, *toggle* from a click on keep until maps, spectrum and score are those of the new choice,
-the longest of all.
+A small phantom is denoised, repeated until its map has the size asked for, and saved. *Read* is the
+time that `Review` takes, *page* the time from then until Chromium shows both maps and the spectrum,
+*toggle* the longest time from a click on keep until maps, spectrum and score are of the new choice.
 """
 
 from __future__ import annotations

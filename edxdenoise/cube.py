@@ -283,6 +283,17 @@ auto or none
     return found
 
 
+def channel_width(energy: np.ndarray) -> float:
+    """Mean width in keV of evenly spaced channels, at least two, from their centres.
+
+    Examples
+    --------
+    >>> channel_width(np.array([0.5, 1.0, 1.5]))
+    0.5
+    """
+    return float((energy[-1] - energy[0]) / (energy.size - 1))
+
+
 def energy_axis(ds: xr.Dataset) -> tuple[float, float]:
     """Offset and width of the channels in keV: centre of channel i is offset + i * width.
 
@@ -294,10 +305,10 @@ def energy_axis(ds: xr.Dataset) -> tuple[float, float]:
     energy = ds[v.DIM_ENERGY].values
     if energy.size < 2:
         raise SchemaError(f"the energy axis has {energy.size} channel(s), must have at least 2")
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     if width <= 0 or not np.allclose(np.diff(energy), width, rtol=1e-3, atol=0):
         raise SchemaError("the energy axis is not evenly spaced and rising; resample it first")
-    return float(energy[0]), float(width)
+    return float(energy[0]), width
 
 
 def energy_range(ds: xr.Dataset) -> tuple[float, float]:

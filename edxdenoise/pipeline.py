@@ -26,12 +26,11 @@ from edxdenoise.cube import (
     energy_axis,
     energy_range,
     guide_images,
-    is_lazy,
     reconstruct,
 )
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions, read_spectra
-from edxdenoise.preprocess import check_weights, crop, rebin, stack, weight
+from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.quantification import (
     LineSpec,
     background_windows,
@@ -181,8 +180,6 @@ def fitted(
     with progress("weights"):
         ds = with_density(shrink_dtype(ds, found), found)
         ds = weight(ds, weighting=recipe.weighting, totals=(found.pixels, found.channels))
-        if is_lazy(ds) and recipe.weighting == "poisson":
-            check_weights(ds)
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
         ds = _load_small(ds)

@@ -26,7 +26,7 @@ from edxdenoise.io import rounded_for_storage, save_dataset, stored_size
 from edxdenoise.io.guard import naming, reading
 from edxdenoise.pipeline import Progress, check_denoise, denoise, prepare, silent
 from edxdenoise.recipe import Recipe
-from edxdenoise.resources import MemoryNeed, default_memory_limit, default_workers
+from edxdenoise.resources import MemoryNeed, default_workers
 from edxdenoise.run import job_memory, read_file
 from edxdenoise.survey import survey
 from edxdenoise.validation.holdout import held_out_error
@@ -108,19 +108,19 @@ def plan_file(
         As the job itself would.
     """
     files = [Path(name) for name in recipe.input.files]
-    limit = default_memory_limit() if memory_limit is None else memory_limit
     clock = _Clock()
     with progress(READING), naming(files), reading(files), clock(READING):
         maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
         components = check_denoise(ds, recipe.denoise)
-    need = job_memory(ds, components, recipe.denoise, workers)
+    need, limit = job_memory(ds, components, recipe.denoise, memory_limit, workers)
     held = need.in_memory <= limit
     pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
     with progress("trial"), recorded(show=False):
         once = _reading_seconds(ds, limit - need.held, workers)
-        trials = [_trial(ds, recipe, side) for side in _SIDES]
+        # First, so that times are of programs that are loaded and compiled.
         passes = _passes(_part(ds, _SIDES[0]), recipe)
+        trials = [_trial(_part(ds, side), recipe) for side in _SIDES]
     read = 1.0 if held else passes[READING]
     stages = [Stage(READING, read, clock.seconds[READING] + read * once)]
     for name in trials[-1].seconds:
@@ -164,11 +164,8 @@ def _part(ds: xr.Dataset, side: int) -> xr.Dataset:
     return part.assign({v.COUNTS: part[v.COUNTS].compute()})
 
 
-def _trial(ds: xr.Dataset, recipe: Recipe, side: int) -> _Trial:
-    """Denoise a part of a map; the first time, what is loaded and compiled has no part in it."""
-    part = _part(ds, side)
-    if side == _SIDES[0]:
-        denoise(part, recipe.denoise)
+def _trial(part: xr.Dataset, recipe: Recipe) -> _Trial:
+    """Denoise and write a part of a map."""
     clock = _Clock()
     found = survey(part)
     if found.whole and recipe.denoise.decomposition == "pca":
@@ -177,9 +174,13 @@ def _trial(ds: xr.Dataset, recipe: Recipe, side: int) -> _Trial:
     result = rounded_for_storage(denoise(part, recipe.denoise, found=found, progress=clock))
     if not recipe.output.cube:
         result = result.drop_vars(v.COUNTS_DENOISED)
+    _write(result, clock)
+    return _Trial(part.sizes[v.DIM_Y] * part.sizes[v.DIM_X], clock.seconds, stored_size(result))
+
+
+def _write(result: xr.Dataset, clock: _Clock) -> None:
     with tempfile.TemporaryDirectory() as folder, clock(WRITING):
         save_dataset(result, Path(folder, "part.zarr"))
-    return _Trial(part.sizes[v.DIM_Y] * part.sizes[v.DIM_X], clock.seconds, stored_size(result))
 
 
 def _extrapolated(points: list[tuple[int, float]], pixels: int) -> float:
@@ -194,7 +195,7 @@ def _extrapolated(points: list[tuple[int, float]], pixels: int) -> float:
     if many == few:
         return high * pixels / many
     share = max((high - low) / (many - few), 0.0)
-    return max(low - share * few, 0.0) + max(share, 0.0) * pixels
+    return max(low - share * few, 0.0) + share * pixels
 
 
 def _reading_seconds(ds: xr.Dataset, room: int, workers: int | None) -> float:
@@ -226,7 +227,6 @@ def _passes(part: xr.Dataset, recipe: Recipe) -> Counter[str]:
     with clock(READING):
         found = survey(lazy)
     result = denoise(lazy, recipe.denoise, found=found, progress=clock)
-    with tempfile.TemporaryDirectory() as folder, clock(WRITING):
-        save_dataset(rounded_for_storage(result), Path(folder, "part.zarr"))
+    _write(rounded_for_storage(result), clock)
     number = int(np.prod(data.numblocks))
     return Counter({name: count / number for name, count in reads.items()})

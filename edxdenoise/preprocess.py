@@ -455,7 +455,7 @@ def weight(
     -------
     Dataset
         With ``pixel_counts`` and ``sum_spectrum`` too, which say what is empty: an empty pixel or
-        channel is divided by 1. NumPy counts are checked as `check_weights` does.
+        channel is divided by 1. Totals in memory are checked as `check_weights` does.
 
     Raises
     ------
@@ -484,7 +484,7 @@ def weight(
             v.WEIGHT_ENERGY: v.WEIGHT_ENERGY.array(energy),
         }
     )
-    if weighting == "poisson" and isinstance(counts, np.ndarray):
+    if weighting == "poisson" and isinstance(channels, np.ndarray):
         check_weights(result)
     return add_history(result, f"weight weighting={weighting}")
 

@@ -382,10 +382,8 @@ def _blocks(
     Return too what all counts are, and whether a part of them may be held and fitted besides: not
     by NMF, which would take as long again.
     """
-    limit = default_memory_limit() if memory_limit is None else memory_limit
     shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
-    need = job_memory(ds, components, recipe, workers)
-    check_memory(need.streamed, limit, "this job")
+    need, limit = job_memory(ds, components, recipe, memory_limit, workers)
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
     whole = need.in_memory <= limit
     if whole:
@@ -398,10 +396,23 @@ def _blocks(
     return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
 
 
-def job_memory(ds: xr.Dataset, components: int, recipe: Denoise, workers: int | None) -> MemoryNeed:
-    """Return what denoising a map needs, as the recipe says."""
+def job_memory(
+    ds: xr.Dataset,
+    components: int,
+    recipe: Denoise,
+    memory_limit: int | None,
+    workers: int | None,
+) -> tuple[MemoryNeed, int]:
+    """Return what denoising a map needs, as the recipe says, and the bytes that it may take.
+
+    Raises
+    ------
+    MemoryLimitError
+        If that is not enough.
+    """
+    limit = default_memory_limit() if memory_limit is None else memory_limit
     rows, columns, channels = ds[v.COUNTS].shape
-    return memory_needed(
+    need = memory_needed(
         (rows, columns, channels),
         ds[v.COUNTS].dtype.itemsize,
         components=components,
@@ -409,6 +420,8 @@ def job_memory(ds: xr.Dataset, components: int, recipe: Denoise, workers: int | 
         neighbours=recipe.asks_neighbours,
         shrink=recipe.averages,
     )
+    check_memory(need.streamed, limit, "this job")
+    return need, limit
 
 
 def _held(ds: xr.Dataset) -> xr.Dataset:

@@ -12,12 +12,10 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.blocks import (
     Block,
-    channel_sums,
     channel_totals,
     compact_blocks,
     compute,
     known_sparse,
-    pixel_sums,
     pixel_totals,
     recast,
     stored_counts,
@@ -29,8 +27,8 @@ from edxdenoise.errors import DataError, Rank, warn
 _ZERO_PEAK = 0.1
 # Share of counts there of which the user is told.
 _ZERO_PEAK_SHARE = 0.02
-# Numbers of a `Survey`.
-_NUMBERS = 7
+# What `survey_block` finds.
+_NUMBERS = 4
 
 
 @dataclass(frozen=True)
@@ -70,47 +68,42 @@ def survey(ds: xr.Dataset) -> Survey:
     """Look at all counts once, block by block."""
     v.validate(ds, v.COUNTS)
     counts = da.asarray(ds[v.COUNTS].data)
-    low = np.flatnonzero(ds[v.DIM_ENERGY].values < _ZERO_PEAK)
     numbers = da.blockwise(
         survey_block,
         "yxn",
         compact_blocks(counts),
         "yx",
-        low=low,
         new_axes={"n": _NUMBERS},
         adjust_chunks={"y": 1, "x": 1},
         dtype=np.float64,
     )
     wide = np.uint64 if counts.dtype.kind == "u" else np.float64
-    found, *sums = compute(numbers, pixel_totals(counts, wide), channel_totals(counts, wide))
-    added = found.sum(axis=(0, 1))
+    found, pixels, channels = compute(
+        numbers, pixel_totals(counts, wide), channel_totals(counts, wide)
+    )
     return Survey(
-        total=float(added[0]),
-        zero_peak=float(added[1]),
-        smallest=float(found[..., 2].min()),
-        largest=float(found[..., 3].max()),
-        whole=bool(found[..., 4].all()),
-        empty_pixels=int(added[5]),
-        filled=int(added[6]),
-        pixels=sums[0],
-        channels=sums[1],
+        total=float(channels.sum()),
+        zero_peak=float(channels[ds[v.DIM_ENERGY].values < _ZERO_PEAK].sum()),
+        smallest=float(found[..., 0].min()),
+        largest=float(found[..., 1].max()),
+        whole=bool(found[..., 2].all()),
+        empty_pixels=int((pixels == 0).sum()),
+        filled=int(found[..., 3].sum()),
+        pixels=pixels,
+        channels=channels,
     )
 
 
-def survey_block(counts: Block, low: np.ndarray) -> np.ndarray:
-    """The numbers of `Survey` for one block, in their order, shape (1, 1, number)."""
+def survey_block(counts: Block) -> np.ndarray:
+    """Smallest and largest count of a block, whether all are whole, and filled cells, (1, 1, 4)."""
     values = stored_counts(counts)
-    pixels, channels = pixel_sums(counts, np.float64), channel_sums(counts, np.float64)
     # Cells that are not stored hold 0.
     ends = [values.min(), values.max()] if values.size else [0.0, 0.0]
     if values.size < math.prod(counts.shape):
         ends = [np.minimum(ends[0], 0), np.maximum(ends[1], 0)]
     numbers = [
-        pixels.sum(),
-        channels[low].sum(),
         *ends,
         values.dtype.kind in "ui" or (values == np.trunc(values)).all(),
-        (pixels == 0).sum(),
         np.count_nonzero(values),
     ]
     return np.array(numbers, np.float64).reshape(1, 1, _NUMBERS)

@@ -268,7 +268,7 @@ def run(case: str, folder: Path, seed: int = 0, usual: float = 0.0) -> dict[str,
 
 
 def once(case: str, seed: int, usual: float = 0.0) -> dict[str, object]:
-    """Do `run` in a folder of its own."""
+    """Do `run` in a temporary folder."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return run(case, Path(folder), seed, usual)
 

@@ -508,7 +508,7 @@ def attack_by_interrupts(folder: Path, seeds: int, seed: int) -> Iterator[tuple[
 
 
 def attack_programs(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Give damaged outputs to the command line in a process of its own: one line is printed.
+    """Run the command line on damaged outputs in a separate process: it must print one line.
 
     What libraries say while Python ends is seen here alone.
     """
@@ -677,7 +677,7 @@ def attack_disks(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str
 
 @contextmanager
 def mounted(disk: Path, options: str) -> Iterator[Path]:
-    """A small disk of its own, at the path given."""
+    """Mount a small disk at the path given."""
     disk.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
     subprocess.run(mount, capture_output=True, check=True)

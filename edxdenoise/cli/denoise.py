@@ -12,9 +12,10 @@ from edxdenoise.cli.options import (
     PathType,
     command,
     job_options,
+    recipe_of,
     section_options,
 )
-from edxdenoise.config import Denoise, Input, Output, Prepare, split_keys
+from edxdenoise.config import Denoise, Input, Output, Prepare
 
 
 @command(short_help="Denoise spectrum images.")
@@ -38,18 +39,6 @@ def denoise(
     edxdenoise denoise a.emi b.emi -o ab.nc --energy 0:13 --rebin-energy 4
     edxdenoise denoise map.bcf -o phases.zarr --decomposition nmf --components 4
     """
-    from edxdenoise.errors import RecipeError
-    from edxdenoise.recipe import Recipe
     from edxdenoise.run import run_recipe
 
-    reading, preparing, denoising, writing = split_keys(options, Input, Prepare, Denoise, Output)
-    try:
-        recipe = Recipe(
-            Input(tuple(map(str, inputs)), **reading),
-            Prepare(**preparing),
-            Denoise(**denoising),
-            output=Output(str(output), **writing),
-        )
-    except RecipeError as error:
-        raise click.UsageError(str(error).removeprefix("recipe: ")) from error
-    job.do(run_recipe, recipe)
+    job.do(run_recipe, recipe_of(inputs, {"file": str(output), **options}))

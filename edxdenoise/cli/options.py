@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
@@ -14,12 +14,20 @@ from edxdenoise.cli.helpers import Computing, Job
 from edxdenoise.config import (
     ESTIMATE,
     PRESETS,
+    Denoise,
+    Input,
     Option,
+    Output,
+    Prepare,
     annotation,
     kind_of,
     options,
     parsed,
+    split_keys,
 )
+
+if TYPE_CHECKING:
+    from edxdenoise.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -167,6 +175,23 @@ class Memory(click.ParamType):
             return parse_memory(value)
         except ParameterError as error:
             self.fail(str(error), param, ctx)
+
+
+def recipe_of(inputs: Iterable[Path], values: dict[str, Any]) -> Recipe:
+    """Return the recipe of what was typed: inputs, and options from reading to writing."""
+    from edxdenoise.errors import RecipeError
+    from edxdenoise.recipe import Recipe
+
+    reading, preparing, denoising, writing = split_keys(values, Input, Prepare, Denoise, Output)
+    try:
+        return Recipe(
+            Input(tuple(map(str, inputs)), **reading),
+            Prepare(**preparing),
+            Denoise(**denoising),
+            output=Output(**writing),
+        )
+    except RecipeError as error:
+        raise click.UsageError(str(error).removeprefix("recipe: ")) from error
 
 
 def _apply(function: F, *options: Callable[[F], F]) -> F:

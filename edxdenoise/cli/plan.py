@@ -15,9 +15,10 @@ from edxdenoise.cli.options import (
     command,
     compute_options,
     json_option,
+    recipe_of,
     section_options,
 )
-from edxdenoise.config import Denoise, Input, Output, Prepare, split_keys
+from edxdenoise.config import Denoise, Input, Output, Prepare
 
 
 @command(short_help="Tell what denoising files will take.")
@@ -42,17 +43,9 @@ def plan(
     edxdenoise plan map.bcf --workers 2
     """
     from edxdenoise.plan import plan_file
-    from edxdenoise.recipe import Recipe
 
-    reading, preparing, denoising, writing = split_keys(options, Input, Prepare, Denoise, Output)
-    recipe = Recipe(
-        Input(tuple(map(str, inputs)), **reading),
-        Prepare(**preparing),
-        Denoise(**denoising),
-        output=Output(**writing),
-    )
     with computing.started() as progress:
-        made = plan_file(recipe, progress=progress, **computing.limits)
+        made = plan_file(recipe_of(inputs, options), progress=progress, **computing.limits)
     if as_json:
         click.echo(json.dumps({**asdict(made), "seconds": made.seconds}, indent=1))
         return

@@ -50,7 +50,7 @@ from edxdenoise.blocks import (
 )
 from edxdenoise.components.pca import channel_counts, map_signs, project, weighted_blocks
 from edxdenoise.config import SUBSPACES
-from edxdenoise.cube import add_history, detector_resolution, is_lazy
+from edxdenoise.cube import add_history, channel_width, detector_resolution, is_lazy
 from edxdenoise.errors import ParameterError
 from edxdenoise.resources import TILE_VALUES, default_workers
 from edxdenoise.xray import channel_response, find_peaks, fwhm
@@ -430,7 +430,7 @@ def detector_smoothing(
     """
     if len(energy) < 2:
         return None
-    width = (energy[-1] - energy[0]) / (len(energy) - 1)
+    width = channel_width(energy)
     sigma = fwhm(energy, resolution) / 1000 / (2 * np.sqrt(2 * np.log(2)))
     sigma = sigma / width * min(1.0, np.sqrt(_FEW_COUNTS / max(level, 1e-9)))
     if not np.median(sigma) > _LEAST_SMOOTHING:
@@ -486,19 +486,19 @@ def _basis(
     if alone and number == few:
         values, vectors = leading(covariance, first, count)
         number = signal_number(values[: count - 1], vectors, flipped, first)
-    basis = [first, vectors[: number if subspace == "union" else count - 1]]
     if subspace == "union":
+        basis = np.concatenate([first, vectors[:number]])
         lines = line_shapes(spectrum, energy, resolution) * h
-        more = among_lines(sums, h, lines, np.concatenate(basis))
-        basis.append(more[: count - 1 - number])
-        number += len(basis[-1])
-    if subspace == "union" and count > number + 1:
-        known = np.concatenate(basis)
-        left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ known.T @ known)
-        basis.append(np.linalg.svd(left, full_matrices=False)[2][: count - number - 1])
+        basis = np.concatenate([basis, among_lines(sums, h, lines, basis)])[:count]
+        number = len(basis) - 1
+        left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ basis.T @ basis)
+        rest = np.linalg.svd(left, full_matrices=False)[2]
+        basis = np.concatenate([basis, rest[: count - number - 1]])
+    else:
+        basis = np.concatenate([first, vectors[: count - 1]])
     found = np.zeros(count, np.int8)
     found[1 : number + 1] = 1
-    return orthonormal_rows(np.concatenate(basis)), found
+    return orthonormal_rows(basis), found
 
 
 def line_shapes(spectrum: np.ndarray, energy: np.ndarray, resolution: float) -> np.ndarray:

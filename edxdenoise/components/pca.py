@@ -24,7 +24,6 @@ the small result."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import dask
 import dask.array as da
@@ -180,10 +179,9 @@ def within_rank(ds: xr.Dataset) -> xr.Dataset:
 def principal_loadings(ds: xr.Dataset, components: int) -> da.Array:
     """Loadings alone, shape (component, energy), of either sign and without a projection; lazy."""
     counts, g, h = weighted_blocks(ds)
-    solve: Callable[..., tuple[da.Array, ...]] = _covariance
     if _check_solver("auto", counts.shape) == "full":
-        solve = _full
-    return solve(counts, g, h, components)[0]
+        return _full(counts, g, h, components)[0]
+    return _covariance(counts, g, h, components)[0]
 
 
 def weighted_blocks(ds: xr.Dataset) -> tuple[da.Array, da.Array, da.Array]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edxdenoise.cube import Resolution
+from edxdenoise.cube import Resolution, channel_width
 from edxdenoise.errors import ParameterError
 from edxdenoise.xray import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.families import Family
@@ -301,7 +301,7 @@ def _fitted(
     """Background as `smooth_background` says, peaks, and the weighted squares that are left."""
     used = energy >= LOWEST_FITTED
     held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     position = np.cumsum(used * width * 1000 / fwhm(held, resolution))
     knots = np.arange(0, max(4, np.ceil(position[-1]) + 1))
     factors = _triangles(position, knots)
@@ -333,7 +333,7 @@ def _bremsstrahlung(energy: np.ndarray, resolution: float, beam_energy: float) -
     held = np.clip(energy, LOWEST_FITTED, 0.999 * beam_energy)
     low = (energy >= LOWEST_FITTED) & (energy < _EDGES_BELOW)
     sources = np.arange(LOWEST_FITTED / 2, _EDGES_BELOW + 0.5, _SOURCE_STEP)
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     # The detector blurs the steps at absorption edges, C K of the window first of all.
     slope = resolution.slope if isinstance(resolution, Resolution) else None
     plain = Resolution(float(resolution), slope)

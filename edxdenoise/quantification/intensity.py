@@ -19,8 +19,8 @@ The variance of Poisson counts is what was expected of them. Counts of one pixel
 to that: a pixel that happens to be low gets too small an error, so that deviations downwards look
 larger than those upwards. Neighbours know nothing of its noise. So variances are averaged over
 about a pixel, with the totals of the pixels as weights, and scaled back to the pixel's own total:
-thickness, which changes from pixel to pixel, cancels. A pixel whose intensities differ from those
-of its neighbours by more than chance lies at an interface and keeps its own variance.
+thickness, which changes from pixel to pixel, cancels. Pixels at an interface, whose intensities
+differ from those of their neighbours by more than chance, keep their own variance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ from scipy.ndimage import gaussian_filter
 from edxdenoise import schema as v
 from edxdenoise.blocks import chunk, load
 from edxdenoise.config import INTENSITIES, SOURCES
-from edxdenoise.cube import add_history, detector_resolution, energy_range, is_lazy, sum_spectrum
+from edxdenoise.cube import (
+    add_history,
+    detector_resolution,
+    energy_axis,
+    energy_range,
+    is_lazy,
+    sum_spectrum,
+)
 from edxdenoise.errors import ParameterError, Rank, SchemaError, warn
 from edxdenoise.quantification.bias import denoising_bias
 from edxdenoise.quantification.estimators import (
@@ -66,14 +73,13 @@ _LEAST_VARIANCE = 0.2
 
 def _note_wide_channels(ds: xr.Dataset, lines: Iterable[str]) -> None:
     """Note lines that are narrower than a channel."""
-    energy = ds[v.DIM_ENERGY].values
-    width = 1000 * float(energy[-1] - energy[0]) / max(energy.size - 1, 1)
+    width = 1000 * energy_axis(ds)[1]
     peaks = {name: float(fwhm(line_energy(name), detector_resolution(ds))) for name in lines}
     narrow = [f"{name} ({peak:.0f} eV)" for name, peak in peaks.items() if peak < width]
     if narrow:
         warn(
             f"Channels of {width:.0f} eV are wider than the peaks of {', '.join(narrow)}",
-            "these lines can hardly be told from others and from the background",
+            "their net counts are mixed up with those of neighbouring lines and the background",
             "use narrower channels (--rebin-energy 1)",
             rank=Rank.NOTE,
         )

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.cube import detector_resolution, energy_range, sum_spectrum
+from edxdenoise.cube import channel_width, detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import ParameterError, Rank, warn
 from edxdenoise.quantification.lines import LineSpec
 from edxdenoise.xray import Peak, find_peaks, fwhm, line_energy
@@ -242,7 +242,7 @@ def rounded_weights(
 
 
 def _rounded(energy: np.ndarray, window: Window) -> tuple[int, int]:
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     # As HyperSpy rounds, halves downwards; and what exceeds a half by less than it can tell.
     start, end = (int(np.ceil((edge - energy[0]) / width - 0.5 - 1e-12)) for edge in window)
     # A window narrower than a channel is that channel.
@@ -271,7 +271,7 @@ def linear_weights(
 
 def _shares(energy: np.ndarray, window: Window) -> np.ndarray:
     """Share of each channel that lies inside the window."""
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     lower = np.maximum(energy - width / 2, window[0])
     upper = np.minimum(energy + width / 2, window[1])
     return np.clip((upper - lower) / width, 0, 1)

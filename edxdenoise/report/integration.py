@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.cube import detector_resolution, sum_spectrum
+from edxdenoise.cube import channel_width, detector_resolution, sum_spectrum
 from edxdenoise.errors import SHOWN
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.estimators import Weights, line_weights
@@ -211,7 +211,7 @@ def background_line(
     >>> background_line(energy, 3 * energy, [(0, 1), (4, 5)])
     array([ 1.5,  4.5,  7.5, 10.5, 13.5])
     """
-    width = (energy[-1] - energy[0]) / (energy.size - 1)
+    width = channel_width(energy)
     edges = np.append(energy - width / 2, energy[-1] + width / 2)
     counts = np.diff(np.interp(windows, edges, np.append(0, np.cumsum(spectrum))), axis=1)[:, 0]
     means = counts / (np.diff(windows, axis=1)[:, 0] / width)

@@ -1,4 +1,4 @@
-"""Two or three maps in one, each in a colour of its own."""
+"""Two or three maps in one picture, each in another colour."""
 
 from __future__ import annotations
 

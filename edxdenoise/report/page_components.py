@@ -85,6 +85,7 @@ def _component_spectrum(
     width, top, bottom = 600.0, 92.0, 196.0
     across = (energy - energy[0]) / (last - energy[0]) * width
     down = bottom - (spectrum - low) / (high - low) * (bottom - top)
+    zero = bottom + low / (high - low) * (bottom - top)
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across[shown], down[shown]))
     peaks = component_peaks(
         energy,
@@ -98,9 +99,7 @@ def _component_spectrum(
         x = float(across[peak.channel])
         if all(abs(x - other["x"]) > 20 for other in labels):
             text = peak.name or f"{peak.energy:.2f}"
-            y = min(
-                float(down[peak.channel]), float(bottom - (0 - low) / (high - low) * (bottom - top))
-            )
+            y = min(float(down[peak.channel]), zero)
             labels.append({"x": x, "y": y - 4, "text": text})
     spacing = _tick_spacing(last - energy[0])
     first = np.ceil(energy[0] / spacing) * spacing
@@ -108,7 +107,6 @@ def _component_spectrum(
         {"x": (value - energy[0]) / (last - energy[0]) * width, "text": f"{value + 0.0:g}"}
         for value in np.arange(first, last, spacing)
     ]
-    zero = bottom - (0 - low) / (high - low) * (bottom - top)
     # Without names there is no room for them.
     start = 0 if labels else top - 10
     return {"points": points, "labels": labels, "ticks": ticks, "zero": zero, "start": start}

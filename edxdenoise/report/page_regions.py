@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edxdenoise import schema as v
+from edxdenoise.cube import smallest_count_dtype
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.report.findings import Findings
 from edxdenoise.report.page_maps import Maps
@@ -106,7 +107,7 @@ def smallest(counts: np.ndarray) -> np.ndarray:
     """Counts in the smallest type that holds them."""
     if counts.dtype.kind not in "ui":
         return counts.astype("f4")
-    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+    return counts.astype(smallest_count_dtype(int(counts.max(initial=0))))
 
 
 def packed(array: np.ndarray) -> str:

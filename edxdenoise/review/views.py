@@ -124,14 +124,15 @@ class Views:
         """Return the same with one more element; the fit is of all of them at once."""
         if symbol in map(element_of, self.names[1:]):
             raise ParameterError(f"there is a map of {symbol}")
-        asked = [element_of(name) for name in self.names[1:]]
-        names, rows, atoms = _lines(self.ds, (*asked, symbol))
-        return dataclasses.replace(self, names=names, rows=rows, atoms=atoms)
+        return self._of_lines(self.ds, symbol)
 
     def with_local(self) -> Views:
         """Return the same with elements of small parts of the map: reads all counts, twice."""
-        asked = tuple(element_of(name) for name in self.names[1:])
-        ds = with_local_elements(self.ds)
+        return self._of_lines(with_local_elements(self.ds))
+
+    def _of_lines(self, ds: xr.Dataset, *more: str) -> Views:
+        """Return the same with the elements that `ds` notes, those that are here, and more."""
+        asked = (*map(element_of, self.names[1:]), *more)
         names, rows, atoms = _lines(ds, asked)
         return dataclasses.replace(self, ds=ds, names=names, rows=rows, atoms=atoms)
 

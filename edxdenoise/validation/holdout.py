@@ -248,10 +248,10 @@ def _judged_block(
     scale: Scale,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E and its variance, and the gains of all components, those that are kept first."""
-    both = np.concatenate(maps)
+    filled, both = sparse_block(held_out), np.concatenate(maps)
     return (
-        error_of_block(held_out, maps[0], g, spectra[0], scale),
-        *gains_of_block(held_out, both, g, spectra[1], scale),
+        error_of_block(filled, maps[0], g, spectra[0], scale),
+        *gains_of_block(filled, both, g, spectra[1], scale),
     )
 
 
@@ -275,9 +275,10 @@ def gains_of_block(
     rows = sparse_block(held_out).rows
     scores = _WHOLE * g.reshape(-1, 1) * maps.reshape(len(maps), -1).T
     scores /= scale.pixel.reshape(-1, 1)
-    own = (spectra**2 / scale.energy).sum(axis=1) * (scale.pixel.reshape(-1) @ scores**2)
-    seen = ((rows @ (spectra / scale.energy).T) * scores).sum(axis=0)
-    spread = ((rows @ ((spectra / scale.energy) ** 2).T) * scores**2).sum(axis=0)
+    shares = spectra / scale.energy
+    own = (spectra * shares).sum(axis=1) * (scale.pixel.reshape(-1) @ scores**2)
+    seen = ((rows @ shares.T) * scores).sum(axis=0)
+    spread = ((rows @ (shares**2).T) * scores**2).sum(axis=0)
     return 2 * _PARTS * seen - own, 4 * _PARTS**2 * spread
 
 

@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 from edxdenoise import schema as v
 from edxdenoise.blocks import compute
-from edxdenoise.cube import Resolution, detector_resolution, sum_spectrum
+from edxdenoise.cube import Resolution, channel_width, detector_resolution, sum_spectrum
 from edxdenoise.xray.detector import (
     FWHM_PER_SIGMA,
     SI_KA_ENERGY,
@@ -67,6 +67,7 @@ FALSE_DISCOVERY_RATE = 0.01
 # keV: below, the zero peak and the edge of the discriminator are no lines.
 LOWEST_LINE = 0.2
 _LOWEST_FITTED = 0.16
+# keV of lines that stand for what lies below, and the share of them that must reach the spectrum.
 _BELOW, _LEAST_FLANK = (0.14, 0.17), 0.01
 _FEWEST, _WIDEST_CHANNEL = 20, 0.2  # channels, and their width in keV
 _BINS_PER_FWHM = 5
@@ -103,7 +104,8 @@ _FAMILY_ERROR = 0.7
 _EDGE, _THIN_EDGE, _THIN_FROM = 0.3, 0.03, 40.0
 _EDGES = ("K", "L3", "M5")
 _SLOWING = tuple((np.arange(12) + 0.5) / 12)
-# Prior errors of the shape of strong peaks: place in keV, width and tail as shares.
+# Prior errors of the shape of strong peaks: place in keV, width and shoulder as shares, and tail as
+# a share of that of a depth in nm.
 _PLACE, _WIDTH, _TAIL, _TAIL_DEPTH, _SHOULDER = 0.004, 0.04, 1.0, 50.0, 0.03
 _FIRST_PLACE, _OTHER_PLACE = 0.012, 0.025
 # keV by which a peak's place may differ from that of its axis: K lines, and L lines, which overlap
@@ -634,7 +636,7 @@ class _Model:
     ) -> None:
         self.energy, self.spectrum, self.beam, self.law = energy, spectrum, beam, law
         self.hints = hints
-        step = (energy[-1] - energy[0]) / (energy.size - 1)
+        step = channel_width(energy)
         used = np.flatnonzero((energy >= _LOWEST_FITTED) & (energy <= beam))
         self.used, self.step = used, step
         inside = energy[used]
@@ -735,7 +737,7 @@ class _Model:
         return self._shapes[key]
 
     def errors(self, family: _Family) -> list[np.ndarray]:
-        """Change of a family with place (keV), width, tail and shoulder; its escape peaks."""
+        """Change of a family with place (keV), width and tail; its escape peaks; a shoulder."""
         key = (family.element, family.name, "errors")
         if key not in self._shapes:
             whole = self.shapes(family)[0]
@@ -750,9 +752,11 @@ class _Model:
                 self._slope(energies, weights),
                 (self.lines(energies, weights, widen=1.02) - whole) / 0.02,
                 self._tail(energies, weights),
-                self._shoulder(energies, weights),
                 escape,
             ]
+            if not self._narrow(family.energy):
+                # In channels as wide as peaks the shape of these is known less well.
+                self._shapes[key].append(self._shoulder(energies, weights) - whole)
         return self._shapes[key]
 
     def _edge_steps(self, element: str) -> list[np.ndarray]:
@@ -884,13 +888,12 @@ class _Model:
                 if number * shape.sum() > 1:
                     add("group", key, shape, group.error * number)
             seen.add(family.element)
-            place_shape, width_shape, tail_shape, shoulder, escape_shape = self.errors(family)
+            place_shape, width_shape, tail_shape, escape_shape, *shoulders = self.errors(family)
             if before is not None and number > _STRONG * before.errors[key]:
                 add("place", key, number * place_shape, place)
                 add("width", key, number * width_shape, _WIDTH)
                 add("tail", key, number * tail_shape, _TAIL)
-                if not self._narrow(family.energy):
-                    # In channels as wide as peaks the shape of these is known less well.
+                for shoulder in shoulders:
                     add("shoulder", key, number * shoulder, _SHOULDER)
             escape += number * escape_shape
         edge_error = _EDGE if self.beam < _THIN_FROM else _THIN_EDGE
@@ -944,14 +947,14 @@ class _Model:
         return 2000 * self.step < float(fwhm(energy, self.law.resolution))
 
     def _shoulder(self, energies: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Change of lines that are smeared towards lower energy over about a FWHM."""
+        """Lines smeared towards lower energy, over about a FWHM."""
         steps = np.arange(1, 9)
         shares = np.exp(-steps / 2.0)
         widths = fwhm(energies, self.law.resolution) / 1000
         places = energies - 0.4 * steps[:, None] * widths
         amounts = weights * (shares / shares.sum())[:, None]
         kept = places > 0.05
-        return self.lines(places[kept], amounts[kept]) - self.lines(energies, weights)
+        return self.lines(places[kept], amounts[kept])
 
     def search(
         self,
