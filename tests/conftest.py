@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
+from hypothesis import settings
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# The same examples in every run: a test fails for a change of the code, not by chance.
+settings.register_profile("seeded", derandomize=True)
+settings.load_profile("seeded")
 
 
 @pytest.fixture(scope="session")
