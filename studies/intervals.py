@@ -7,6 +7,11 @@ estimator gives on the expected counts. Shares are of all pixels of a phase (90 
 and more), all elements or ratios and all seeds; percents and ratios that have no answer, since
 nothing is detected there, are left out. Phases of fewer than 25 pixels in all seeds are too, and
 doses with fewer than 50 answers.
+
+*PCA from* tells from how many counts per pixel on principal components see a phase beside the
+larger phase that it is most like: its share of the pixels times its squared distance, in standard
+deviations of the noise, exceeds sqrt(channels / pixels) (J. Baik, G. Ben Arous and S. Peche, Ann.
+Probab. 33 (2005) 1643).
 """
 
 from __future__ import annotations
@@ -25,8 +30,14 @@ from edxdenoise.simulation.truth import true_k_factors
 
 # Lines and ratios by preset.
 PHANTOMS = {
-    "solar-cell": (("N_Ka", "I_La", "Pb_La"), ("N/Pb", "I/Pb")),
-    "mineral": (("Na_Ka", "Si_Ka", "Ca_Ka"), ("Na/Si", "Ca/Si")),
+    "solar-cell": (
+        ("C_Ka", "N_Ka", "O_Ka", "Cu_Ka", "In_La", "Sn_La", "I_La", "Pb_La"),
+        ("N/Pb", "I/Pb"),
+    ),
+    "mineral": (
+        ("O_Ka", "Na_Ka", "Mg_Ka", "Al_Ka", "Si_Ka", "P_Ka", "K_Ka", "Ca_Ka", "Ti_Ka", "Fe_Ka"),
+        ("Na/Si", "Ca/Si"),
+    ),
 }
 SHAPE = (60, 80)
 COMPONENTS = 20
@@ -53,6 +64,26 @@ def pure_pixels(ds: xr.Dataset) -> dict[str, np.ndarray]:
     amounts = ds["phase_map"].values * ds["phase_spectrum"].values.sum(axis=1)[:, None, None]
     total = np.maximum(amounts.sum(axis=0), 1e-9)
     return {str(n): each > _PURE * total for n, each in zip(ds["phase"].values, amounts)}
+
+
+def seen_from(ds: xr.Dataset) -> dict[str, float]:
+    """Counts per pixel from which principal components see each phase but the largest."""
+    inside = pure_pixels(ds)
+    spectra = dict(zip(inside, ds["phase_spectrum"].values))
+    mean = ds["expected_counts"].values.mean(axis=(0, 1), dtype=float)
+    known = mean > 0
+    profile = {name: each[known] / each[known].sum() for name, each in spectra.items()}
+    totals = ds["expected_counts"].values.sum(axis=-1, dtype=float)
+    edge = np.sqrt(known.sum() / totals.size)
+    result = {}
+    for name, mask in inside.items():
+        larger = [other for other in inside if inside[other].sum() > mask.sum()]
+        if mask.any() and larger:
+            steps = (profile[name] - profile[other] for other in larger)
+            distance = min(float((step**2 * mean.sum() / mean[known]).sum()) for step in steps)
+            signal = mask.mean() * distance * totals[mask].mean() / totals.mean()
+            result[name] = edge / signal
+    return result
 
 
 def held(preset: str, dose: float, seed: int) -> dict[tuple[str, str], np.ndarray]:
@@ -100,15 +131,22 @@ def study(seeds: int, counts_per_pixel: list[float]) -> list[list[str]]:
                 answers = both[np.isfinite(both)]
                 share = f"{100 * answers.mean():.1f}" if answers.size >= _ANSWERS else "-"
                 cells[key].append(share)
+        seen = seen_from(phantom(preset, 1.0, 0))
         for phase, number in pixels.items():
             if number >= _FEWEST:
+                least = f"{seen[phase]:.2g}" if phase in seen else "-"
                 shares = [share for kind in ("at%", "ratios") for share in cells[phase, kind]]
-                rows.append([f"{preset}: {phase}", str(number), *shares])
+                rows.append([f"{preset}: {phase}", str(number), least, *shares])
                 print(*rows[-1], sep=", ", flush=True)
     return rows
 
 
-HEAD = ["phase", "pixels", *(f"{kind}, {d:g}" for kind in ("at%", "ratios") for d in DOSES)]
+HEAD = [
+    "phase",
+    "pixels",
+    "PCA from",
+    *(f"{kind}, {d:g}" for kind in ("at%", "ratios") for d in DOSES),
+]
 
 if __name__ == "__main__":
     run(

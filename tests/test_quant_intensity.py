@@ -18,7 +18,7 @@ from edxdenoise.cube import make_cube, reconstruct
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, SchemaError, recorded
 from edxdenoise.preprocess import weight
 from edxdenoise.quantification import LineSpec, line_intensity
-from edxdenoise.quantification.bias import bias_table, check_bias
+from edxdenoise.quantification.bias import bias_table, check_bias, expected_square
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.quantification.lines import record_lines
 from edxdenoise.quantification.region_table import bin_ratio
@@ -297,3 +297,13 @@ def test_raw_counts_of_a_shrunk_map_share_no_noise():
     a, b = (bin_ratio(line_intensity(ds, lines, source="counts"), "I/Pb") for ds in (plain, shrunk))
     np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
     np.testing.assert_allclose(a[1], b[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_expected_squares_are_those_of_the_biases(share):
+    # Of 4000 parts, a share has a bias of four standard deviations of the noise.
+    random = np.random.default_rng(0)
+    stddev = random.uniform(1, 5, 4000)
+    bias = np.where(np.arange(4000) < share * 4000, 4, 0) * random.standard_normal(4000) * stddev
+    found = expected_square(bias + stddev * random.standard_normal(4000), stddev**2) / stddev**2
+    np.testing.assert_allclose(found.mean(), np.mean((bias / stddev) ** 2), rtol=0.1, atol=0.05)

@@ -46,8 +46,8 @@ from edxdenoise.errors import DataError
 _LEAST_COUNTS, _TOTAL_WEIGHT = 0.02, 8.0
 # Mean counts per pixel from which the scale of the noise is measured.
 _FEWEST_COUNTS = 100.0
-# Draws of the bootstrap, and pixels over which their squares are averaged.
-_DRAWS, _WIDTH = 2, 1.5
+# Draws of the bootstrap, and the Gaussian in pixels over which they are averaged.
+_DRAWS, _WIDTH = 2, 3.0
 # Windows, in pixels, in which the risk is compared with the error that the bootstrap states; and by
 # how many standard deviations of the risk's noise it must exceed that error.
 _RISK_WIDTHS, _RISK_SURE = (1.0, 2.0, 4.0), 4.0
@@ -266,9 +266,11 @@ def error_variance(
     """
     from edxdenoise.components import kernels
 
-    # Two draws may be low by chance: no less than the noise of an average by a Gaussian, whose
-    # squared weights sum to half of the share of its centre.
-    stated = np.maximum(nearby(square), found.variance * variance / 2)
+    # At least the noise of an average by a Gaussian, whose squared weights sum to half of the share
+    # of its centre. Two draws tell little of a pixel. By how much they exceed that noise is alike
+    # nearby, where the noise itself is not: errors of edges stay at the edges.
+    least = np.maximum(found.variance * variance / 2, np.finfo(np.float32).tiny)
+    stated = least * np.maximum(nearby(square / least), 1)
     known = (weights > 0).astype(np.float32)
     beyond = weights * ((values - found.values) ** 2 - stated) / variance
     beyond += (2 * found.own - 1) * known
@@ -344,13 +346,13 @@ def poisson_like(expected: np.ndarray, scale: float, random: np.random.Generator
     return (scale * random.poisson(expected / scale)).astype(np.float32)
 
 
-def nearby(squares: np.ndarray) -> np.ndarray:
-    """Means over pixels nearby: the square of a single one says little."""
+def nearby(values: np.ndarray) -> np.ndarray:
+    """Means over pixels nearby, shape (k, y, x)."""
     from edxdenoise.components import kernels
 
     line = gaussian_line(_WIDTH)
-    ones = np.ones((1, *squares.shape[1:]), np.float32)
-    return kernels.filtered(squares.astype(np.float32), line) / kernels.filtered(ones, line)
+    ones = np.ones((1, *values.shape[1:]), np.float32)
+    return kernels.filtered(values.astype(np.float32), line) / kernels.filtered(ones, line)
 
 
 def signal_kept(noisy: Profiles, found: Smoothed) -> np.ndarray:
