@@ -53,7 +53,10 @@ def open_denoised(file: Path) -> xr.Dataset:
 
     ds = open_dataset(file)
     if v.COMPONENT_KEEP not in ds:
-        raise FormatError(f"{file} holds no components; make them with edxdenoise denoise")
+        remedy = "make them with edxdenoise denoise"
+        if v.LINE_INTENSITY in ds:
+            remedy = "name the denoised file it was quantified from, or use quantify --report"
+        raise FormatError(f"{file} holds no components; {remedy}")
     return ds
 
 

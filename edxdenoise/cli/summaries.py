@@ -96,7 +96,7 @@ def print_composition(ds: xr.Dataset) -> None:
         print_facts({"k-factors": f"estimated, their errors are part of those of at%: {factors}"})
     composed = with_factor(lines)
     if composed and not any(spec.k_factor_stddev for spec in composed.values()):
-        say("errors include counting statistics only (no k-factor uncertainties were given)")
+        say("errors do not include those of the k-factors: none were given")
     if not composed:
         say("net counts; for at% give k-factors, or --k-factor estimate")
 

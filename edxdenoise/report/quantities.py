@@ -58,10 +58,10 @@ _SHORT = 20  # characters of names that leave room for numbers on the same line
 _NOTE = (
     "Colours and distributions leave out pixels whose standard deviation is more than "
     f"{FAR_ABOVE:.0f} times the usual one and a fifth of the value; colours end at the 99.5th "
-    "percentile. Numbers are of the summed counts of whole areas, with counting errors."
+    "percentile. Numbers are of the summed counts of whole areas."
 )
 _GROUPS_NOTE = (
-    "z and p compare groups of areas, by these errors and by the scatter of the areas (Welch's "
+    "z and p compare groups of areas, by counting errors and by the scatter of the areas (Welch's "
     "t-test)."
 )
 
@@ -347,12 +347,15 @@ def draw_distributions(
 
 
 def group_values(table: pd.DataFrame, quantity: str) -> dict[str, str]:
-    """Mean over the areas of each group, with its counting error."""
+    """Mean over the areas of each group, with its standard deviation."""
     rows = table[(table["quantity"] == quantity) & table["kind"].isin(["map", "area"])].copy()
     rows["group"] = [group_of(name) for name in rows["region"]]
     words = {}
     for group, part in rows.groupby("group", sort=False):
-        stddev = np.sqrt((part["stddev_counting"] ** 2).sum()) / len(part)
+        counting = part["stddev_counting"] ** 2
+        # What is not of the counts is common to all areas and does not average out.
+        common = (part["stddev"] ** 2 - counting).clip(lower=0)
+        stddev = np.sqrt(counting.sum() / len(part) ** 2 + common.mean())
         value = part["value"].mean(skipna=False)
         words[str(group)] = region_words(
             {"value": value, "stddev": stddev, "limit": part["limit"].max()}
