@@ -231,6 +231,57 @@ def channel_sums(block: Block, kind: type) -> np.ndarray:
     return block.sum(axis=(0, 1), dtype=kind)
 
 
+def weighted_sums(counts: np.ndarray | da.Array, rows: np.ndarray) -> np.ndarray | da.Array:
+    """Sums over the channels of a map, weighted by each of `rows`, shape (y, x, row); lazy stays.
+
+    Parameters
+    ----------
+    counts : array or dask array, shape (y, x, energy)
+    rows : array, shape (row, energy)
+    """
+    if not isinstance(counts, da.Array):
+        return weighted_block(counts, rows)
+    return da.blockwise(
+        weighted_block,
+        "yxr",
+        compact_blocks(counts),
+        "yx",
+        as_blocks(rows, (-1, -1)),
+        "re",
+        concatenate=True,
+        align_arrays=False,
+        dtype=np.float64,
+        meta=np.empty((0, 0, 0)),
+    )
+
+
+def weighted_block(block: Block, rows: np.ndarray) -> np.ndarray:
+    """Weighted sums of a block, as `weighted_sums`."""
+    if isinstance(block, SparseBlock):
+        return (block.rows @ rows.T).reshape(*block.sides, len(rows))
+    # Windows leave most channels out.
+    used = np.flatnonzero(rows.any(axis=0))
+    return block[..., used].astype(np.float64) @ rows[:, used].T
+
+
+def masked_sums(counts: np.ndarray | da.Array, masks: np.ndarray) -> np.ndarray | da.Array:
+    """Counts of every channel within masks (mask, y, x), shape (mask, energy); lazy stays lazy."""
+    if not isinstance(counts, da.Array):
+        return masked_block(counts, masks)
+    inside = as_blocks(masks, (-1, *counts.chunks[:2]))
+    terms = per_block(masked_block, counts, inside, "ryx")
+    return sum_blocks(terms, (len(masks), counts.shape[2]))
+
+
+def masked_block(block: Block, masks: np.ndarray) -> np.ndarray:
+    """Counts within masks of a block, as `masked_sums`."""
+    inside = masks.reshape(len(masks), -1)
+    if isinstance(block, SparseBlock):
+        return np.asarray(inside.astype(np.float64) @ block.rows)
+    flat = block.reshape(inside.shape[1], -1)
+    return np.array([flat[each].sum(axis=0, dtype=np.float64) for each in inside])
+
+
 def pixel_totals(counts: np.ndarray | da.Array, dtype: type) -> np.ndarray | da.Array:
     """Counts of every pixel of a map, shape (y, x); lazy stays lazy."""
     if not isinstance(counts, da.Array):

@@ -60,6 +60,7 @@ from edxdenoise.survey import (
     survey,
     warn_zero_peak,
     with_density,
+    with_totals,
 )
 from edxdenoise.xray import (
     atomic_number,
@@ -273,6 +274,8 @@ def quantify(
     (quantifying,) = split_keys(options, Quantify)
     recipe = replace(recipe or Quantify(), **quantifying)
     given = line_specs(lines or {})
+    if v.COUNTS in ds and v.SUM_SPECTRUM not in ds:
+        ds = with_totals(ds)
     # Axis and widths are those of the sum spectrum: few pixels make no clean peak there.
     strong = present_elements(ds, [*map(element_of, given), *recipe.elements])
     if not given:
@@ -350,8 +353,8 @@ def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
 
 
 def quantities(ds: xr.Dataset) -> xr.Dataset:
-    """Return the variables by line, element, ratio or region, with ``image`` and ``measured``."""
-    dims = {v.DIM_LINE, v.DIM_ELEMENT, v.DIM_RATIO, v.DIM_REGION, v.DIM_DETECTOR}
+    """Return the variables by line, element, ratio, region or group, ``image`` and ``measured``."""
+    dims = {v.DIM_LINE, v.DIM_ELEMENT, v.DIM_RATIO, v.DIM_REGION, v.DIM_GROUP, v.DIM_DETECTOR}
     return ds[[n for n, array in ds.data_vars.items() if dims & set(array.dims) or n == v.MEASURED]]
 
 

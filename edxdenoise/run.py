@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -196,7 +197,8 @@ def quantify_file(
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
             ds = read_file(files[0], recipe.input.signal, memory_limit)
-            ds = chunk(ds, memory_limit=memory_limit, workers=workers)
+            half = (default_memory_limit() if memory_limit is None else memory_limit) // 2
+            ds, _ = _surveyed(chunk(ds, memory_limit=half, workers=workers), half)
         with reading(files):
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)
@@ -385,15 +387,22 @@ def _blocks(
     shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
     need, limit = job_memory(ds, components, recipe, memory_limit, workers)
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
-    whole = need.in_memory <= limit
+    room = limit - (need.in_memory - need.cube)
+    ds, found = _surveyed(ds, room)
+    stored = compact_size(shape, found.filled, dtype.itemsize)
+    return ds, found, 2 * stored <= room and recipe.decomposition == "pca"
+
+
+def _surveyed(ds: xr.Dataset, room: int) -> tuple[xr.Dataset, Survey]:
+    """Survey the counts, and hold them where they take no more than `room` bytes."""
+    shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
+    whole = math.prod(shape) * dtype.itemsize <= room
     if whole:
         ds = _held(ds)
     found = survey(ds)
-    stored = compact_size(shape, found.filled, dtype.itemsize)
-    working = need.in_memory - need.cube
-    if not whole and working + stored <= limit:
+    if not whole and compact_size(shape, found.filled, dtype.itemsize) <= room:
         ds = _held(ds)
-    return ds, found, working + 2 * stored <= limit and recipe.decomposition == "pca"
+    return ds, found
 
 
 def job_memory(

@@ -7,7 +7,7 @@ from helpers import cube, cubes, nothing_computed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edxdenoise import blocks, denoise
+from edxdenoise import blocks, denoise, quantify, simulate
 from edxdenoise.blocks import (
     SparseBlock,
     block_of_counts,
@@ -26,10 +26,12 @@ from edxdenoise.blocks import (
     whole_rows,
 )
 from edxdenoise.config import Denoise
+from edxdenoise.pipeline import quantities
 from edxdenoise.preprocess import weight
 from edxdenoise.survey import survey
 from edxdenoise.thinning import hold_out, thin
 from edxdenoise.validation.holdout import held_out_error
+from edxdenoise.xray.peaks import local_peaks
 
 
 def few_counts(shape=(24, 30, 120), mean=0.02, seed=0):
@@ -170,3 +172,36 @@ def test_denoised_the_same_from_sparse_and_dense_blocks(monkeypatch):
     np.testing.assert_allclose(*errors, rtol=1e-4)
     # Whatever does not ask for compact blocks sees dense ones.
     np.testing.assert_array_equal(sparse["counts"], counts)
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+def test_quantified_the_same_from_sparse_and_dense_blocks_read_twice(monkeypatch):
+    phantom = simulate("solar-cell", shape=(16, 24), channels=130, energy_width=0.1)
+    counts = thin(phantom[["counts"]].compute(), fraction=0.02)[0]["counts"]
+    model = denoise(phantom.assign(counts=counts), keep="1-3").drop_vars("counts_denoised")
+    quantified, parts, reads = [], [], []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    for limit, chunks in ((0.0, (16, 24, 130)), (1.1, (5, 11, 130))):
+        monkeypatch.setattr(blocks, "DENSITY", limit)
+        lazy = da.from_array(counts.values, chunks=chunks)
+        if limit:
+            # Not one block gets its empty cells.
+            monkeypatch.setattr(SparseBlock, "toarray", None)
+            lazy = hold(lazy)
+        else:
+            lazy = lazy.map_blocks(read, meta=lazy._meta)
+        ds = model.assign(counts=counts.copy(data=lazy))
+        parts.append(local_peaks(ds, []))
+        reads.clear()
+        lines = {"Pb_La": 4.374, "I_La": 3.413}
+        quantified.append([quantify(ds, lines, source=each) for each in ("counts", "denoised")])
+        assert len(reads) == (0 if limit else 4)
+    for plain, sparse in zip(*quantified):
+        for name in quantities(plain):
+            np.testing.assert_allclose(plain[name], sparse[name], 1e-6, 1e-6, err_msg=name)
+    assert parts[0]
+    np.testing.assert_array_equal(*parts)

@@ -26,7 +26,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import compute
+from edxdenoise.blocks import as_delayed, compute
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import (
@@ -141,7 +141,8 @@ def denoising_bias(
     count = max(min(_GROUPS, rows * columns // _FEWEST), 1)
     found: tuple[np.ndarray | da.Array, ...]
     if any(isinstance(array, da.Array) for array in arrays):
-        later = dask.delayed(_group_biases, nout=3)(*arrays, count=count, averaged=is_shrunk(ds))
+        single = [as_delayed(each) if isinstance(each, da.Array) else each for each in arrays]
+        later = dask.delayed(_group_biases, nout=3)(*single, count=count, averaged=is_shrunk(ds))
         lines = len(names)
         shapes = [(rows, columns, lines), (4, count, lines), (count,)]
         kinds = [np.float32, np.float64, np.int64]

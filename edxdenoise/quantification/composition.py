@@ -149,7 +149,10 @@ def cliff_lorimer(
     # What an earlier quantification left may be of other elements, and so is a phantom's truth.
     result = ds.drop_dims(v.DIM_RATIO, errors="ignore")
     if v.DIM_ELEMENT in ds.dims:
-        result = result.reindex({v.DIM_ELEMENT: elements})
+        # Alone: the counts would lose their compact blocks.
+        known = result[[n for n, array in result.items() if v.DIM_ELEMENT in array.dims]]
+        cut = known.reindex({v.DIM_ELEMENT: elements})
+        result = result.drop_dims(v.DIM_ELEMENT).assign(cut.data_vars)
     result = result.assign_coords({v.DIM_ELEMENT: elements})
     specs = v.WEIGHT_PERCENT, v.WEIGHT_PERCENT_STDDEV, v.ATOMIC_PERCENT, v.ATOMIC_PERCENT_STDDEV
     of_lines = select_lines(ds, lines)

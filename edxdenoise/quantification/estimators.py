@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
+from edxdenoise.blocks import weighted_sums
 from edxdenoise.components.nmf import is_nmf
 from edxdenoise.cube import (
     detector_resolution,
@@ -158,10 +159,7 @@ def behind_projection(ds: xr.Dataset, estimators: np.ndarray) -> np.ndarray:
 
 def sums_counts(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     """sum_j rows_rj X_ij of every pixel."""
-    # Windows leave most channels out.
-    used = np.flatnonzero(rows.any(axis=0))
-    counts = ds[v.COUNTS].isel({v.DIM_ENERGY: used}).reset_coords(drop=True)
-    return weighted_sums(counts, v.DIM_ENERGY, rows[:, used])
+    return xr.DataArray(weighted_sums(ds[v.COUNTS].data, rows), dims=(v.DIM_Y, v.DIM_X, "row"))
 
 
 def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
@@ -171,16 +169,16 @@ def sums_denoised(ds: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     spectra = ds[v.COMPONENT_SPECTRUM].values[kept] * h
     maps = kept_maps(ds)
     mean = rows @ (ds[v.MEAN_SPECTRUM].values * h)
-    sums = weighted_sums(maps, v.DIM_COMPONENT, rows @ spectra.T) + xr.DataArray(mean, dims="row")
+    sums = _weighted_maps(maps, rows @ spectra.T) + xr.DataArray(mean, dims="row")
     return sums * ds[v.WEIGHT_PIXEL]
 
 
-def weighted_sums(array: xr.DataArray, dim: str, rows: np.ndarray) -> xr.DataArray:
-    """Sum of `array` over `dim`, weighted by each of `rows`; last dimension ``row``."""
+def _weighted_maps(maps: xr.DataArray, rows: np.ndarray) -> xr.DataArray:
+    """Sum of maps over components, weighted by each of `rows`; last dimension ``row``."""
     return xr.apply_ufunc(
         lambda block: block.astype(np.float64) @ rows.T,
-        array,
-        input_core_dims=[[dim]],
+        maps,
+        input_core_dims=[[v.DIM_COMPONENT]],
         output_core_dims=[["row"]],
         dask="parallelized",
         dask_gufunc_kwargs={"output_sizes": {"row": len(rows)}, "allow_rechunk": True},
@@ -228,7 +226,7 @@ def _profile_errors(ds: xr.Dataset, estimators: np.ndarray) -> xr.DataArray:
     stddev = ds[v.COMPONENT_MAP_SHRUNK_STDDEV].isel({v.DIM_COMPONENT: kept})
     # Component 1 alone has no error of the profile.
     rows = weights.reshape(-1, len(kept)) if len(kept) else np.zeros((len(estimators), 0))
-    return weighted_sums(stddev, v.DIM_COMPONENT, rows) * ds[v.WEIGHT_PIXEL]
+    return _weighted_maps(stddev, rows) * ds[v.WEIGHT_PIXEL]
 
 
 def total_share(ds: xr.Dataset) -> xr.DataArray:

@@ -33,7 +33,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import chunk, load
+from edxdenoise.blocks import chunk, load, pixel_totals
 from edxdenoise.config import INTENSITIES, SOURCES
 from edxdenoise.cube import (
     add_history,
@@ -160,7 +160,8 @@ def line_intensity(
     else:
         blocks = chunk(ds) if in_numpy else ds
         sums = sums_counts(blocks, rows)
-        totals = blocks[v.COUNTS].sum(v.DIM_ENERGY, dtype=np.float64).reset_coords(drop=True)
+        counted = pixel_totals(blocks[v.COUNTS].data, np.float64)
+        totals = xr.DataArray(counted, dims=(v.DIM_Y, v.DIM_X))
     own = np.einsum("le,le->l", estimators**2, weights.shapes)
     if denoised:
         assert weights.background is not None

@@ -23,9 +23,9 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import compute
+from edxdenoise.blocks import compute, masked_sums
 from edxdenoise.components.nmf import is_nmf
-from edxdenoise.cube import is_lazy, kept_maps
+from edxdenoise.cube import kept_maps
 from edxdenoise.errors import ParameterError
 from edxdenoise.quantification.estimators import sums_counts
 from edxdenoise.thinning import thin
@@ -133,28 +133,7 @@ def _spectra(ds: xr.Dataset, masks: np.ndarray) -> np.ndarray | da.Array:
         spectra = amounts @ ds[v.COMPONENT_SPECTRUM].values[kept]
         spectra += inside.sum(axis=(1, 2))[:, np.newaxis] * ds[v.MEAN_SPECTRUM].values
         return np.maximum(spectra * h, 0)
-    counts = ds[v.COUNTS].data
-    if not is_lazy(ds):
-        return _block_spectra(counts, masks)
-    inside = da.from_array(masks, chunks=(-1, *counts.chunks[:2]))
-    return da.blockwise(
-        lambda block, part: _block_spectra(block, part)[np.newaxis, np.newaxis],
-        "yxre",
-        counts,
-        "yxe",
-        inside,
-        "ryx",
-        dtype=np.float64,
-        adjust_chunks={"y": 1, "x": 1},
-    ).sum(axis=(0, 1))
-
-
-def _block_spectra(counts: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Sum spectra of one block, shape (region, energy)."""
-    spectra = np.zeros((len(masks), counts.shape[-1]))
-    for spectrum, mask in zip(spectra, masks):
-        spectrum[:] = counts[mask].sum(axis=0, dtype=np.float64)
-    return spectra
+    return masked_sums(ds[v.COUNTS].data, masks)
 
 
 # K-means looks at no more pixels than these: enough for centres, whatever the map.

@@ -29,7 +29,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -40,7 +39,7 @@ from scipy.stats import norm, poisson
 from threadpoolctl import threadpool_limits
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import compute
+from edxdenoise.blocks import compute, masked_sums
 from edxdenoise.cube import Resolution, channel_width, detector_resolution, sum_spectrum
 from edxdenoise.xray.detector import (
     FWHM_PER_SIGMA,
@@ -53,7 +52,7 @@ from edxdenoise.xray.detector import (
 )
 from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, family_lines, window_free_efficiency
 from edxdenoise.xray.lines import SYMBOLS, Line, atomic_number, edge_energy, line_energy
-from edxdenoise.xray.peaks import chess_board, local_peaks
+from edxdenoise.xray.peaks import chess_board, local_peaks, square_side
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"
@@ -334,12 +333,12 @@ def _local_elements(
         return []
     lines = [line for one in whole.elements for line in one.lines if line.net_counts > 0]
     strong = [line for line in lines if line.net_counts > _LISTED_LINE * lines[0].net_counts]
-    counts, parts = local_peaks(ds, [float(whole.law.place(line.energy)) for line in strong])
+    parts = local_peaks(ds, [float(whole.law.place(line.energy)) for line in strong])
     if not parts:
         return []
     half = ~chess_board(parts[0].shape)
     masks = np.array([part & half for part in parts] + parts)
-    spectra = np.asarray(compute(da.tensordot(masks.astype(np.float32), counts, 2))[0], float)
+    (spectra,) = compute(masked_sums(ds[v.COUNTS].data, _of_pixels(masks, ds)))
     hints = frozenset(_hints(ds, expected))
     known = {one.element for one in whole.elements}
     found: dict[str, FoundElement] = {}
@@ -372,12 +371,21 @@ def _local_elements(
     return sorted(found.values(), key=lambda one: -one.significance)
 
 
+def _of_pixels(masks: np.ndarray, ds: xr.Dataset) -> np.ndarray:
+    """Masks (mask, y, x) of the pixels of a map from those of squares of pixels."""
+    rows, columns = ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]
+    square = square_side((rows, columns))
+    large = masks.repeat(square, axis=1).repeat(square, axis=2)
+    edges = [(0, 0), (0, rows - large.shape[1]), (0, columns - large.shape[2])]
+    return np.pad(large, edges)
+
+
 def _place_in_words(part: np.ndarray, ds: xr.Dataset) -> str:
     """Share of the map and the box, in pixels, of a part of it."""
     words = [f"{100 * part.mean():.2g} % of the map"]
+    square = square_side((ds.sizes[v.DIM_Y], ds.sizes[v.DIM_X]))
     for axis, dim in enumerate((v.DIM_Y, v.DIM_X)):
         seen = np.flatnonzero(part.any(axis=1 - axis))
-        square = ds.sizes[dim] // part.shape[axis]
         words.append(f"{dim} {seen[0] * square}:{(seen[-1] + 1) * square}")
     return ", ".join(words)
 

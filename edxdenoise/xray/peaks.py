@@ -19,7 +19,7 @@ from scipy.signal import find_peaks as local_maxima
 from scipy.special import erf
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import compute
+from edxdenoise.blocks import Block, SparseBlock, compact_blocks, compute
 from edxdenoise.cube import detector_resolution
 from edxdenoise.xray.detector import FWHM_PER_SIGMA, channel_response, fwhm
 
@@ -342,7 +342,12 @@ _SAME = 0.5  # share of common pixels from which two places are one
 _CLEAR = 0.6  # FWHM, from lines that are known
 
 
-def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> tuple[da.Array, list[np.ndarray]]:
+def square_side(shape: tuple[int, ...]) -> int:
+    """Pixels along the side of the squares that `local_peaks` sums a map (y, x) over."""
+    return -(-max(shape) // _LARGEST_MAP)
+
+
+def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> list[np.ndarray]:
     """Find small parts of a map where a peak is higher than its surroundings in energy.
 
     Every other pixel is looked at, as on a chess board, so that the rest can test what is found.
@@ -356,18 +361,13 @@ def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> tuple[da.Array, list[
 
     Returns
     -------
-    counts : dask array, shape (y, x, energy)
-        Those of `ds`, summed over squares of pixels where the map is large.
-    parts : list of array of bool, shape (y, x)
-        Most significant first.
+    list of array of bool, shape (y, x)
+        Most significant first. Of a large map they are of squares of pixels.
     """
-    counts = da.asarray(ds[v.COUNTS].transpose(v.DIM_Y, v.DIM_X, v.DIM_ENERGY).data)
-    counts = counts.rechunk({2: -1})
-    square = -(-max(counts.shape[:2]) // _LARGEST_MAP)
-    if square > 1:
-        counts = da.coarsen(np.sum, counts, {0: square, 1: square}, trim_excess=True)
-    if min(counts.shape[:2]) < _SMALLEST_MAP:
-        return counts, []
+    counts = da.asarray(ds[v.COUNTS].data)
+    square = square_side(counts.shape[:2])
+    if min(counts.shape[:2]) // square < _SMALLEST_MAP:
+        return []
     energy = ds[v.DIM_ENERGY].values.astype(float)
     resolution = detector_resolution(ds)
     # Windows of half a FWHM.
@@ -376,9 +376,16 @@ def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> tuple[da.Array, list[
     position = np.cumsum(1000 * step / fwhm(energy[used], resolution))
     starts = used[np.unique(np.floor(2 * position), return_index=True)[1]]
     bounds = np.append(starts, energy.size)
-    windows = counts.map_blocks(
-        np.add.reduceat, starts, axis=2, dtype=np.float32, chunks=(*counts.chunks[:2], starts.size)
+    windows = da.blockwise(
+        _window_sums,
+        "yxw",
+        compact_blocks(counts),
+        "yx",
+        new_axes={"w": starts.size},
+        starts=starts,
+        meta=np.empty((0, 0, 0), np.float32),
     )
+    windows = da.coarsen(np.sum, windows, {0: square, 1: square}, trim_excess=True)
     maps = np.moveaxis(np.asarray(compute(windows)[0]), 2, 0).astype(np.float32)
     maps *= chess_board(maps.shape[1:])
     centres = (energy[bounds[:-1]] + energy[bounds[1:] - 1]) / 2
@@ -409,7 +416,20 @@ def local_peaks(ds: xr.Dataset, known: Iterable[float]) -> tuple[da.Array, list[
             parts.append(part)
         if len(parts) == _MOST:
             break
-    return counts, parts
+    return parts
+
+
+def _window_sums(block: Block, starts: np.ndarray) -> np.ndarray:
+    """Counts of every pixel from each start to the next, shape (y, x, window)."""
+    if not isinstance(block, SparseBlock):
+        return np.add.reduceat(block, starts, axis=2, dtype=np.float32)
+    rows = block.rows
+    window = np.searchsorted(starts, rows.indices, side="right") - 1
+    inside = window >= 0
+    sums = np.zeros((rows.shape[0], starts.size), np.float32)
+    pixel = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    np.add.at(sums, (pixel[inside], window[inside]), rows.data[inside])
+    return sums.reshape(*block.sides, starts.size)
 
 
 def chess_board(shape: tuple[int, ...]) -> np.ndarray:
