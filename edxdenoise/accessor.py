@@ -19,6 +19,7 @@ from edxdenoise.cube import Resolution, detector_resolution, sum_spectrum
 from edxdenoise.errors import ParameterError
 from edxdenoise.io import open_dataset, read_cube, save_dataset, to_hyperspy
 from edxdenoise.io.signals import OWN_SUFFIXES
+from edxdenoise.io.vendor import Frames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 _THUMBNAIL = 160  # pixels
 
 
-def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
+def open(
+    path: str | Path, *, signal: int | str | None = None, frames: Frames | None = None
+) -> xr.Dataset:
     """Open a spectrum image, or a result, of any format that can be read.
 
     Parameters
@@ -36,6 +39,8 @@ def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
         A file of any format that RosettaSciIO reads, or our own .nc or .zarr.
     signal : int or str, optional
         Number (from 1) or title of the signal where a vendor's file holds several.
+    frames : (first, end), optional
+        Sum these frames alone, from 0, `end` not included, of a Velox .emd or a JEOL .pts.
 
     Returns
     -------
@@ -53,9 +58,9 @@ def open(path: str | Path, *, signal: int | str | None = None) -> xr.Dataset:
     >>> ds = open("map.bcf")  # doctest: +SKIP
     >>> ds.edx.elements()  # doctest: +SKIP
     """
-    if Path(path).suffix.lower() in OWN_SUFFIXES and signal is None:
+    if Path(path).suffix.lower() in OWN_SUFFIXES and signal is None and frames is None:
         return open_dataset(path)
-    return read_cube(path, signal=signal)
+    return read_cube(path, signal=signal, frames=frames)
 
 
 @xr.register_dataset_accessor("edx")

@@ -407,6 +407,10 @@ class Input:
         Text | None,
         Option("Take this signal, by number or title, where a file holds several.", metavar="N"),
     ] = None
+    frames: Annotated[
+        Pixels | None,
+        Option("Sum these frames alone, counted from 0, without B (Velox .emd, JEOL .pts)."),
+    ] = None
     exposure: Annotated[
         Exposures | None, Option("Relative exposure of each INPUT; counts are not scaled.")
     ] = None

@@ -110,7 +110,7 @@ def plan_file(
     files = [Path(name) for name in recipe.input.files]
     clock = _Clock()
     with progress(READING), naming(files), reading(files), clock(READING):
-        maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+        maps = [read_file(path, recipe.input, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
         components = check_denoise(ds, recipe.denoise)
     need, limit = job_memory(ds, components, recipe.denoise, memory_limit, workers)

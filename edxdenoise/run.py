@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise._version import __version__
 from edxdenoise.blocks import chunk, compact_size, hold
 from edxdenoise.config import Denoise, Input, Output, Pictures, Quantify
-from edxdenoise.cube import energy_axis, mark_missing, measured_pixels, result_name
+from edxdenoise.cube import (
+    detector_resolution,
+    energy_axis,
+    mark_missing,
+    measured_pixels,
+    result_name,
+)
 from edxdenoise.errors import (
     DataError,
     EdxdenoiseError,
@@ -35,6 +42,7 @@ from edxdenoise.io import (
     check_output,
     check_save,
     file_source,
+    frame_counts,
     read_cube,
     read_mask,
     rounded_for_storage,
@@ -43,6 +51,7 @@ from edxdenoise.io import (
 )
 from edxdenoise.io.guard import guarded, naming, reading
 from edxdenoise.io.own import open_checked
+from edxdenoise.io.vendor import Frames
 from edxdenoise.pipeline import (
     Progress,
     check_denoise,
@@ -55,7 +64,7 @@ from edxdenoise.pipeline import (
     quantities,
     silent,
 )
-from edxdenoise.quantification import LineSpec
+from edxdenoise.quantification import LineSpec, frame_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_comparison, write_report
 from edxdenoise.resources import (
@@ -131,7 +140,7 @@ def run_recipe(
         check_quantify(recipe.lines, recipe.quantify)
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
-            maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+            maps = [read_file(path, recipe.input, memory_limit) for path in files]
             if masks:
                 maps = [mark_missing(ds, mask) for ds, mask in zip(maps, masks)]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
@@ -196,7 +205,7 @@ def quantify_file(
     check_quantify(recipe.lines, recipe.quantify)
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
-            ds = read_file(files[0], recipe.input.signal, memory_limit)
+            ds = read_file(files[0], recipe.input, memory_limit)
             half = (default_memory_limit() if memory_limit is None else memory_limit) // 2
             ds, _ = _surveyed(chunk(ds, memory_limit=half, workers=workers), half)
         with reading(files):
@@ -212,6 +221,7 @@ def convert_file(
     out: str | Path,
     *,
     signal: str | None = None,
+    frames: Frames | None = None,
     overwrite: bool = False,
     memory_limit: int | None = None,
     workers: int | None = None,
@@ -219,14 +229,15 @@ def convert_file(
 ) -> None:
     """Write the spectrum image of a file in one of our formats, block by block.
 
-    Parameters are those of `run_recipe`; `signal` picks one where the file holds several.
+    Parameters are those of `read_cube` and `run_recipe`.
     """
     files = [Path(path)]
+    chosen = Input((str(path),), signal, frames)
     check_apart(files, [out])
     check_save(out, overwrite=overwrite)
     with progress("reading"), naming(files), reading(files):
         ds = chunk(
-            read_file(path, signal, memory_limit), memory_limit=memory_limit, workers=workers
+            read_file(path, chosen, memory_limit), memory_limit=memory_limit, workers=workers
         )
         found = survey(ds)
         check_survey(found, name=name_of(ds))
@@ -438,9 +449,9 @@ def _held(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign({v.COUNTS: counts.copy(data=hold(counts.data))})
 
 
-def read_file(path: str | Path, signal: str | None, memory_limit: int | None) -> xr.Dataset:
+def read_file(path: str | Path, chosen: Input, memory_limit: int | None) -> xr.Dataset:
     """The spectrum image of a file; one of ours that does not know its source gets it."""
-    ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+    ds = read_cube(path, signal=chosen.signal, frames=chosen.frames, memory_limit=memory_limit)
     return ds if "source" in ds.attrs else ds.assign_attrs(source=file_source(path))
 
 
@@ -477,7 +488,7 @@ def compare_file(
         check_apart(files, [None, report])
         check_output(report, overwrite, folder=True)
     with recorded() as issued, naming(files), reading(files):
-        maps = [read_file(path, recipe.input.signal, memory_limit) for path in files]
+        maps = [read_file(path, recipe.input, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
         if all(EXPECTED_COUNTS in each for each in maps):
             truth = [each.assign({v.COUNTS: each[EXPECTED_COUNTS]}) for each in maps]
@@ -546,8 +557,31 @@ def describe_signals(signals: Sequence[SignalInfo]) -> list[dict[str, Any]]:
     ]
 
 
+# Lines of which counts by frame are told.
+_FRAME_LINES = 6
+
+
+def describe_frames(path: str | Path, *, memory_limit: int | None = None) -> pd.DataFrame:
+    """Tabulate the counts of every frame of a file and of its strongest lines, as `frame_table`.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not hold frames apart.
+    """
+    with naming([Path(path)]), reading([Path(path)]):
+        counts = frame_counts(path)
+        ds = read_cube(path, memory_limit=memory_limit)
+        lines = find_elements(ds)["line"].head(_FRAME_LINES)
+    return frame_table(counts, ds[v.DIM_ENERGY].values, lines, detector_resolution(ds))
+
+
 def describe_cube(
-    path: str | Path, *, signal: str | None = None, memory_limit: int | None = None
+    path: str | Path,
+    *,
+    signal: str | None = None,
+    frames: Frames | None = None,
+    memory_limit: int | None = None,
 ) -> dict[str, Any]:
     """Shape, axes, counts and measurement of the spectrum image of a file; reads the counts.
 
@@ -555,10 +589,8 @@ def describe_cube(
     ----------
     path : path
         Any readable file.
-    signal : str, optional
-        Number or title where there are several.
-    memory_limit : int, optional
-        Bytes.
+    signal, frames, memory_limit
+        As `read_cube` takes them.
 
     Returns
     -------
@@ -572,7 +604,7 @@ def describe_cube(
     """
     files = [Path(path)]
     with naming(files), reading(files):
-        ds = read_cube(path, signal=signal, memory_limit=memory_limit)
+        ds = read_cube(path, signal=signal, frames=frames, memory_limit=memory_limit)
         offset, width = energy_axis(ds)
         looked = survey(ds)
         try:

@@ -78,6 +78,20 @@ def test_info_json(folder):
     assert found["total_counts"] == float(open_dataset(folder / "phantom.zarr").counts.sum())
 
 
+def test_info_by_frame(shared_data, tmp_path):
+    path = shared_data / "jeol_tem_64x64.pts"
+    records = json.loads(run("info", path, "--by-frame", "--json").stdout)
+    assert [record["frame"] for record in records] == list(range(50))
+    run("convert", path, tmp_path / "a.zarr", "--frames", "48:")
+    last = int(open_dataset(tmp_path / "a.zarr").counts.sum())
+    assert records[48]["counts"] + records[49]["counts"] == last
+    table = run("info", path, "--by-frame").stdout.splitlines()
+    assert re.match(rf" *48-49 +{last:,} ± {last**0.5:,.0f} ", table[-3])
+    # Carbon grows under the beam, oxygen next to not.
+    change = dict(zip(re.split("  +", table[0].strip()), re.split("  +", table[-2].strip())))
+    assert change["frame"] == "change" and change["C Ka"] == "+103.0 ± 0.6 %"
+
+
 def test_info_json_is_json_for_nan(tmp_path):
     counts = np.full((3, 4, 5), np.nan, np.float32)
     save_dataset(make_cube(counts, energy=np.arange(1, 6)), tmp_path / "a.nc")

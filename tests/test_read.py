@@ -1,6 +1,7 @@
 """Every vendor's file gives the right counts, axes and attributes."""
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +9,12 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 import pytest
+import rsciio.emd
 import rsciio.jeol
 
-from edxdenoise.errors import EdxdenoiseWarning, FormatError, MemoryLimitError
+from edxdenoise.errors import EdxdenoiseWarning, FormatError, MemoryLimitError, ParameterError
 from edxdenoise.io.metadata import file_source
-from edxdenoise.io.read import read_cube
+from edxdenoise.io.read import frame_counts, read_cube
 from edxdenoise.io.signals import list_signals
 from edxdenoise.io.vendor.base import check_loss
 from edxdenoise.schema import COUNTS, validate
@@ -328,6 +330,39 @@ def test_jeol_sweep_that_was_interrupted_is_left_out(shared_data, tmp_path):
         ds = read_cube(path)
     np.testing.assert_array_equal(ds.counts, item["data"])
     assert 0.97 < ds.counts.sum() / read_cube(source).counts.sum() < 0.99
+
+
+def frames_of_rosettasciio(path, number):
+    if path.suffix == ".pts":
+        return rsciio.jeol.file_reader(str(path), frame_list=[number])[0]["data"]
+    options = {"lazy": True, "first_frame": number, "last_frame": number + 1}
+    return rsciio.emd.file_reader(str(path), select_type="spectrum_image", **options)[0]["data"]
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [("jeol_tem_64x64.pts", 50), ("velox_v11.zip/Test SI 16x16 215 kx.emd", 2)],
+)
+def test_frames(unpacked, name, frames):
+    path = unpacked(name)
+    whole = read_cube(path)["counts"].values
+    by_frame = frame_counts(path)
+    assert by_frame.shape == (frames, whole.shape[2])
+    np.testing.assert_array_equal(by_frame.sum(axis=0), whole.sum(axis=(0, 1)))
+    last = read_cube(path, frames=(-1, math.inf))["counts"].values
+    np.testing.assert_array_equal(last, frames_of_rosettasciio(path, frames - 1))
+    np.testing.assert_array_equal(by_frame[-1], last.sum(axis=(0, 1)))
+    others = read_cube(path, frames=(0, frames - 1))["counts"].values
+    np.testing.assert_array_equal(others.astype(int) + last, whole)
+    with pytest.raises(ParameterError, match=f"frames 1:{frames + 1} of .*from 0:{frames}"):
+        read_cube(path, frames=(1, frames + 1))
+
+
+@pytest.mark.parametrize("name", ["bruker_sem_dacite_22cpp.bcf", "fept_core_shell.hspy"])
+def test_files_without_frames(shared_data, name):
+    for read in (lambda path: read_cube(path, frames=(0, 1)), frame_counts):
+        with pytest.raises(ParameterError, match="does not hold frames apart.*--frames"):
+            read(shared_data / name)
 
 
 def test_rosettasciio_loses_lines_of_high_maps_lazily(shared_data, tmp_path):

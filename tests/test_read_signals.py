@@ -19,7 +19,7 @@ def test_images_before_the_map_are_passed_over(shared_data):
 def test_listing_parses_no_counts(shared_data, monkeypatch):
     from edxdenoise.io.vendor import bruker, jeol
 
-    monkeypatch.delattr(jeol, "_whole_sweeps")
+    monkeypatch.delattr(jeol, "_counts_of")
     monkeypatch.setattr(bruker, "check_loss", None)
     (info,) = list_signals(shared_data / "jeol_tem_64x64.pts")
     assert info.shape == (64, 64, 4096)

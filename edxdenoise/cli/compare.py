@@ -24,12 +24,13 @@ from edxdenoise.config import Denoise, Input, Output, Prepare, Quantify
 if TYPE_CHECKING:
     import xarray as xr
 
+    from edxdenoise.io.vendor import Frames
     from edxdenoise.recipe import Recipe
 
 
 @command(short_help="Compare models of INPUT by held-out counts.")
 @click.argument("file", metavar="INPUT", type=PathType())
-@section_options(Input, "signal")
+@section_options(Input, "signal", "frames")
 @click.option(
     "--model",
     "models",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 def compare(
     file: Path,
     signal: str | None,
+    frames: Frames | None,
     models: tuple[str, ...],
     recipe_file: Path | None,
     k_factors: tuple[tuple[str, float, float], ...],
@@ -95,7 +97,9 @@ def compare(
     recipe = _with_options(recipe.with_k_factors(k_factors), given({**options, "seed": seed}))
     recipe = replace(
         recipe,
-        input=replace(recipe.input, files=(str(file),), signal=signal, exposure=None),
+        input=replace(
+            recipe.input, files=(str(file),), signal=signal, frames=frames, exposure=None
+        ),
         output=replace(recipe.output, report=report),
     )
     with computing.started() as progress:

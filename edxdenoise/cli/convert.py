@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,17 +18,21 @@ from edxdenoise.cli.options import (
 )
 from edxdenoise.config import Input
 
+if TYPE_CHECKING:
+    from edxdenoise.io.vendor import Frames
+
 
 @command(short_help="Write the map of FILE as .zarr, .nc or .hspy.")
 @file_argument
 @click.argument("out", type=PathType())
-@section_options(Input, "signal")
+@section_options(Input, "signal", "frames")
 @overwrite_option
 @compute_options
 def convert(
     file: Path,
     out: Path,
     signal: str | None,
+    frames: Frames | None,
     overwrite: bool,
     computing: Computing,
 ) -> None:
@@ -43,6 +48,7 @@ def convert(
             file,
             out,
             signal=signal,
+            frames=frames,
             overwrite=overwrite,
             progress=progress,
             **computing.limits,

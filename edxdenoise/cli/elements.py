@@ -22,12 +22,14 @@ from edxdenoise.config import Denoise, Input
 if TYPE_CHECKING:
     import pandas as pd
 
+    from edxdenoise.io.vendor import Frames
+
 _COLUMNS = ["element", "line", "net_counts", "significance", "where"]
 
 
 @command(short_help="Find the elements in FILE.")
 @file_argument
-@section_options(Input, "signal")
+@section_options(Input, "signal", "frames")
 @click.option(
     "--elements",
     type=Configured(Denoise, "elements"),
@@ -38,6 +40,7 @@ _COLUMNS = ["element", "line", "net_counts", "significance", "where"]
 def elements(
     file: Path,
     signal: str | None,
+    frames: Frames | None,
     elements: tuple[str, ...] | None,
     as_json: bool,
     computing: Computing,
@@ -51,7 +54,7 @@ def elements(
     from edxdenoise.xray import find_elements
 
     with computing.started() as progress, progress("elements"):
-        ds = read_cube(file, signal=signal, memory_limit=computing.memory_limit)
+        ds = read_cube(file, signal=signal, frames=frames, memory_limit=computing.memory_limit)
         found = find_elements(ds, elements=elements or ())
     if as_json:
         click.echo(json.dumps(found[_COLUMNS].to_dict("records"), indent=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,14 @@ from edxdenoise.cli.options import (
     section_options,
 )
 from edxdenoise.config import Input
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from edxdenoise.io.vendor import Frames
+
+# Rows of a table of frames: of more frames, sums are shown.
+_FRAME_ROWS = 20
 
 
 def _print_devices(context: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -31,7 +39,12 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
 
 @command(short_help="Show what FILE holds and what denoising it needs.")
 @file_argument
-@section_options(Input, "signal")
+@section_options(Input, "signal", "frames")
+@click.option(
+    "--by-frame",
+    is_flag=True,
+    help="Show the counts of every frame and of the main lines: damage, and drift of the beam.",
+)
 @json_option
 @click.option(
     "--devices",
@@ -45,6 +58,8 @@ def _print_devices(context: click.Context, option: click.Parameter, asked: bool)
 def info(
     file: Path,
     signal: str | None,
+    frames: Frames | None,
+    by_frame: bool,
     as_json: bool,
     computing: Computing,
 ) -> None:
@@ -52,10 +67,19 @@ def info(
 
     \b
     edxdenoise info map.bcf
+    edxdenoise info map.pts --by-frame
     """
     from edxdenoise.io import list_signals, pick_signal
-    from edxdenoise.run import describe_cube, describe_memory, describe_signals
+    from edxdenoise.run import describe_cube, describe_frames, describe_memory, describe_signals
 
+    if by_frame:
+        with computing.started() as progress, progress("reading"):
+            table = describe_frames(file, memory_limit=computing.memory_limit)
+        if as_json:
+            click.echo(json.dumps(table.reset_index().to_dict("records"), indent=1))
+        else:
+            _print_frames(table)
+        return
     found = list_signals(file)
     signals = describe_signals(found)
     if not as_json:
@@ -64,11 +88,31 @@ def info(
     if not as_json:
         _print_memory(memory)
     with computing.started() as progress, progress("reading"):
-        cube = describe_cube(file, signal=signal, memory_limit=computing.memory_limit)
+        cube = describe_cube(
+            file, signal=signal, frames=frames, memory_limit=computing.memory_limit
+        )
     if as_json:
         click.echo(json.dumps({"signals": signals, "memory": memory, **cube}, indent=1))
     else:
         _print_cube(cube)
+
+
+def _print_frames(table: pd.DataFrame) -> None:
+    from edxdenoise.quantification import frame_change
+
+    size = -(-len(table) // _FRAME_ROWS)
+    rows = []
+    for first in range(0, len(table), size):
+        last = min(first + size, len(table)) - 1
+        sums = table.loc[first:last].sum()
+        name = str(first) if first == last else f"{first}-{last}"
+        rows.append([name, *(f"{count:,.0f} ± {count**0.5:,.0f}" for count in sums)])
+    if len(table) > 1:
+        changes = [frame_change(table[name].to_numpy()) for name in table]
+        rows.append(["change", *(f"{100 * c:+.1f} ± {100 * error:.1f} %" for c, error in changes)])
+    print_table("", ["frame", *(name.replace("_", " ") for name in table)], rows)
+    if len(table) > 1:
+        click.echo("change: of a straight line from the first frame to the last, in % of the mean")
 
 
 def _print_signals(signals: list[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +19,14 @@ from edxdenoise.cli.options import (
 )
 from edxdenoise.config import Input, Output, Pictures, Quantify
 
+if TYPE_CHECKING:
+    from edxdenoise.io.vendor import Frames
+
 
 @command(short_help="Make maps of net counts, at% and ratios, with errors.")
 @file_argument
 @click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr or .nc.")
-@section_options(Input, "signal")
+@section_options(Input, "signal", "frames")
 @click.option(
     "--recipe",
     "recipe_file",
@@ -46,6 +49,7 @@ def quantify(
     file: Path,
     output: Path,
     signal: str | None,
+    frames: Frames | None,
     report: str | None,
     pictures: Pictures,
     recipe_file: Path | None,
@@ -69,7 +73,7 @@ def quantify(
     recipe = replace(
         recipe,
         quantify=replace(recipe.quantify, **given(options)),
-        input=Input((str(file),), signal),
+        input=Input((str(file),), signal, frames),
         output=Output(str(output), report, pictures=pictures),
     )
     job.do(quantify_file, recipe)

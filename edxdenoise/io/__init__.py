@@ -13,7 +13,7 @@ from edxdenoise.io.hyperspy import from_hyperspy, to_hyperspy
 from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset
-from edxdenoise.io.read import read_cube, read_spectra
+from edxdenoise.io.read import frame_counts, read_cube, read_spectra
 from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.io.save import check_save, rounded_for_storage, save_dataset, stored_size
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
@@ -29,6 +29,7 @@ __all__ = [
     "check_save",
     "file_name",
     "file_source",
+    "frame_counts",
     "from_hyperspy",
     "list_signals",
     "open_dataset",

@@ -38,7 +38,7 @@ from edxdenoise.io.signals import (
     open_file,
     pick_signal,
 )
-from edxdenoise.io.vendor import VendorSignal
+from edxdenoise.io.vendor import Frames, VendorSignal, count_frames, no_frames
 from edxdenoise.resources import default_memory_limit, format_memory
 from edxdenoise.simulation.truth import PHASE_SPECTRUM
 
@@ -50,7 +50,11 @@ _MOST_COMPRESSED = 2000
 
 
 def read_cube(
-    path: Path | str, *, signal: int | str | None = None, memory_limit: int | None = None
+    path: Path | str,
+    *,
+    signal: int | str | None = None,
+    frames: Frames | None = None,
+    memory_limit: int | None = None,
 ) -> xr.Dataset:
     """Read a spectrum image.
 
@@ -61,6 +65,8 @@ def read_cube(
     signal : int or str, optional
         Number (from 1, see `list_signals`) or title of the signal. By default the one X-ray map
         in the file.
+    frames : (first, end), optional
+        Sum these frames alone, from 0, `end` not included, of a Velox .emd or a JEOL .pts.
     memory_limit : int, optional
         Bytes that the counts may take where the format can only be parsed as a whole (.bcf,
         .pts), and each block of them elsewhere; by default half of what is free.
@@ -80,6 +86,8 @@ def read_cube(
         If the file cannot be read, is cut short, or holds no or several spectrum images.
     MemoryLimitError
         If the counts would not fit.
+    ParameterError
+        If the file does not hold frames apart, or not those.
 
     Warns
     -----
@@ -90,12 +98,14 @@ def read_cube(
     if path.suffix.lower() in OWN_SUFFIXES:
         from edxdenoise.io.own import open_counts
 
+        if frames is not None:
+            raise no_frames(path)
         if signal is not None:
             pick_signal(path, list_signals(path), signal)
         ds = open_counts(path)
         _check_blocks(path, ds[v.COUNTS].data, memory_limit)
         return mark_missing(ds)
-    signals = open_file(path)
+    signals = open_file(path, frames=frames)
     infos = [describe(number, each) for number, each in enumerate(signals, 1)]
     chosen = signals.pop(pick_signal(path, infos, signal).index - 1)
     _check_memory(path, chosen, memory_limit)
@@ -110,6 +120,20 @@ def read_cube(
     if images is not None and images.size:
         ds = ds.assign({v.IMAGE: images})
     return check_input(ds, path) if path.suffix.lower() in _READ_BY_WORKERS else ds
+
+
+def frame_counts(path: Path | str) -> np.ndarray:
+    """Counts of every frame and channel of a Velox .emd or JEOL .pts, shape (frame, energy).
+
+    Raises
+    ------
+    ParameterError
+        If the file does not hold frames apart.
+    """
+    path = check_file(path)
+    if path.suffix.lower() in OWN_SUFFIXES:
+        raise no_frames(path)
+    return count_frames(path)
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from edxdenoise.errors import FormatError
 from edxdenoise.io.guard import check_file
 from edxdenoise.io.metadata import energy_values
-from edxdenoise.io.vendor import VendorSignal, open_isolated
+from edxdenoise.io.vendor import Frames, VendorSignal, open_isolated
 
 SPECTRUM_IMAGE = "spectrum image"
 # Formats of ours that hold a Dataset.
@@ -80,14 +80,18 @@ def list_signals(path: Path | str) -> list[SignalInfo]:
     return [describe(number, signal) for number, signal in enumerate(open_file(path, keep=True), 1)]
 
 
-def open_file(path: Path, *, keep: bool = False) -> list[VendorSignal]:
-    """Signals of a vendor's file; every failure of a reader is a FormatError.
+def open_file(
+    path: Path, *, frames: Frames | None = None, keep: bool = False
+) -> list[VendorSignal]:
+    """Signals of a vendor's file, of some frames alone where they are given.
 
-    With `keep`, the next call for the same file gets them without parsing it again.
+    Every failure of a reader is a FormatError. With `keep`, the next call for the same file gets
+    them without parsing it again.
     """
     entry = path.stat()
     key = (path.absolute(), entry.st_mtime_ns, entry.st_size)
-    signals = _kept.pop(key, None) or open_isolated(path)
+    kept = _kept.pop(key, None) if frames is None else None
+    signals = kept or open_isolated(path, frames)
     _kept.clear()
     if keep:
         _kept[key] = signals

@@ -15,6 +15,7 @@ from edxdenoise.quantification.composition import (
     parse_ratio,
     ratio,
 )
+from edxdenoise.quantification.frames import frame_change, frame_table
 from edxdenoise.quantification.intensity import line_intensity
 from edxdenoise.quantification.lines import (
     LineSpec,
@@ -56,6 +57,8 @@ __all__ = [
     "energy_shift",
     "find_phases",
     "fractions",
+    "frame_change",
+    "frame_table",
     "line_intensity",
     "list_lines",
     "mask_vacuum",

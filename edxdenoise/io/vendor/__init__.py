@@ -10,16 +10,26 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from edxdenoise.errors import FormatError
 from edxdenoise.io.child import isolated
 from edxdenoise.io.guard import guarded, named
-from edxdenoise.io.vendor.base import VendorSignal, run_plugin, vendor_signal
+from edxdenoise.io.vendor.base import Frames, VendorSignal, no_frames, run_plugin, vendor_signal
 from edxdenoise.io.vendor.bruker import open_bruker
-from edxdenoise.io.vendor.jeol import open_asw, open_pts
+from edxdenoise.io.vendor.jeol import count_pts, open_asw, open_pts
 from edxdenoise.io.vendor.others import check_edax, check_ripple, open_phenom, open_tia
-from edxdenoise.io.vendor.velox import compile_reader, is_velox, open_velox
+from edxdenoise.io.vendor.velox import compile_reader, count_velox, is_velox, open_velox
 
-__all__ = ["VendorSignal", "open_isolated", "open_signals", "plugins"]
+__all__ = [
+    "Frames",
+    "VendorSignal",
+    "count_frames",
+    "no_frames",
+    "open_isolated",
+    "open_signals",
+    "plugins",
+]
 
 # Extensions for which RosettaSciIO's plugins, in its own order, are not likeliest first.
 _PLUGINS: dict[str, tuple[str, ...]] = {
@@ -37,26 +47,41 @@ _HINTS = {
 }
 
 
-def open_isolated(path: Path) -> list[VendorSignal]:
+def open_isolated(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
     """All signals of a file as `open_signals` gives them, from a child process.
 
     Files that are read block by block later on are opened once more here.
     """
     prepare = compile_reader if path.suffix.lower() == ".emd" else None
-    work = partial(_open_once, path)
+    work = partial(_open_once, path, frames)
     signals = isolated(path, work, prepare=prepare)
     return guarded(path, lambda: open_signals(path)) if signals is None else signals
 
 
-def _open_once(path: Path) -> list[VendorSignal] | None:
+def count_frames(path: Path) -> np.ndarray:
+    """Counts of every frame and channel, shape (frame, energy), from a child process.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not hold frames apart.
+    """
+    if path.suffix.lower() == ".pts":
+        return isolated(path, partial(count_pts, path))
+    if _is_velox(path):
+        return isolated(path, partial(count_velox, path), prepare=compile_reader)
+    raise no_frames(path)
+
+
+def _open_once(path: Path, frames: Frames | None) -> list[VendorSignal] | None:
     """All signals of a file; None where blocks of it are read later on."""
-    signals = open_signals(path)
+    signals = open_signals(path, frames)
     whole = path.suffix[1:].lower() in _PARSED_WHOLE or _is_velox(path)
     return signals if whole else None
 
 
-def open_signals(path: Path) -> list[VendorSignal]:
-    """All signals of a file, in its order.
+def open_signals(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
+    """All signals of a file, in its order; of some `frames` alone where they are given.
 
     To be called within `guard.guarded`: readers fail in many ways.
 
@@ -64,20 +89,25 @@ def open_signals(path: Path) -> list[VendorSignal]:
     ------
     FormatError
         If the extension is unknown, or the file is known to be cut short.
+    ParameterError
+        If it does not hold frames apart, or not those.
     """
-    match path.suffix[1:].lower():
+    suffix = path.suffix[1:].lower()
+    if frames is not None and suffix not in ("pts", "asw") and not _is_velox(path):
+        raise no_frames(path)
+    match suffix:
         case "bcf":
             return open_bruker(path)
         case "pts":
-            return open_pts(path)
+            return open_pts(path, frames)
         case "asw":
-            return open_asw(path)
+            return open_asw(path, frames)
         case "elid":
             return open_phenom(path)
         case "emi" | "ser":
             return open_tia(path)
         case "emd" if is_velox(path):
-            return open_velox(path)
+            return open_velox(path, frames)
         case "rpl":
             check_ripple(path)
         case "spd":

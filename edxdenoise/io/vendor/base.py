@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import poisson
 
-from edxdenoise.errors import FormatError, Rank, warn
+from edxdenoise.errors import FormatError, ParameterError, Rank, warn
 from edxdenoise.io.metadata import apply_mapping
 
 # The sum spectrum a file holds and the sum over its map differ by up to 1 % in sound files.
 _TOLERANCE = 0.03
 # Probability that lost counts lie in one channel by chance, below which they were not lost by it.
 _CHANCE = 1e-9
+
+# The first frame and the one after the last, as Python counts them; infinite for an open end.
+Frames = tuple[int, int | float]
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,38 @@ def vendor_signal(
 def is_map(item: Mapping[str, Any]) -> bool:
     """Whether an item has three axes."""
     return item["data"].ndim == 3
+
+
+def frame_limits(path: Path, frames: Frames, number: int) -> tuple[int, int]:
+    """First frame and the one after the last, of so many.
+
+    Raises
+    ------
+    ParameterError
+        If a frame is not there.
+
+    Examples
+    --------
+    >>> frame_limits(Path("a.pts"), (10, math.inf), 50)
+    (10, 50)
+    """
+    first, end = frames
+    last = number if end == math.inf else int(end)
+    first, last = (each + number if each < 0 else each for each in (first, last))
+    if not 0 <= first < last <= number:
+        raise ParameterError(
+            f"frames {frames[0]}:{'' if end == math.inf else end} of '{path}' are not all there; "
+            f"choose from 0:{number} (--frames)"
+        )
+    return first, last
+
+
+def no_frames(path: Path) -> ParameterError:
+    """The error for a file without frames of which some are wanted."""
+    return ParameterError(
+        f"'{path}' does not hold frames apart, as Velox .emd and JEOL .pts files do; leave out "
+        "--frames and --by-frame"
+    )
 
 
 def cut_short(path: Path, detail: str) -> FormatError:

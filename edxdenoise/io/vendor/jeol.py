@@ -13,10 +13,12 @@ import numpy as np
 from edxdenoise.blocks import block_of_counts, channel_sums
 from edxdenoise.errors import FormatError
 from edxdenoise.io.vendor.base import (
+    Frames,
     VendorSignal,
     check_channels,
     check_loss,
     cut_short,
+    frame_limits,
     is_map,
     run_plugin,
     vendor_signal,
@@ -40,8 +42,8 @@ _RARE = 1e-5
 _ABOVE_ZERO_PEAK, _DIFFERING = 60, 4
 
 
-def open_pts(path: Path) -> list[VendorSignal]:
-    """The map of a .pts; its events are read by `VendorSignal.load`."""
+def open_pts(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
+    """The map of a .pts; its events, all or those of some sweeps, are read by `load`."""
     header = _header(path)
     width, height = _sizes(header)
     sizes = {"y": height, "x": width, "Energy": _CHANNELS}
@@ -55,16 +57,18 @@ def open_pts(path: Path) -> list[VendorSignal]:
     # No memory behind it: the header tells the shape, and the reader would go through all events.
     counts = da.zeros(tuple(sizes.values()), dtype=np.uint8, chunks=-1)
     needed = _SORTING * path.stat().st_size
-    return [VendorSignal(counts, axes, metadata, header, partial(_load, path), needed=needed)]
+    return [
+        VendorSignal(counts, axes, metadata, header, partial(_load, path, frames), needed=needed)
+    ]
 
 
-def open_asw(path: Path) -> list[VendorSignal]:
+def open_asw(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
     """Everything in the files that a .asw names."""
     signals = []
     for item in run_plugin("jeol", path, lazy=True, frame_list=[0]):
         if is_map(item):
             named = item["original_metadata"]["asw_viewdata"]["Filename"]
-            signals += open_pts(path.parent.joinpath(*named.split("\\")))
+            signals += open_pts(path.parent.joinpath(*named.split("\\")), frames)
         else:
             signals.append(vendor_signal(item))
     return signals
@@ -96,14 +100,31 @@ def _header(path: Path) -> dict[str, Any]:
         return _parsejeol(file)
 
 
-def _load(path: Path) -> VendorSignal:
+def count_pts(path: Path) -> np.ndarray:
+    """Counts of every sweep and channel, shape (sweep, energy), within the map."""
+    header = _header(path)
+    events, bounds = _sweeps(path, header)
+    shape = _sizes(header)[::-1]
+    image = np.zeros(shape, np.uint32)
+    return np.array(
+        [
+            np.bincount(_places(events[start:end], image)[1], minlength=_CHANNELS)
+            for start, end in zip(bounds, bounds[1:])
+        ]
+    )
+
+
+def _load(path: Path, frames: Frames | None) -> VendorSignal:
     header = _header(path)
     measured = header["EDS Data"]["AnalyzableMap MeasData"]
-    # An interrupted measurement ends in a part of a sweep, which is left out.
-    sweeps = max(int(measured["Doc"].get("Sweep", 1)), 1)
-    events = _events(path)
-    signal = _whole_sweeps(path, header, events, sweeps)
-    spectrum = measured["Data"].get("EDXRF")
+    events, bounds = _sweeps(path, header)
+    sweeps = _stated_sweeps(header)
+    if frames is None:
+        signal = _counts_of(path, header, events[: bounds[-1]])
+    else:
+        first, last = frame_limits(path, frames, len(bounds) - 1)
+        signal = _counts_of(path, header, events[bounds[first] : bounds[last]])
+    spectrum = measured["Data"].get("EDXRF") if frames is None else None
     sums = channel_sums(signal.data, np.uint64)
     check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
     first = _zero_channel(header)
@@ -116,28 +137,21 @@ def _load(path: Path) -> VendorSignal:
     return signal
 
 
-def _whole_sweeps(
-    path: Path, header: dict[str, Any], events: np.ndarray, sweeps: int
-) -> VendorSignal:
-    """The counts of all whole sweeps, and the image among the events.
+def _counts_of(path: Path, header: dict[str, Any], events: np.ndarray) -> VendorSignal:
+    """The counts of whole sweeps, and the image among the events.
 
     The events are sorted here and not by RosettaSciIO, which writes images of a map that is higher
     than wide past their end, gives all cells, and lazily loses the lines of such a map. It sums all
     pixels to one, for the axes and metadata.
     """
-    from edxdenoise.io.kernels import jeol_events
-
     width, height = _sizes(header)
     (item,) = run_plugin("jeol", path, downsample=(width, height), SI_dtype=np.uint32)
     for axis, size in zip(item["axes"], (height, width)):
         axis.update(size=size, scale=axis["scale"] / size)
-    events = events[: _end(events, width, height, sweeps)]
     image = np.zeros((height, width), np.uint32)
-    number = np.count_nonzero(events >> 12 == _COUNT)
-    pixel, channel = np.empty(number, np.int32), np.empty(number, np.int32)
-    inside = jeol_events(events, pixel, channel, image)
-    places = pixel[:inside], channel[:inside]
-    counts = block_of_counts(places, np.ones(inside, np.uint32), (height, width, _CHANNELS))
+    places = _places(events, image)
+    ones = np.ones(len(places[0]), np.uint32)
+    counts = block_of_counts(places, ones, (height, width, _CHANNELS))
     signal = vendor_signal({**item, "data": counts})
     if not image.any():
         return signal
@@ -148,6 +162,29 @@ def _whole_sweeps(
     return replace(signal, images=(found,))
 
 
+def _places(events: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel and channel of every count within the map; values of the image are added to `image`."""
+    from edxdenoise.io.kernels import jeol_events
+
+    number = np.count_nonzero(events >> 12 == _COUNT)
+    pixel, channel = np.empty(number, np.int32), np.empty(number, np.int32)
+    inside = jeol_events(events, pixel, channel, image)
+    return pixel[:inside], channel[:inside]
+
+
+def _stated_sweeps(header: dict[str, Any]) -> int:
+    return max(int(header["EDS Data"]["AnalyzableMap MeasData"]["Doc"].get("Sweep", 1)), 1)
+
+
+def _sweeps(path: Path, header: dict[str, Any]) -> tuple[np.ndarray, list[int]]:
+    """All events, and where each whole sweep begins and the last one ends.
+
+    An interrupted measurement ends in a part of a sweep, which is left out.
+    """
+    events = _events(path)
+    return events, _bounds(events, *_sizes(header), _stated_sweeps(header))
+
+
 def _events(path: Path) -> np.ndarray:
     with open(path, "rb") as file:
         file.seek(_EVENTS)
@@ -155,13 +192,13 @@ def _events(path: Path) -> np.ndarray:
     return np.fromfile(path, "<u2", offset=int(start))
 
 
-def _end(events: np.ndarray, width: int, height: int, sweeps: int) -> int:
-    """Where the last whole sweep ends, as RosettaSciIO tells."""
+def _bounds(events: np.ndarray, width: int, height: int, sweeps: int) -> list[int]:
+    """Where whole sweeps begin and the last of them ends, as RosettaSciIO tells."""
     kinds = events >> 12
     lines, columns, image = (np.flatnonzero(kinds == kind) for kind in (_ROW, _COLUMN, _IMAGE))
     places = (events[lines] & 0xFFF).astype(np.int32)
     bounds = [0, *lines[1:][np.diff(places) < 0], len(events)]
-    end = 0
+    ends = [0]
     for begin, stop in zip(bounds[: sweeps + 1], bounds[1:]):
         last = [np.searchsorted(kind, stop) - 1 for kind in (lines, columns)]
         with_image = np.searchsorted(image, stop) > np.searchsorted(image, begin)
@@ -170,8 +207,8 @@ def _end(events: np.ndarray, width: int, height: int, sweeps: int) -> int:
             whole = last[1] >= 0 and (events[columns[last[1]]] & 0xFFF) >= _SCAN - _SCAN // width
         if not whole:
             break
-        end = stop
-    return end
+        ends.append(int(stop))
+    return ends
 
 
 def _zero_channel(header: dict[str, Any]) -> int | None:

@@ -11,7 +11,18 @@ import numpy as np
 
 from edxdenoise.blocks import Block, block_of_counts
 from edxdenoise.errors import FormatError
-from edxdenoise.io.vendor.base import VendorSignal, is_map, run_plugin, vendor_signal
+from edxdenoise.io.vendor.base import (
+    Frames,
+    VendorSignal,
+    frame_limits,
+    is_map,
+    no_frames,
+    run_plugin,
+    vendor_signal,
+)
+
+# Mark in a stream of events: the pixel ends.
+_NEXT_PIXEL = 65535
 
 
 def is_velox(path: Path) -> bool:
@@ -32,21 +43,16 @@ def compile_reader() -> None:
     array.astype(np.uint8).max().compute()
 
 
-def open_velox(path: Path) -> list[VendorSignal]:
-    """Spectra, images and maps of a Velox file."""
+def open_velox(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
+    """Spectra, images and maps of a Velox file; the maps of all or some of their frames."""
     # Read together, the maps would get the shape of the last image of the file.
-    items = []
-    for kind in ("single_spectrum", "images", "spectrum_image"):
-        items += run_plugin(
-            "emd",
-            path,
-            lazy=True,
-            select_type=kind,
-            SI_dtype=np.uint32,
-            load_SI_image_stack=kind == "images",
-        )
-        if kind == "images":
-            items = [_mean_of_frames(item) for item in items]
+    items = _items(path, "single_spectrum")
+    items += map(_mean_of_frames, _items(path, "images", load_SI_image_stack=True))
+    maps = _items(path, "spectrum_image")
+    if frames is not None:
+        first, last = frame_limits(path, frames, _number_of_frames(path, maps))
+        maps = _items(path, "spectrum_image", first_frame=first, last_frame=last)
+    items += maps
     if _is_pruned(path) and not any(is_map(item) for item in items):
         raise FormatError(
             f"cannot read '{path}': Velox has pruned it, its spectrum image is gone; export it "
@@ -59,6 +65,40 @@ def open_velox(path: Path) -> list[VendorSignal]:
             # Nothing open is left: the signals are handed to another process.
             item["data"] = np.asarray(item["data"])
     return [vendor_signal(item) for item in items]
+
+
+def _items(path: Path, kind: str, **options: Any) -> list[dict[str, Any]]:
+    return run_plugin("emd", path, lazy=True, select_type=kind, SI_dtype=np.uint32, **options)
+
+
+def _number_of_frames(path: Path, maps: list[dict[str, Any]]) -> int:
+    """Frames of the X-ray map, which alone is a stream of events."""
+    known = [item["original_metadata"].get("ImportedDataParameter") for item in maps]
+    numbers = [int(each["Number_of_frames"]) for each in known if each]
+    if not numbers:
+        raise no_frames(path)
+    return numbers[0]
+
+
+def count_velox(path: Path) -> np.ndarray:
+    """Counts of every frame and channel, shape (frame, energy), of all detectors together."""
+    import h5py
+
+    maps = _items(path, "spectrum_image")
+    number = _number_of_frames(path, maps)
+    (shape,) = {item["data"].shape for item in maps if isinstance(item["data"], da.Array)}
+    rows, columns, channels = shape
+    sums = np.zeros(number * channels, np.int64)
+    with h5py.File(path, "r") as file:
+        for stream in file["Data/SpectrumStream"].values():
+            events = stream["Data"][:, 0]
+            counts = np.flatnonzero(events != _NEXT_PIXEL)
+            # As many pixels have ended before a count as there are marks before it.
+            frame = (counts - np.arange(counts.size)) // (rows * columns)
+            inside = frame < number
+            place = frame[inside] * channels + events[counts[inside]]
+            sums += np.bincount(place, minlength=sums.size)
+    return sums.reshape(number, channels)
 
 
 def _events_of(lazy: da.Array) -> Block:
