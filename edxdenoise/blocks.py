@@ -146,6 +146,13 @@ def sparse_block(block: Block) -> SparseBlock:
     return SparseBlock(sparse.csr_array(content, shape=(rows * columns, channels)), (rows, columns))
 
 
+def less(block: Block, part: Block) -> Block:
+    """What is left of the counts of a block without a part of them, of the same kind."""
+    if isinstance(block, SparseBlock):
+        return SparseBlock(sparse.csr_array(block.rows - sparse_block(part).rows), block.sides)
+    return block - dense(part)
+
+
 def _filled_cells(flat: np.ndarray) -> np.ndarray:
     """Places of what is not 0: first of words of 8 bytes, most of which are empty, then in them."""
     each = _WORD // flat.itemsize

@@ -183,6 +183,9 @@ def fitted(
         ds = weight(ds, weighting=recipe.weighting, totals=(found.pixels, found.channels))
     with progress("components"):
         ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
+        if recipe.asks_neighbours:
+            # Computed together, so that counts are read once for both.
+            ds = neighbours(ds, subspace=recipe.subspace, seed=recipe.seed)
         ds = _load_small(ds)
         if recipe.decomposition == "pca":
             if recipe.weighting == "poisson" and found.whole:
@@ -190,11 +193,7 @@ def fitted(
                 pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
                 read = float(ds[v.COMPONENT_VARIANCE].values[0]) * pixels * found.total
                 check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
-    if recipe.asks_neighbours:
-        with progress("neighbours"):
-            ds = _load_small(neighbours(ds, subspace=recipe.subspace, seed=recipe.seed))
-    if recipe.decomposition == "pca":
-        ds = within_rank(ds)
+            ds = within_rank(ds)
     with progress("selection"):
         ds = _selected(ds, recipe)
         trim_memory()

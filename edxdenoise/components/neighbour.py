@@ -261,7 +261,18 @@ def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
         meta=np.empty((0, 0)),
         reach=reach,
     )
-    return sum_blocks(terms, (2, channels, channels))
+    (sums,) = delayed_blocks(sum_blocks(terms, (2, channels, channels)))
+    return da.from_delayed(dask.delayed(_mirrored)(sums), (2, channels, channels), np.float64)
+
+
+def _mirrored(sums: np.ndarray) -> np.ndarray:
+    """Fill the lower triangles of symmetric matrices, in place, since each is large."""
+    for each in sums:
+        for start in range(0, len(each), _STRIP):
+            strip = slice(start, start + _STRIP)
+            each[strip, strip] = np.triu(each[strip, strip]) + np.triu(each[strip, strip], 1).T
+            each[start + _STRIP :, strip] = each[strip, start + _STRIP :].T
+    return sums
 
 
 def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
@@ -350,7 +361,7 @@ def neighbour_block(
 ) -> np.ndarray:
     """Neighbour products of one tile, shape (2, channel, channel), as they are and flipped.
 
-    Of both the symmetric part.
+    Of both what is above the diagonal: summed over tiles they are symmetric.
 
     Parameters
     ----------
@@ -366,7 +377,7 @@ def neighbour_block(
     of_row = area[:, reach[1]]
     same = of_row[:, np.newaxis] == of_row
     kernels = [_kernel(s, len(counts), counts.shape[1]) for s in _SCALES]
-    sums = np.empty((2, counts.shape[2], counts.shape[2]))
+    sums = np.zeros((2, counts.shape[2], counts.shape[2]))
     for flipped in range(2):
         if flipped:
             rows *= sign[..., np.newaxis]
@@ -377,8 +388,10 @@ def neighbour_block(
             strip = np.tensordot((along_y * same)[inside_y], rows, axes=1)
             near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
             near -= centre * own
-        sums[flipped] = own.T @ near
-    return _symmetric(sums)
+        for start in range(0, own.shape[1], _STRIP):
+            end = start + _STRIP
+            sums[flipped, start:end, start:] = own[:, start:end].T @ near[:, start:]
+    return sums
 
 
 def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.float32]:

@@ -43,7 +43,9 @@ from edxdenoise.blocks import (
     compute,
     delayed_blocks,
     hold,
+    less,
     sparse_block,
+    whole_rows,
 )
 from edxdenoise.components.selection import kept_numbers
 from edxdenoise.config import Denoise
@@ -203,12 +205,13 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
     to judge by.
     """
     lazy = ds if is_lazy(ds) else chunk(ds)
-    rest, part = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed)
+    rest, _ = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed)
     rest = rest.assign({v.COUNTS: rest[v.COUNTS].copy(data=hold(rest[v.COUNTS].data))})
     with recorded(show=False):
         # Warnings are issued for the whole of the counts.
         model = fitted(rest, recipe, survey(rest), errors=False)
-    held_out = compact_blocks(part[v.COUNTS].data)
+    # What is left of each block, so that nothing is drawn again.
+    every, fitted_to = (compact_blocks(whole_rows(each[v.COUNTS].data)) for each in (lazy, rest))
     scale = scale_of(model, _WHOLE)
     kept, mean = kept_spectra(model)
     maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
@@ -218,16 +221,16 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
     order = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])
     single = loadings[order] * model[v.WEIGHT_ENERGY].values
     g = model[v.WEIGHT_PIXEL].values
-    places = da.core.slices_from_chunks(held_out.chunks)
+    places = da.core.slices_from_chunks(every.chunks)
     sums = [
         dask.delayed(_judged_block)(
-            block,
+            dask.delayed(less)(*blocks),
             (maps[:, *place], others[:, *place]),
             g[place],
             (spectra, single),
             Scale(scale.pixel[place], scale.energy),
         )
-        for place, block in zip(places, delayed_blocks(held_out))
+        for place, *blocks in zip(places, delayed_blocks(every), delayed_blocks(fitted_to))
     ]
     (error, variance), gains, variances = (sum(parts) for parts in zip(*compute(sums)[0]))
     # In units of the noise of all counts, beside which that of the fitted ones is larger.

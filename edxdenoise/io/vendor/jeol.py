@@ -127,10 +127,10 @@ def _load(path: Path, frames: Frames | None) -> VendorSignal:
     spectrum = measured["Data"].get("EDXRF") if frames is None else None
     sums = channel_sums(signal.data, np.uint64)
     check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
-    first = _zero_channel(header)
-    if spectrum is not None and first is not None:
-        size = min(len(sums) - first, len(spectrum))
-        own, stated = sums[first:][:size], np.asarray(spectrum)[:size]
+    zero = _zero_channel(header)
+    if spectrum is not None and zero is not None:
+        size = min(len(sums) - zero, len(spectrum))
+        own, stated = sums[zero:][:size], np.asarray(spectrum)[:size]
         above = _above_zero_peak(own != stated)
         check_channels(path, own[above:], stated[above:])
     _check_order(path, events, signal.data.shape[1])
