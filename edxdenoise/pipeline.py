@@ -274,7 +274,7 @@ def quantify(
     recipe = replace(recipe or Quantify(), **quantifying)
     given = line_specs(lines or {})
     if v.COUNTS in ds and v.SUM_SPECTRUM not in ds:
-        ds = with_totals(ds)
+        ds = with_totals(ds, survey(ds))
     # Axis and widths are those of the sum spectrum: few pixels make no clean peak there.
     strong = present_elements(ds, [*map(element_of, given), *recipe.elements])
     if not given:

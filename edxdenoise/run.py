@@ -76,7 +76,7 @@ from edxdenoise.resources import (
 )
 from edxdenoise.simulation import EXPECTED_COUNTS, simulate
 from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
-from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey
+from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, with_totals
 from edxdenoise.validation.comparison import check_compare, compare
 from edxdenoise.validation.holdout import held_out_error
 from edxdenoise.validation.models import DEFAULT_MODELS
@@ -207,7 +207,9 @@ def quantify_file(
         with progress("reading"), reading(files):
             ds = read_file(files[0], recipe.input, memory_limit)
             half = (default_memory_limit() if memory_limit is None else memory_limit) // 2
-            ds, _ = _surveyed(chunk(ds, memory_limit=half, workers=workers), half)
+            ds, found = _surveyed(chunk(ds, memory_limit=half, workers=workers), half)
+            if v.SUM_SPECTRUM not in ds:
+                ds = with_totals(ds, found)
         with reading(files):
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)
     ds = _signed(ds, recipe, issued)

@@ -153,15 +153,10 @@ def with_density(ds: xr.Dataset, found: Survey) -> xr.Dataset:
     return ds.assign({v.COUNTS: counts.copy(data=known_sparse(counts.data, found.filled))})
 
 
-def with_totals(ds: xr.Dataset) -> xr.Dataset:
-    """Add the counts of every pixel and of every channel, computed in one pass."""
-    counts = ds[v.COUNTS].data
-    pixels, channels = compute(pixel_totals(counts, np.float64), channel_totals(counts, np.float64))
-    totals = {
-        v.PIXEL_COUNTS: v.PIXEL_COUNTS.array(pixels),
-        v.SUM_SPECTRUM: v.SUM_SPECTRUM.array(channels),
-    }
-    return ds.assign(totals)
+def with_totals(ds: xr.Dataset, found: Survey) -> xr.Dataset:
+    """Add the counts of every pixel and of every channel."""
+    pixels, channels = v.PIXEL_COUNTS.array(found.pixels), v.SUM_SPECTRUM.array(found.channels)
+    return ds.assign({v.PIXEL_COUNTS: pixels, v.SUM_SPECTRUM: channels})
 
 
 def shrink_dtype(ds: xr.Dataset, found: Survey) -> xr.Dataset:
