@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from edxdenoise.cube import (
 )
 from edxdenoise.errors import DataError, Rank, warn
 from edxdenoise.io import check_profile, check_region, profile_steps, read_regions, read_spectra
+from edxdenoise.io.stages import Stage, unkept
 from edxdenoise.preprocess import crop, rebin, stack, weight
 from edxdenoise.quantification import (
     LineSpec,
@@ -110,6 +112,7 @@ def denoise(
     *,
     found: Survey | None = None,
     progress: Progress = silent,
+    stage: Stage = unkept,
     **options: Any,
 ) -> xr.Dataset:
     """Prepare, weight, decompose, select, smooth and rebuild one spectrum image.
@@ -124,6 +127,8 @@ def denoise(
         What `survey` says of the counts, where somebody has looked at them already.
     progress : callable, optional
         ``progress(label)`` is entered as a context during each pass over the counts.
+    stage : callable, optional
+        Does the work of long stages; see `edxdenoise.io.stages`.
     **options
         Keys of `Prepare` and `Denoise`, such as ``energy=(0.1, 13)`` or ``select="elbow"``; they
         replace those of `recipe`.
@@ -166,7 +171,7 @@ def denoise(
             "the counts are not whole numbers, which the split test needs: use raw counts, or "
             "select by elbow"
         )
-    return fitted(ds, recipe, found, progress=progress)
+    return fitted(ds, recipe, found, progress=progress, stage=stage)
 
 
 def fitted(
@@ -176,28 +181,36 @@ def fitted(
     *,
     errors: bool = True,
     progress: Progress = silent,
+    stage: Stage = unkept,
 ) -> xr.Dataset:
     """Denoise without the checks; without `errors`, averaged maps are not bootstrapped either."""
     with progress("weights"):
         ds = with_density(shrink_dtype(ds, found), found)
         ds = weight(ds, weighting=recipe.weighting, totals=(found.pixels, found.channels))
     with progress("components"):
-        ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
-        if recipe.asks_neighbours:
-            # Computed together, so that counts are read once for both.
-            ds = neighbours(ds, subspace=recipe.subspace, seed=recipe.seed)
-        ds = _load_small(ds)
-        if recipe.decomposition == "pca":
-            if recipe.weighting == "poisson" and found.whole:
-                # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
-                pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
-                read = float(ds[v.COMPONENT_VARIANCE].values[0]) * pixels * found.total
-                check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
-            ds = within_rank(ds)
+        found_in = partial(_components, ds, recipe, found, progress)
+        ds = stage("components", found_in).assign({v.COUNTS: ds[v.COUNTS]})
     with progress("selection"):
         ds = _selected(ds, recipe)
         trim_memory()
     return rebuilt(ds, recipe, errors=errors, progress=progress)
+
+
+def _components(ds: xr.Dataset, recipe: Denoise, found: Survey, progress: Progress) -> xr.Dataset:
+    """Find the components, computed; without the counts."""
+    ds = decompose(ds, recipe, getattr(progress, "count", unwatched))
+    if recipe.asks_neighbours:
+        # Computed together, so that counts are read once for both.
+        ds = neighbours(ds, subspace=recipe.subspace, seed=recipe.seed)
+    ds = load(ds.drop_vars(v.COUNTS))
+    if recipe.decomposition == "pca":
+        if recipe.weighting == "poisson" and found.whole:
+            # Of Poisson-weighted counts, h is a singular vector, and its singular value is 1.
+            pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
+            read = float(ds[v.COMPONENT_VARIANCE].values[0]) * pixels * found.total
+            check_total("components", read, found.total, tolerance=_VARIANCE_TOLERANCE)
+        ds = within_rank(ds)
+    return ds
 
 
 def rebuilt(
@@ -402,12 +415,6 @@ def check_denoise(ds: xr.Dataset, recipe: Denoise) -> int:
     check_models(recipe.model, recipe.select, recipe.keep)
     guide_images(ds, recipe.image)
     return maps
-
-
-def _load_small(ds: xr.Dataset) -> xr.Dataset:
-    """Compute everything but the counts, as one graph."""
-    loaded = load(ds.drop_vars(v.COUNTS))
-    return loaded.assign({v.COUNTS: ds[v.COUNTS]}).assign_attrs(ds.attrs)
 
 
 def name_of(ds: xr.Dataset) -> str:

@@ -51,6 +51,7 @@ from edxdenoise.io import (
 )
 from edxdenoise.io.guard import guarded, naming, reading
 from edxdenoise.io.own import open_checked
+from edxdenoise.io.stages import Stages, unkept
 from edxdenoise.io.vendor import Frames
 from edxdenoise.pipeline import (
     Progress,
@@ -78,7 +79,7 @@ from edxdenoise.simulation import EXPECTED_COUNTS, simulate
 from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, with_totals
 from edxdenoise.validation.comparison import check_compare, compare
-from edxdenoise.validation.holdout import held_out_error
+from edxdenoise.validation.holdout import HeldOut, held_out_error
 from edxdenoise.validation.models import DEFAULT_MODELS
 from edxdenoise.validation.verdicts import (
     MODELS_CAPTION,
@@ -99,6 +100,7 @@ def run_recipe(
     overwrite: bool = False,
     memory_limit: int | None = None,
     workers: int | None = None,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> xr.Dataset:
     """Do what the recipe says, from its input files to its output file and report.
@@ -115,6 +117,9 @@ def run_recipe(
         Bytes; half of what is free by default.
     workers : int, optional
         Blocks worked on at a time; one per processor by default.
+    resume : bool
+        Keep the components and the held-out error beside the output until that is written, and go
+        on from those that are there.
     progress : callable, optional
         As `denoise` takes it.
 
@@ -138,6 +143,8 @@ def run_recipe(
     masks = [read_mask(path) for path in _below(folder, recipe.input.missing)]
     if recipe.quantifies:
         check_quantify(recipe.lines, recipe.quantify)
+    stages = _stages(recipe, folder, files, output) if resume else None
+    stage = stages or unkept
     with recorded() as issued, naming(files):
         with progress("reading"), reading(files):
             maps = [read_file(path, recipe.input, memory_limit) for path in files]
@@ -156,8 +163,10 @@ def run_recipe(
         if judged and found.whole:
             # First, while there are no maps of the whole to be held besides.
             with progress("held-out counts"):
-                judgement = held_out_error(shrink_dtype(ds, found), chosen)
-        ds = denoise(ds, chosen, found=found, progress=progress)
+                counts = shrink_dtype(ds, found)
+                kept = stage("held-out", lambda: held_out_error(counts, chosen).to_dataset())
+                judgement = HeldOut.of_dataset(kept)
+        ds = denoise(ds, chosen, found=found, progress=progress, stage=stage)
         if judgement is not None:
             ds = judgement.of_components(ds.assign({v.HELD_OUT_ERROR: judgement.error}))
         if recipe.quantifies:
@@ -175,7 +184,18 @@ def run_recipe(
         progress,
         total=found.total,
     )
+    if stages is not None:
+        stages.remove()
     return ds
+
+
+def _stages(recipe: Recipe, folder: str | Path, files: list[Path], output: Path) -> Stages:
+    """Stages of a job, which is named by its recipe and all that is in the files it reads."""
+    chosen = recipe.denoise
+    others = (*recipe.input.missing, *chosen.model, *chosen.start, *chosen.fix_spectrum)
+    sources = [file_source(path) for path in (*files, *_below(folder, others))]
+    job = "\n".join([__version__, *sources, recipe.to_toml()])
+    return Stages(output.with_name(f"{output.name}.stages"), job)
 
 
 def quantify_file(

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import shutil
 
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 
+from edxdenoise import pipeline, run
 from edxdenoise.config import Denoise, Input, Output, Prepare
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import (
@@ -297,6 +299,46 @@ def test_memory_limit_chooses_blocks(phantom):
 def test_recipe_without_files(recipe, words):
     with pytest.raises(RecipeError, match=words):
         run_recipe(recipe)
+
+
+@pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+@pytest.mark.parametrize("options", [{}, {"decomposition": "nmf", "max_iterations": 2}])
+def test_resumed_job_gives_what_the_undisturbed_one_does(maps, tmp_path, monkeypatch, options):
+    def full(*args, **kwargs):
+        raise OSError("disk full")
+
+    recipe = recipe_for(maps, tmp_path / "o.zarr", "b.zarr", **options)
+    run_recipe(recipe)
+    undisturbed = open_dataset(tmp_path / "o.zarr").load()
+    shutil.rmtree(tmp_path / "o.zarr")
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
+        patched.setattr(run, "save_dataset", full)
+        run_recipe(recipe, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["o.zarr.stages"]
+    changed = recipe_for(maps, tmp_path / "o.zarr", "b.zarr", seed=1, **options)
+    with pytest.raises(ParameterError, match="'.*o.zarr.stages' holds .*another job.*--resume"):
+        run_recipe(changed, resume=True)
+    # What is kept is not made again.
+    monkeypatch.setattr(run, "held_out_error", full)
+    monkeypatch.setattr(pipeline, "decompose", full)
+    run_recipe(recipe, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["o.zarr"]
+    assert open_dataset(tmp_path / "o.zarr").load().identical(undisturbed)
+    assert bool(options) == ("has not converged" in str(undisturbed.attrs["warnings"]))
+
+
+def test_nothing_is_resumed_of_another_input(phantom, tmp_path, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    recipe = Recipe(Input((str(tmp_path / "a.nc"),)), output=Output(str(tmp_path / "o.zarr")))
+    save_dataset(phantom[["counts"]], tmp_path / "a.nc")
+    monkeypatch.setattr(run, "held_out_error", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, resume=True)
+    save_dataset(phantom[["counts"]][{"y": slice(12)}], tmp_path / "a.nc", overwrite=True)
+    with pytest.raises(ParameterError, match="the input, the recipe or the version"):
+        run_recipe(recipe, resume=True)
 
 
 def damage(path):

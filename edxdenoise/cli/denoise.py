@@ -13,6 +13,7 @@ from edxdenoise.cli.options import (
     command,
     job_options,
     recipe_of,
+    resume_option,
     section_options,
 )
 from edxdenoise.config import Denoise, Input, Output, Prepare
@@ -25,10 +26,12 @@ from edxdenoise.config import Denoise, Input, Output, Prepare
 @section_options(Prepare)
 @section_options(Denoise)
 @section_options(Output)
+@resume_option
 @job_options
 def denoise(
     inputs: tuple[Path, ...],
     output: Path,
+    resume: bool,
     job: Job,
     **options: Any,
 ) -> None:
@@ -41,4 +44,4 @@ def denoise(
     """
     from edxdenoise.run import run_recipe
 
-    job.do(run_recipe, recipe_of(inputs, {"file": str(output), **options}))
+    job.do(run_recipe, recipe_of(inputs, {"file": str(output), **options}), resume=resume)

@@ -242,6 +242,16 @@ def compute_options(function: F) -> F:
     return _collected(function, Computing, "computing")
 
 
+def resume_option(function: F) -> F:
+    """Go on where a job was interrupted."""
+    return click.option(
+        "--resume",
+        is_flag=True,
+        help="Keep what takes long beside the output until that is written, and go on from what "
+        "an interrupted run with this option left.",
+    )(function)
+
+
 def job_options(function: F) -> F:
     """Options of a command that does what a recipe says, as its `job`."""
     print_recipe = click.option(

@@ -11,14 +11,17 @@ from edxdenoise.cli.options import (
     PathType,
     command,
     job_options,
+    resume_option,
 )
 
 
 @command(short_help="Do all that RECIPE.toml says.")
 @click.argument("recipe_file", metavar="RECIPE.toml", type=PathType())
+@resume_option
 @job_options
 def run(
     recipe_file: Path,
+    resume: bool,
     job: Job,
 ) -> None:
     """Do what RECIPE.toml says, from files to maps and pictures.
@@ -32,4 +35,4 @@ def run(
     from edxdenoise.run import run_recipe
 
     recipe = Recipe.from_file(recipe_file)
-    job.do(run_recipe, recipe, folder=recipe_file.parent)
+    job.do(run_recipe, recipe, folder=recipe_file.parent, resume=resume)

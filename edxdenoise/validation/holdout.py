@@ -128,6 +128,23 @@ class HeldOut:
     gains: np.ndarray
     variances: np.ndarray
 
+    def to_dataset(self) -> xr.Dataset:
+        """Return all of it as variables."""
+        return xr.Dataset(
+            {
+                "error": self.error,
+                "spectra": ((v.DIM_COMPONENT, v.DIM_ENERGY), self.spectra),
+                "gains": (v.DIM_COMPONENT, self.gains),
+                "variances": (v.DIM_COMPONENT, self.variances),
+            }
+        )
+
+    @classmethod
+    def of_dataset(cls, ds: xr.Dataset) -> HeldOut:
+        """Return what `to_dataset` was of."""
+        arrays = (ds[name].values for name in ("spectra", "gains", "variances"))
+        return cls(ds["error"], *arrays)
+
     def of_components(self, ds: xr.Dataset) -> xr.Dataset:
         """Add the gain of each component of a fit to all counts, and its standard deviation.
 
