@@ -1,12 +1,13 @@
-"""Time and memory of `denoise` with its defaults on maps of few counts, simulated block by block.
+"""Time and memory of `denoise` and `quantify` on maps of few counts, simulated block by block.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --map 512x512x4096:1.2 --against ../older --csv
     python benchmarks/scale.py --map 256x256x2048:10 512x512x2048:10 1024x1024x2048:10
 
 Each map is rows x columns x channels : counts per pixel. Peak memory is that of the whole process
-tree. With ``--against``, a folder with another version of edxdenoise denoises the same files, one
-after the other: only the ratios of one run mean something.
+tree. With ``--against``, a folder with another version of edxdenoise works on the same files, one
+after the other: only the ratios of one run mean something. `denoise` has its defaults; `quantify`
+gets what this version denoised, and estimates the k-factors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ from edxdenoise.io import save_dataset
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = "nanoparticles"
 _RANGE = 20.0  # keV
-HEAD = ("map", "counts per pixel", "code", "time", "time per count", "peak memory", "stages in s")
+HEAD = (
+    "map",
+    "counts per pixel",
+    "command",
+    "code",
+    "time",
+    "time per count",
+    "peak memory",
+    "stages in s",
+)
 
 
 @dataclass(frozen=True)
@@ -73,14 +83,14 @@ class Map:
         save_dataset(phantom[["counts"]], path)
 
 
-def denoise(code: Path, path: Path, out: Path, extra: list[str]) -> Run:
-    """The command that is measured, of the package in the folder `code`."""
+def measured(code: Path, command: str, path: Path, out: Path, *extra: str) -> Run:
+    """Run a command of the package in the folder `code`."""
     # Not the package in the working directory, which comes first without -P.
     program = ["env", f"PYTHONPATH={code}", sys.executable, "-P", "-m", "edxdenoise"]
-    return run([*program, "-v", "denoise", path, "-o", out, "--overwrite", *extra]).checked()
+    return run([*program, "-v", command, path, "-o", out, "--overwrite", *extra]).checked()
 
 
-def row(each: Map, name: str, result: Run, first: Run) -> list[str]:
+def row(each: Map, command: str, name: str, result: Run, first: Run) -> list[str]:
     """One row of the table; the first version measured is what the others are compared with."""
     found = re.findall(r"^([\w -]+): ([\d.]+) s$", result.errors, re.MULTILINE)
     ratio = f"{result.seconds:.0f} s" + (
@@ -89,6 +99,7 @@ def row(each: Map, name: str, result: Run, first: Run) -> list[str]:
     return [
         each.name,
         f"{each.counts:g}",
+        command,
         name,
         ratio,
         f"{result.seconds / each.total * 1e6:.0f} us",
@@ -111,13 +122,20 @@ def main() -> None:
     rows = []
     with scratch(chosen.folder) as folder:
         for each in map(Map.parse, chosen.map):
-            each.write(folder / "map.zarr")
-            runs = {
-                name: denoise(code.resolve(), folder / "map.zarr", folder / "out.zarr", extra)
-                for name, code in versions.items()
+            counts, denoised, maps = (folder / f"{part}.zarr" for part in ("map", "out", "maps"))
+            each.write(counts)
+            jobs = {
+                "denoise": (counts, denoised, *extra),
+                "quantify": (denoised, maps, "--k-factor", "estimate"),
             }
-            rows += [row(each, name, result, runs["this"]) for name, result in runs.items()]
-            run(["rm", "-r", folder / "map.zarr"]).checked()
+            for command, job in jobs.items():
+                # This version last, whose output is read next.
+                runs = {
+                    name: measured(code.resolve(), command, *job)
+                    for name, code in reversed(versions.items())
+                }
+                rows += [row(each, command, name, runs[name], runs["this"]) for name in versions]
+            run(["rm", "-r", counts]).checked()
     print(f"{PRESET}; {machine()}")
     show("scale", HEAD, rows, chosen.csv)
 

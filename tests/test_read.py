@@ -392,7 +392,7 @@ def test_map_that_lacks_counts_is_not_read_silently(shared_data, monkeypatch):
     path = shared_data / "jeol_tem_64x64.pts"
     # One of the 50 sweeps may be unfinished; no more may be missing. No counts: a line scan.
     for share in (0.85, 0):
-        monkeypatch.setattr(jeol, "_end", lambda events, *_: int(share * len(events)))
+        monkeypatch.setattr(jeol, "_bounds", lambda events, *_: [0, int(share * len(events))])
         with pytest.raises(FormatError, match=f"{path.name}.* counts of its own sum spectrum"):
             parsed(jeol.open_pts(path))
 

@@ -49,9 +49,8 @@ def frame_change(counts: np.ndarray) -> tuple[float, float]:
 
     Examples
     --------
-    >>> change, stddev = frame_change(np.array([1100, 1000, 900]))
-    >>> round(change, 3), round(stddev, 3)
-    (-0.2, 0.045)
+    >>> [round(float(each), 3) for each in frame_change(np.array([1100, 1000, 900]))]
+    [-0.2, 0.045]
     """
     place = np.linspace(-0.5, 0.5, len(counts)) if len(counts) > 1 else np.zeros(1)
     square = (place**2).sum()
