@@ -188,8 +188,8 @@ def fitted(
         ds = with_density(shrink_dtype(ds, found), found)
         ds = weight(ds, weighting=recipe.weighting, totals=(found.pixels, found.channels))
     with progress("components"):
-        found_in = partial(_components, ds, recipe, found, progress)
-        ds = stage("components", found_in).assign({v.COUNTS: ds[v.COUNTS]})
+        work = partial(_components, ds, recipe, found, progress)
+        ds = stage("components", work).assign({v.COUNTS: ds[v.COUNTS]})
     with progress("selection"):
         ds = _selected(ds, recipe)
         trim_memory()
