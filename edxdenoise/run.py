@@ -192,8 +192,8 @@ def run_recipe(
 def _stages(recipe: Recipe, folder: str | Path, files: list[Path], output: Path) -> Stages:
     """Stages of a job, which is named by its recipe and all that is in the files it reads."""
     chosen = recipe.denoise
-    others = (*recipe.input.missing, *chosen.model, *chosen.start, *chosen.fix_spectrum)
-    sources = [file_source(path) for path in (*files, *_below(folder, others))]
+    others = [*recipe.input.missing, *chosen.model, *chosen.start, *chosen.fix_spectrum]
+    sources = [file_source(path) for path in [*map(str, files), *_below(folder, others)]]
     job = "\n".join([__version__, *sources, recipe.to_toml()])
     return Stages(output.with_name(f"{output.name}.stages"), job)
 

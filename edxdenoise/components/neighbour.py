@@ -382,11 +382,11 @@ def neighbour_block(
         if flipped:
             rows *= sign[..., np.newaxis]
         own = rows[inside_y, inside_x].reshape(-1, counts.shape[2])
-        near: np.ndarray | float = 0.0
+        near = np.zeros_like(own)
         for along_y, along_x, centre in kernels:
             # Products with banded matrices: many times faster than filters channel by channel.
             strip = np.tensordot((along_y * same)[inside_y], rows, axes=1)
-            near = near + np.matmul(along_x[inside_x], strip).reshape(own.shape)
+            near += np.matmul(along_x[inside_x], strip).reshape(own.shape)
             near -= centre * own
         for start in range(0, own.shape[1], _STRIP):
             end = start + _STRIP

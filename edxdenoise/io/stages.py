@@ -63,8 +63,8 @@ class Stages:
             save_dataset(ds.assign_attrs({_ISSUED: texts}), path)
             return ds
         ds = open_checked(path, path.suffix).load()
-        for *texts, rank in json.loads(ds.attrs.pop(_ISSUED)):
-            issue(EdxdenoiseWarning(*texts, Rank(rank)))
+        for finding, effect, remedy, rank in json.loads(ds.attrs.pop(_ISSUED)):
+            issue(EdxdenoiseWarning(finding, effect, remedy, Rank(rank)))
         return ds
 
     def remove(self) -> None:
