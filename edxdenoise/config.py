@@ -631,8 +631,8 @@ class Quantify:
     regions: Annotated[
         Texts,
         Option(
-            "Composition of these pixels, counted from 0, or of the regions in a TIFF of labels, "
-            "ImageJ .roi or GeoJSON; repeatable.",
+            "Composition of these pixels, counted from 0, of a polygon NAME=Y,X Y,X Y,X, or of the "
+            "regions in a TIFF of labels, ImageJ .roi or GeoJSON; repeatable.",
             flag="region",
             metavar="NAME=Y0:Y1,X0:X1|FILE",
         ),

@@ -330,8 +330,8 @@ def _paths(
     check_apart(files, [output, report])
     if not recipe.output.cube and output.suffix.lower() == ".hspy":
         raise RecipeError(
-            "recipe: 'output.cube' is false, but a .hspy file holds nothing else than the denoised "
-            "counts; write .zarr or .nc"
+            "recipe: 'output.cube' is false, but a .hspy file holds the denoised counts; "
+            "write .zarr or .nc"
         )
     # An output that cannot be written must be known before an hour of work, not after it.
     check_save(output, overwrite=overwrite)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,16 @@ class Browser:
         self._loaded = False
         self.call("Page.navigate", url=address)
         self._loop.run_until_complete(asyncio.wait_for(self._load(), _PATIENCE))
+
+    def barriers(self) -> list[str]:
+        """What keeps people with disabilities from using the page: serious findings of axe-core."""
+        self.js((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+        found = self.js("axe.run({resultTypes: ['violations']}).then((one) => one.violations)")
+        return [
+            f"{one['id']}: {one['nodes'][0]['html']}: {one['nodes'][0]['failureSummary']}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
 
     def drag(self, *places: tuple[float, float]) -> None:
         """Press the left button at the first place of the window, let it go at the last."""

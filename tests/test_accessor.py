@@ -78,7 +78,10 @@ def test_tables(maps):
 
 
 def test_spectrum_components_and_scree_are_figures(maps):
-    assert "Pb" in texts(maps.edx.plot_spectrum())
+    words = texts(maps.edx.plot_spectrum())
+    assert "Pb" in words and "denoised" in words
+    raw = maps[["counts"]].assign_attrs(maps.attrs).edx.plot_spectrum()
+    assert [text.get_text() for text in raw.axes[0].get_legend().get_texts()] == ["raw"]
     assert texts(maps.edx.plot_scree())
     (page,) = maps.edx.plot_components()
     assert len([axes for axes in page.axes if axes.images]) >= maps.component_keep.values.sum()

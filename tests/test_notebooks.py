@@ -1,15 +1,25 @@
-"""Every notebook runs to its end, and comes without outputs."""
+"""Every notebook runs to its end, and comes with the outputs of its cells, small and anonymous."""
 
+import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+from notebooks import FOLDER, executed  # noqa: E402
+
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
-_SECONDS = 600  # for one cell, on a machine under load
+
+
+def kinds(notebook):
+    """What each cell shows; notes and warnings depend on the file."""
+    return [
+        [sorted(output.data) for output in cell.get("outputs", []) if "data" in output]
+        for cell in notebook.cells
+    ]
 
 
 def test_numbered_without_gaps():
@@ -18,20 +28,23 @@ def test_numbered_without_gaps():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_outputs_are_stripped(path):
+def test_outputs_are_kept_and_small(path):
+    """``python studies/notebooks.py`` makes them anew."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count is None and not cell.outputs for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert sum(bool(cell.outputs) for cell in code) > len(code) / 2
     assert not any(cell.metadata for cell in notebook.cells)
-    assert any("assert" in cell.source for cell in code), "it shows nothing that could fail"
+    assert not any(re.search(r"\bassert", cell.source) for cell in code), "it is no test"
+    outputs = [output for cell in code for output in cell.outputs]
+    text = str([{**output.get("data", {}), "image/png": ""} for output in outputs])
+    text += "".join(output.get("text", "") for output in outputs)
+    assert not re.search(r"/tmp/|/home/|/root/|/work/|ipykernel|Traceback", text)
+    assert path.stat().st_size < 260_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_runs(path):
-    notebook = nbformat.read(path, as_version=4)
-    # Each in a kernel of its own, from its folder, as a reader would.
-    NotebookClient(
-        notebook, timeout=_SECONDS, resources={"metadata": {"path": str(FOLDER)}}
-    ).execute()
+    assert kinds(executed(path)) == kinds(nbformat.read(path, as_version=4))

@@ -97,6 +97,7 @@ def test_every_picture_is_drawn_and_nothing_is_wider_than_the_window(page, width
     expected = {"map of Fe Kα, raw net counts", "map of Ca at%", "error map of Ca at%"}
     assert expected | {"overlay of Fe and Ca"} <= set(drawn)
     assert page.js("document.documentElement.scrollWidth") <= width
+    assert page.barriers() == []
 
 
 def check_numbers(found, quantified, mask):

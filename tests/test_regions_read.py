@@ -81,10 +81,17 @@ def test_geojson_with_a_hole(tmp_path):
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_a_polygon_has_the_pixels_whose_centres_it_holds():
+    name, mask = only(read_regions(["core=1,2 1,12 9.4,12 9.4,2"], DS))
+    assert name == "core"
+    np.testing.assert_array_equal(mask, rectangle(slice(1, 9), slice(2, 12)))
+
+
 @pytest.mark.parametrize(
     ("text", "content", "words"),
     [
         ("core=2-5,3-9", None, "must be written NAME=Y0:Y1,X0:X1"),
+        ("core=1,2 3,4", None, "must be written NAME=Y0:Y1,X0:X1, NAME=Y,X Y,X Y,X"),
         ("core=30:40,3:9", None, "region 'core' holds no pixel of the map of 12 x 20"),
         ("{}/none.tif", None, "none.tif' does not exist"),
         ("{}/a.geojson", b"{", "a.geojson' cannot be read"),

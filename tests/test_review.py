@@ -32,7 +32,7 @@ from edxdenoise.report import write_report
 from edxdenoise.review import Review
 from edxdenoise.review.choice import Choice, applied
 from edxdenoise.review.server import ReviewServer
-from edxdenoise.review.views import Box, Views
+from edxdenoise.review.views import Box, Lasso, Views
 from edxdenoise.training.labels import add_labels, read_labels
 from edxdenoise.xray import channel_response, line_energy
 
@@ -143,6 +143,12 @@ def test_large_maps_are_shown_by_cells(monkeypatch):
     np.testing.assert_allclose(
         views.rebuilt_spectrum(box, keep), inside.sum(axis=(0, 1)), rtol=1e-3, atol=1e-3
     )
+    # A lasso takes the cells whose centres it holds: rows 3 to 6 and columns 6 to 11.
+    lasso = Lasso(((7.0, 4.0), (10.5, 4.0), (10.5, 5.0), (7.0, 5.0)))
+    np.testing.assert_array_equal(views.cells(lasso), views.cells(box))
+    raw = ds.counts.values[3:6, 6:11].sum(axis=(0, 1))
+    for drawn in (lasso, box):
+        np.testing.assert_array_equal(views.raw_spectrum(drawn), raw)
     mean = cube[12:, 9:].sum(axis=2).mean()
     assert views.rebuilt_map("total", keep)[-1, -1] == pytest.approx(mean, rel=1e-4)
     assert views.raw_maps()[0, -1, -1] == pytest.approx(ds.counts.values[12:, 9:].sum() / 2)
@@ -586,6 +592,9 @@ def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
         ("component", None),
         ("component?number=" + "9" * 5000, None),
         ("spectrum?box=0,1,0," + "9" * 30, None),
+        ("spectrum?lasso=0,0+1,1", None),
+        ("spectrum?lasso=50,50+60,60+50,60", None),
+        ("overlay?green=Xx", None),
         ("change", b"[" * 60000),
         ("change", b'{"do": "keep", "with": [' + b"9" * 5000 + b", true]}"),
         ("change", b'{"do": "\xff'),

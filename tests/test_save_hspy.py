@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from edxdenoise import quantify, simulate
 from edxdenoise.cube import make_cube, named_images
-from edxdenoise.errors import FormatError
+from edxdenoise.errors import FormatError, recorded
 from edxdenoise.io import read_cube, save_dataset
 from edxdenoise.schema import COUNTS_DENOISED
 
@@ -137,6 +138,36 @@ def test_images_are_further_signals(cube, tmp_path):
     y, x = found["HAADF"].axes_manager["y"], found["HAADF"].axes_manager["x"]
     assert (y.offset, y.scale, y.units, x.scale) == (10, 2.5, "nm", 2.5)
     assert not y.navigate and type(found["Control 1/2"]).__name__ == "EDSTEMSpectrum"
+
+
+def test_maps_of_quantities_are_further_signals(tmp_path):
+    phantom = simulate("core-shell", shape=(8, 9), channels=500, energy_width=0.02).compute()
+    phantom = phantom.assign_coords(x=("x", 2.5 * np.arange(9), {"units": "nm"}))
+    with recorded(show=False):
+        maps = quantify(phantom, {"Fe_Ka": 1.2, "Pt_La": (4.0, 0.1)}, ratios=["Pt/Fe"], source="counts")
+    save_dataset(maps, tmp_path / "out.hspy")
+    found = {str(s.metadata.General.title): s for s in hs.load(tmp_path / "out.hspy")}
+    for title, expected, quantity in (
+        ("Pt at%", maps.atomic_percent.sel(element="Pt"), "Atomic percent (at%)"),
+        (
+            "Fe at%, standard deviation",
+            maps.atomic_percent_stddev.sel(element="Fe"),
+            "Atomic percent (at%)",
+        ),
+        ("Pt/Fe", maps.ratio_map.sel(ratio="Pt/Fe"), "Ratio of atoms"),
+        ("Fe_Ka net counts", maps.line_intensity.sel(line="Fe_Ka"), "X-rays (Counts)"),
+    ):
+        signal = found[title]
+        np.testing.assert_array_equal(signal.data, expected)
+        assert type(signal).__name__ == "Signal2D"
+        assert signal.metadata.Signal.quantity == quantity
+        x = signal.axes_manager["x"]
+        assert (x.scale, x.units, x.navigate) == (2.5, "nm", False)
+    assert list(found["Pt/Fe"].metadata.Sample.elements) == ["Pt", "Fe"]
+    assert list(found["Fe_Ka net counts"].metadata.Sample.xray_lines) == ["Fe_Ka"]
+    assert sum(s.data.ndim == 3 for s in found.values()) == 1 and len(found) == 11
+    # Read again, they are no images that were recorded with the counts.
+    assert "image" not in read_cube(tmp_path / "out.hspy")
 
 
 def test_image_with_the_title_of_the_map(cube, tmp_path):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @command(short_help="Make maps of net counts, at% and ratios, with errors.")
 @file_argument
-@click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr or .nc.")
+@click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr, .nc or .hspy.")
 @section_options(Input, "signal", "frames")
 @click.option(
     "--recipe",

@@ -103,6 +103,16 @@ def to_hyperspy(ds: xr.Dataset) -> Any:
     return signal
 
 
+# Dimension of the names, what follows them in the title, and quantity with its unit.
+_STDDEV = ", standard deviation"
+_QUANTITIES = {
+    v.ATOMIC_PERCENT: (v.DIM_ELEMENT, " at%", "Atomic percent (at%)"),
+    v.ATOMIC_PERCENT_STDDEV: (v.DIM_ELEMENT, f" at%{_STDDEV}", "Atomic percent (at%)"),
+    v.RATIO: (v.DIM_RATIO, "", "Ratio of atoms"),
+    v.RATIO_STDDEV: (v.DIM_RATIO, _STDDEV, "Ratio of atoms"),
+    v.LINE_INTENSITY: (v.DIM_LINE, " net counts", "X-rays (Counts)"),
+    v.LINE_INTENSITY_STDDEV: (v.DIM_LINE, f" net counts{_STDDEV}", "X-rays (Counts)"),
+}
 # Electrons of a scanning microscope for bulk samples are slower than this (keV).
 _SEM_BEAM_ENERGY = 35.0
 
@@ -120,11 +130,17 @@ def image_name(ds: xr.Dataset) -> str:
     return spec
 
 
+def hspy_variables(ds: xr.Dataset) -> list[str]:
+    """Return the variables of `ds` that a .hspy file holds."""
+    others = (v.IMAGE, v.MEASURED, *_QUANTITIES)
+    return [image_name(ds), *(name for name in others if name in ds)]
+
+
 def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
     """Write ``counts_denoised``, or ``counts`` where there is none, for HyperSpy.
 
-    Every image is a separate signal, as in vendors' files, under the name of its detector; so is
-    ``measured``.
+    Every image is a separate signal, as in vendors' files, under the name of its detector; so are
+    ``measured`` and the maps of quantities, such as ``"Pb at%"``.
 
     Parameters
     ----------
@@ -186,6 +202,20 @@ def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, A
     for name, image in images.items():
         metadata = {"General": {"title": _text(name)}, "Signal": {"signal_type": ""}}
         yield image, _signal(image, axes, metadata)
+    for spec, (dim, ending, quantity) in _QUANTITIES.items():
+        for name in map(str, ds[dim].values if spec in ds else ()):
+            sample = {"elements": name.partition("_")[0].split("/")}
+            if dim == v.DIM_LINE:
+                sample["xray_lines"] = [name]
+            metadata = {
+                "General": {"title": name + ending},
+                "Signal": {"signal_type": "", "quantity": quantity},
+                "Sample": sample,
+                # By which a reader knows that it was computed.
+                "edxdenoise": {"version": __version__, "variable": str(spec)},
+            }
+            one = ds[spec].sel({dim: name}).transpose(v.DIM_Y, v.DIM_X)
+            yield one, _signal(one, axes, metadata)
 
 
 def _signal(

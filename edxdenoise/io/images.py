@@ -78,6 +78,7 @@ def _was_recorded(signal: VendorSignal, title: str) -> bool:
     """Whether a signal is an image from a detector and not one computed from spectra."""
     return (
         signal.data.ndim == 2
+        and find(signal.metadata, "edxdenoise.variable") is None
         and signal.data.dtype.kind in "uif"
         and energy_position(signal) is None
         and not _COMPUTED.fullmatch(title)

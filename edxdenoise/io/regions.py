@@ -1,4 +1,4 @@
-"""Regions of a map that a user drew: rectangles, labelled images, ImageJ ROIs, GeoJSON, profiles.
+"""Regions of a map: rectangles, polygons, labelled images, ImageJ ROIs, GeoJSON, profiles.
 
 All positions are in pixels of the map, rows and columns counted from 0. In ImageJ ROIs and GeoJSON,
 as in their programs, x and y are measured from the upper left corner of the first pixel; a pixel
@@ -20,10 +20,12 @@ from edxdenoise import schema as v
 from edxdenoise.errors import FormatError, ParameterError
 from edxdenoise.io.export import pixel_size
 
-REGION_FORM = "NAME=Y0:Y1,X0:X1 or [NAME=]FILE (.tif, .roi, .zip, .geojson)"
+REGION_FORM = "NAME=Y0:Y1,X0:X1, NAME=Y,X Y,X Y,X ... or [NAME=]FILE (.tif, .roi, .zip, .geojson)"
 PROFILE_FORM = "Y0,X0:Y1,X1[,WIDTH]"
 _ENDS = r"\s*(-?\d*)\s*:\s*(-?\d*)\s*"
 _RECTANGLE = re.compile(rf"([^=]+)={_ENDS},{_ENDS}")
+_CORNER = r"-?\d+(?:\.\d*)?,-?\d+(?:\.\d*)?"
+_POLYGON = re.compile(rf"([^=]+)=({_CORNER}(?: {_CORNER}){{2,}})")
 _NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
 _PROFILE = re.compile(rf"{_NUMBER},{_NUMBER}:{_NUMBER},{_NUMBER}(?:,{_NUMBER})?")
 # Most different values that an image of labels may have.
@@ -36,20 +38,21 @@ def check_region(text: str) -> None:
     Raises
     ------
     ParameterError
-        If it is neither a rectangle nor the path of a file of a known kind.
+        If it is no rectangle, no polygon and no path of a file of a known kind.
     FormatError
         If there is no such file.
 
     Examples
     --------
     >>> check_region("core=10:40,20:60")
+    >>> check_region("rim=0,0 10,0 10,7.5")
     >>> check_region("core=10-40")
     Traceback (most recent call last):
     ...
-    edxdenoise.errors.ParameterError: region 'core=10-40' must be written NAME=Y0:Y1,X0:X1 or \
-[NAME=]FILE (.tif, .roi, .zip, .geojson)
+    edxdenoise.errors.ParameterError: region 'core=10-40' must be written NAME=Y0:Y1,X0:X1, \
+NAME=Y,X Y,X Y,X ... or [NAME=]FILE (.tif, .roi, .zip, .geojson)
     """
-    if _RECTANGLE.fullmatch(text):
+    if _RECTANGLE.fullmatch(text) or _POLYGON.fullmatch(text):
         return
     _, path = _named(text)
     if path.suffix.lower() not in _READERS:
@@ -64,8 +67,9 @@ def read_regions(texts: Iterable[str], ds: xr.Dataset) -> dict[str, np.ndarray]:
     Parameters
     ----------
     texts : iterable of str
-        ``NAME=Y0:Y1,X0:X1``, without row Y1 and column X1, as ``--crop-y`` has it; or a file, with
-        or without a name: TIFF of labels (0 is no region), ImageJ ``.roi`` or ``.zip``, GeoJSON.
+        ``NAME=Y0:Y1,X0:X1``, without row Y1 and column X1, as ``--crop-y`` has it; the corners of a
+        polygon, ``NAME=Y,X Y,X Y,X``, 0,0 at the upper left of the first pixel; or a file, with or
+        without a name: TIFF of labels (0 is no region), ImageJ ``.roi`` or ``.zip``, GeoJSON.
         The regions of a file have the names that the file gives them, or that of the file.
     ds : Dataset
         The map, as it is after cropping and rebinning.
@@ -155,6 +159,24 @@ def profile_steps(texts: Iterable[str], ds: xr.Dataset) -> dict[str, tuple[float
     return steps
 
 
+def corners_of(text: str) -> np.ndarray:
+    """Corners (x, y) of a polygon written ``Y,X Y,X Y,X``.
+
+    Raises
+    ------
+    ParameterError
+        If it is written otherwise.
+
+    Examples
+    --------
+    >>> corners_of("0,1 0,3 2.5,3").tolist()
+    [[1.0, 0.0], [3.0, 0.0], [3.0, 2.5]]
+    """
+    if not _POLYGON.fullmatch(f"polygon={text}"):
+        raise ParameterError(f"polygon '{text[:80]}' must be written Y,X Y,X Y,X ... in pixels")
+    return np.array([part.split(",")[::-1] for part in text.split(" ")], float)
+
+
 def _named(text: str) -> tuple[str, Path]:
     """Name that a user gives to a file, if any, and its path."""
     name, sign, path = text.partition("=")
@@ -169,6 +191,9 @@ def _one(text: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:
         mask = np.zeros(shape, bool)
         mask[y0:y1, x0:x1] = True
         return {name.strip(): mask}
+    polygon = _POLYGON.fullmatch(text)
+    if polygon:
+        return {polygon[1].strip(): _inside([corners_of(polygon[2])], shape)}
     name, path = _named(text)
     try:
         found = _READERS[path.suffix.lower()](path, shape)
@@ -221,7 +246,7 @@ def _read_roi(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray]:
                 f"region file '{path}': '{name}' is a {roi.roitype.name.lower()}, which has no "
                 "area; draw a polygon, or use --profile for a line"
             )
-        masks[name] = _polygon(list(roi.coordinates(multi=True)), shape)
+        masks[name] = _inside(list(roi.coordinates(multi=True)), shape)
     return masks
 
 
@@ -243,7 +268,7 @@ def _read_geojson(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray]:
             polygons = [polygons]
         mask = np.zeros(shape, bool)
         for rings in polygons:
-            mask |= _polygon([np.array(ring, float)[:, :2] for ring in rings], shape)
+            mask |= _inside([np.array(ring, float)[:, :2] for ring in rings], shape)
         # Parts of one region may be features of the same name, as QuPath writes classes.
         masks[name] = masks.get(name, False) | mask
     return masks
@@ -254,16 +279,32 @@ def _feature_name(properties: dict[str, Any]) -> str:
     return str(properties.get("name") or classification.get("name") or "")
 
 
-def _polygon(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centres are inside an odd number of the rings of (x, y): holes are left out."""
+def _inside(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centres are inside."""
+    return inside_polygon(rings, *(np.arange(size) + 0.5 for size in shape))
+
+
+def inside_polygon(rings: list[np.ndarray], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return which points of a grid are inside an odd number of rings: holes are left out.
+
+    Parameters
+    ----------
+    rings : list of array, shape (corner, 2)
+        Their x and y.
+    y, x : array, shape (y,) and (x,)
+        Of the points.
+
+    Returns
+    -------
+    array of bool, shape (y, x)
+    """
     from matplotlib.path import Path as Outline
 
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    centres = np.column_stack([columns.ravel() + 0.5, rows.ravel() + 0.5])
-    inside = np.zeros(len(centres), bool)
+    points = np.dstack(np.meshgrid(x, y)).reshape(-1, 2)
+    inside = np.zeros(len(points), bool)
     for ring in rings:
-        inside ^= Outline(ring).contains_points(centres)
-    return inside.reshape(shape)
+        inside ^= Outline(ring).contains_points(points)
+    return inside.reshape(y.size, x.size)
 
 
 _READERS = {

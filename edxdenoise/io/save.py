@@ -37,7 +37,7 @@ from edxdenoise.io.atomic import (
     uninterrupted,
     write_error,
 )
-from edxdenoise.io.hyperspy import image_name, write_hspy
+from edxdenoise.io.hyperspy import hspy_variables, write_hspy
 from edxdenoise.io.own import METADATA_CRC, metadata_crc, open_checked, open_stored
 from edxdenoise.io.store import align, netcdf_attrs, storage_chunks
 from edxdenoise.resources import default_workers
@@ -64,8 +64,8 @@ def save_dataset(
         Anything the stages return.
     path : str or Path
         Ends in ``.zarr`` (written in parallel, the choice for large maps), ``.nc``, or ``.hspy``
-        (for HyperSpy: the denoised counts, else the counts, with ``image`` and ``measured`` as
-        further signals).
+        (for HyperSpy: the denoised counts, else the counts, with images and the maps of at%, ratios
+        and net counts as further signals).
     overwrite : bool
         Replace what stands at `path`.
     total : float, optional
@@ -90,7 +90,7 @@ def save_dataset(
         }
     )
     if suffix == ".hspy":
-        ds = ds[[image_name(ds), *(name for name in (v.IMAGE, v.MEASURED) if name in ds)]]
+        ds = ds[hspy_variables(ds)]
     with atomic_output(path, overwrite, folder=suffix == ".zarr") as partial:
         try:
             with _hdf5_in_one_process(ds, suffix, partial, total) as ds:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Vermilion, bluish green and blue: they add up to white, and differ in every kind of colour vision,
 # as red and green do not.
 COLOURS = np.array([[1.0, 0.3, 0.0], [0.0, 0.7, 0.3], [0.15, 0.3, 1.0]])
+COLOUR_NAMES = "vermilion", "green", "blue"
 _LINE = 0.13  # inches
 
 
@@ -38,6 +39,11 @@ def overlaid(shares: Sequence[np.ndarray]) -> np.ndarray:
     summed = np.einsum("kyx,kc->yxc", np.nan_to_num(clipped), COLOURS[: len(clipped)])
     summed[np.isnan(clipped).all(axis=0)] = float(NO_VALUE)
     return np.minimum(summed, 1)
+
+
+def overlaid_bytes(shares: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the same as bytes, shape (y, x, 3)."""
+    return np.round(255 * overlaid(shares)).astype(np.uint8)
 
 
 def overlay_figure(ds: xr.Dataset, maps: Sequence[NamedMap]) -> Figure:

@@ -38,7 +38,7 @@ from edxdenoise.report.frame import (
     value_range,
     well_known,
 )
-from edxdenoise.report.overlay import COLOURS
+from edxdenoise.report.overlay import COLOUR_NAMES, COLOURS
 from edxdenoise.report.page_components import component_cards
 from edxdenoise.report.page_maps import Maps
 from edxdenoise.report.page_regions import drawn_region
@@ -57,7 +57,6 @@ from edxdenoise.xray import line_label
 from edxdenoise.xray.identification import WHOLE_MAP
 
 _SURE = 3.0
-_COLOUR_NAMES = "vermilion", "green", "blue"
 
 
 def write_page(found: Findings, path: Path) -> None:
@@ -318,7 +317,7 @@ def _overlay(
         "beside": beside,
         "chosen": [names[n] for n in chosen],
         "choices": [(name, one["line"]) for name, one in zip(names, elements)],
-        "colours": [(name, colour) for name, colour in zip(_COLOUR_NAMES, COLOURS.tolist())],
+        "colours": [(name, colour) for name, colour in zip(COLOUR_NAMES, COLOURS.tolist())],
     }
 
 

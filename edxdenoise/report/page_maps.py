@@ -13,10 +13,11 @@ import numpy as np
 from edxdenoise import schema as v
 from edxdenoise.report.findings import Findings
 from edxdenoise.report.frame import Colours, Frame, end_labels, frame_of, shortened
-from edxdenoise.report.overlay import overlaid
+from edxdenoise.report.overlay import overlaid_bytes
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
+    from PIL.Image import Image
 
 # Bytes of all maps together, before they are coded as text.
 _MAP_BYTES = 3_500_000
@@ -94,7 +95,7 @@ class Maps:
         plot = self._plot(name)
         images = [self.shared[f"map {each}"].data["image"][0] for each in layers]
         shares = [np.where(image > 0, (image - 1.0) / (_STEPS - 1), np.nan) for image in images]
-        colours = np.round(255 * overlaid(shares)).astype(np.uint8)
+        colours = overlaid_bytes(shares)
         pixels = np.dstack([colours, np.full(colours.shape[:2], 255, np.uint8)])
         rgba = np.ascontiguousarray(pixels).view("<u4")[..., 0]
         source = ColumnDataSource({"image": [rgba]}, name=f"{name}-data")
@@ -286,11 +287,26 @@ def png_bytes(image: np.ndarray, colours: Colours) -> bytes:
     indexed = Image.fromarray(steps(image, low, high) - 1, "P")
     palette = matplotlib.colormaps[cmap](np.linspace(0, 1, _STEPS), bytes=True)[:, :3]
     indexed.putpalette(palette.tobytes() + bytes((189, 189, 189)))
+    return _png(indexed)
+
+
+def _png(picture: Image) -> bytes:
     buffer = io.BytesIO()
-    indexed.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def picture_data(image: np.ndarray, colours: Colours) -> str:
     """A map as an address that holds its PNG."""
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(image, colours)).decode()}"
+    return _address(png_bytes(image, colours))
+
+
+def overlay_data(shares: Sequence[np.ndarray]) -> str:
+    """Maps in one, each in its colour, as an address that holds their PNG."""
+    from PIL import Image
+
+    return _address(_png(Image.fromarray(overlaid_bytes(shares))))

@@ -113,8 +113,7 @@ def sum_figure(energy: np.ndarray, spectra: dict[str, np.ndarray], peaks: Sequen
     """
     figure = new_plot(2.6, "Sum of all pixels", [])
     axes = figure.subplots()
-    raw = spectra["raw"]
-    _draw_sums(axes, energy, raw, spectra.get("denoised", np.full_like(raw, np.nan)), peaks)
+    _draw_sums(axes, energy, spectra["raw"], spectra.get("denoised"), peaks)
     axes.set(xlabel="energy (keV)", ylabel=counts_unit(energy))
     return figure
 
@@ -125,13 +124,18 @@ def counts_unit(energy: np.ndarray) -> str:
 
 
 def _draw_sums(
-    axes: Axes, energy: np.ndarray, raw: np.ndarray, denoised: np.ndarray, peaks: Sequence[Peak]
+    axes: Axes,
+    energy: np.ndarray,
+    raw: np.ndarray,
+    denoised: np.ndarray | None,
+    peaks: Sequence[Peak],
 ) -> None:
     axes.step(
         energy, np.where(raw > 0, raw, np.nan), where="mid", color=GREY, linewidth=1.6, label="raw"
     )
-    visible = np.where(denoised > 0, denoised, np.nan)
-    axes.plot(energy, visible, color=BLUE, linewidth=0.7, label="denoised")
+    if denoised is not None:
+        visible = np.where(denoised > 0, denoised, np.nan)
+        axes.plot(energy, visible, color=BLUE, linewidth=0.7, label="denoised")
     axes.set_yscale("log")
     label_powers(axes.yaxis)
     highest = max(float(raw.max()), 1.0)

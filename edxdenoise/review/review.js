@@ -5,7 +5,8 @@
   const rows = Number(body.rows), columns = Number(body.columns);
   const cards = [...document.querySelectorAll(".card")];
   const SVG = "http://www.w3.org/2000/svg";
-  let state = {version: -1}, box = null, shown = null, maps = 0, spectra = 0;
+  // What is drawn, as the server takes it: "box=…" or "lasso=…", nothing for the whole map.
+  let state = {version: -1}, drawn = "", shown = null, maps = 0, spectra = 0;
 
   function tell(text) { $("told").textContent = text; }
 
@@ -64,35 +65,37 @@
     filter();
     const first = keep.has(1) ? "" : " Component 1 carries all totals: without it counts are none.";
     $("summary").textContent = `${keep.size} of ${cards.length} kept` + (state.saving ? ", saving …" : state.unsaved ? ", not saved yet" : ", saved") + "." + first;
-    $("score").textContent = state.score ? `Cross-validated error ${state.score} of that of raw counts.` : "";
+    $("score").textContent = state.score ? `Cross-validated error ${state.score} of that of raw counts, fitted to three quarters of them.` : "";
     fillMaps();
     $("save").disabled = !state.unsaved || state.saving;
     $("regions").replaceChildren(...state.regions.map(regionItem));
-    drawBoxes();
   }
 
-  // Lists of maps; the first line is shown at first.
+  const layers = [...document.querySelectorAll("[data-layer]")];
+
+  // Lists of maps, and which line each shows at first: the first one, none, the first three.
   function fillMaps() {
-    for (const [id, skipped] of [["name", 0], ["over", 1]]) {
-      const list = $(id), chosen = list.value;
-      if (list.options.length === state.maps.length) continue;
-      const options = state.maps.slice(skipped).map(([name, words]) => new Option(words, name));
-      if (skipped) options.unshift(new Option("nothing", ""));
+    const names = state.maps.map(([name]) => name);
+    const firsts = layers.map((list, i) => [list, "none", names[i + 1] || ""]);
+    for (const [list, none, first] of [[$("name"), "", names[1] || names[0]], [$("over"), "nothing", ""], ...firsts]) {
+      const chosen = list.options.length ? list.value : first;
+      if (list.options.length === names.length) continue;
+      const options = state.maps.slice(none ? 1 : 0).map(([name, words]) => new Option(words, name));
+      if (none) options.unshift(new Option(none, ""));
       list.replaceChildren(...options);
-      list.value = state.maps.some(([name]) => name === chosen) ? chosen
-        : skipped ? "" : state.maps[Math.min(1, state.maps.length - 1)][0];
+      list.value = names.includes(chosen) ? chosen : none ? "" : first;
     }
   }
 
   function regionItem(text) {
     const item = document.createElement("li"), remove = document.createElement("button");
     item.append(text + " ");
-    const ends = text.match(/=\s*(\d+):(\d+),(\d+):(\d+)\s*$/);
-    if (ends) {
+    const form = text.slice(text.indexOf("=") + 1), ends = form.match(/^\s*(\d+):(\d+),(\d+):(\d+)\s*$/);
+    if (ends || /^-?[\d.]+,\S+ /.test(form)) {
       const show = document.createElement("button");
       show.textContent = "Show";
       show.setAttribute("aria-label", "Show region " + text);
-      show.addEventListener("click", () => setBox(ends.slice(1).map(Number)));
+      show.addEventListener("click", () => select(ends ? "box=" + ends.slice(1) : "lasso=" + form));
       item.append(show, " ");
     }
     remove.textContent = "Remove";
@@ -115,32 +118,45 @@
   async function showMap() {
     // Answers may come in another order than questions.
     const number = ++maps, version = state.version;
-    const found = await ask("map?" + new URLSearchParams({name: $("name").value, over: $("over").value}));
+    const overlaid = $("kind").value === "overlay";
+    const asked = overlaid ? Object.fromEntries(layers.map((list) => [list.dataset.layer, list.value]))
+      : {name: $("name").value, over: $("over").value};
+    const found = await ask((overlaid ? "overlay?" : "map?") + new URLSearchParams(asked));
     if (number !== maps) return;
+    $("one").hidden = $("low").parentElement.hidden = overlaid;
+    $("layers").hidden = $("layer-words").hidden = !overlaid;
     $("rebuilt").src = found.rebuilt;
     $("rebuilt").alt = `map of ${found.words}, rebuilt from what is kept`;
     $("raw").hidden = !found.raw;
     if (found.raw) $("raw").src = found.raw;
     $("raw").alt = `map of ${found.words}, raw`;
     $("raw-words").textContent = found.raw ? "raw" : "raw: being read …";
-    $("low").textContent = found.legend.low;
-    $("high").textContent = `${found.legend.high} ${found.legend.unit}`;
-    $("ramp").style.background = `linear-gradient(to right, ${found.legend.gradient})`;
+    if (overlaid) {
+      $("layer-words").textContent = `Each colour goes from 0 to: ${found.words || "nothing"} net counts per pixel.`;
+    } else {
+      $("low").textContent = found.legend.low;
+      $("high").textContent = `${found.legend.high} ${found.legend.unit}`;
+      $("ramp").style.background = `linear-gradient(to right, ${found.legend.gradient})`;
+    }
     document.documentElement.dataset.map = version;
   }
 
   async function showSpectrum() {
     const number = ++spectra, version = state.version;
-    const found = await ask("spectrum" + (box ? "?box=" + box.join(",") : ""));
+    const asked = drawn, found = await ask("spectrum?" + asked.replace(/ /g, "+"));
     if (number !== spectra) return;
-    shown = found;
-    ["y0", "y1", "x0", "x1"].forEach((id, i) => { if (document.activeElement !== $(id)) $(id).value = found.box[i]; });
-    const [y0, y1, x0, x1] = found.box;
+    shown = {...found, lasso: asked.slice("lasso=".length)};
     const counts = found.raw.reduce((sum, part) => sum + part, 0);
-    $("box-words").textContent = (box ? `Rows ${y0} to ${y1}, columns ${x0} to ${x1}` : "Whole map")
-      + `: ${((y1 - y0) * (x1 - x0)).toLocaleString("en")} pixels, ${Math.round(counts).toLocaleString("en")} counts`;
+    let name = "Lasso", corners = shown.lasso.split(" ").map((corner) => corner.split(",").reverse());
+    if (found.box) {
+      const [y0, y1, x0, x1] = found.box;
+      ["y0", "y1", "x0", "x1"].forEach((id, i) => { if (document.activeElement !== $(id)) $(id).value = found.box[i]; });
+      name = asked ? `Rows ${y0} to ${y1}, columns ${x0} to ${x1}` : "Whole map";
+      corners = asked ? cornersOf(found.box) : [];
+    }
+    $("box-words").textContent = `${name}: ${found.pixels.toLocaleString("en")} pixels, ${Math.round(counts).toLocaleString("en")} counts`;
     drawSpectrum();
-    drawBoxes();
+    outline(corners);
     const whole = (value) => Math.round(value).toLocaleString("en").replace("-", "−");
     $("lines").replaceChildren(...found.lines.map((line) => {
       const row = document.createElement("tr");
@@ -191,38 +207,48 @@
     $("spectrum").replaceChildren(svg);
   }
 
-  function drawBoxes() {
-    for (const frame of document.querySelectorAll(".map .box")) {
-      frame.hidden = !box;
-      if (!box) continue;
-      const [y0, y1, x0, x1] = shown && shown.box ? shown.box : box;
-      frame.style.top = 100 * y0 / rows + "%";
-      frame.style.height = 100 * (y1 - y0) / rows + "%";
-      frame.style.left = 100 * x0 / columns + "%";
-      frame.style.width = 100 * (x1 - x0) / columns + "%";
-    }
+  const cornersOf = ([y0, y1, x0, x1]) => [[x0, y0], [x1, y0], [x1, y1], [x0, y1]];
+
+  function outline(corners) {
+    for (const polygon of document.querySelectorAll(".outline polygon"))
+      polygon.setAttribute("points", corners.map((corner) => corner.join(",")).join(" "));
   }
 
-  function setBox(next) {
-    box = next;
-    showSpectrum();
+  function select(next) {
+    const before = drawn;
+    drawn = next;
+    // One that holds no pixel changes nothing.
+    showSpectrum().catch(() => { drawn = before; showSpectrum(); });
   }
 
   for (const map of document.querySelectorAll(".map")) {
     map.style.aspectRatio = String(1 / Number(body.ratio));
-    let start = null;
+    // Corners [y, x] of what is being drawn, in pixels.
+    let path = null;
     const place = (event) => {
       const area = map.getBoundingClientRect();
-      return [(event.clientY - area.top) / area.height * rows, (event.clientX - area.left) / area.width * columns];
+      return [(event.clientY - area.top) / area.height * rows, (event.clientX - area.left) / area.width * columns]
+        .map((value, i) => Number(Math.min(Math.max(value, 0), [rows, columns][i]).toFixed(2)));
     };
-    map.addEventListener("pointerdown", (event) => { start = place(event); map.setPointerCapture(event.pointerId); });
+    const boxOf = (ends) => [0, 1].flatMap((i) => ends.map((end) => end[i]).sort((a, b) => a - b)
+      .map((value, j) => (j ? Math.ceil(value) : Math.floor(value))));
+    const add = (event) => {
+      const next = place(event), lasso = $("draw").value === "lasso";
+      path = lasso ? [...path, next] : [path[0], next];
+      outline(lasso ? path.map(([y, x]) => [x, y]) : cornersOf(boxOf(path)));
+      return lasso;
+    };
+    map.addEventListener("pointerdown", (event) => { path = [place(event)]; map.setPointerCapture(event.pointerId); });
+    map.addEventListener("pointermove", (event) => { if (path) add(event); });
     map.addEventListener("pointerup", (event) => {
-      if (!start) return;
-      const end = place(event), limits = [rows, columns];
-      const [y, x] = [0, 1].map((i) => [start[i], end[i]].sort((a, b) => a - b)
-        .map((value, j) => Math.min(Math.max(j ? Math.ceil(value) : Math.floor(value), 0), limits[i])));
-      start = null;
-      setBox([y[0], y[1], x[0], x[1]]);
+      if (!path) return;
+      const lasso = add(event);
+      // A browser tells of far more places than a region needs: 500 at most.
+      const some = path.filter((_, i) => i % Math.ceil(path.length / 500) === 0);
+      if (!lasso) select("box=" + boxOf(path));
+      else if (some.length < 3) showSpectrum();
+      else select("lasso=" + some.map((corner) => corner.join(",")).join(" "));
+      path = null;
     });
   }
 
@@ -251,15 +277,14 @@
     note.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === "Escape") button.focus(); });
   }
 
-  $("name").addEventListener("change", showMap);
-  $("over").addEventListener("change", showMap);
+  for (const list of [$("kind"), $("name"), $("over"), ...layers]) list.addEventListener("change", showMap);
   $("log").addEventListener("change", drawSpectrum);
   $("filter").addEventListener("change", filter);
   $("save").addEventListener("click", () => change("save"));
-  $("whole").addEventListener("click", () => setBox(null));
+  $("whole").addEventListener("click", () => select(""));
   $("box").addEventListener("submit", (event) => {
     event.preventDefault();
-    setBox(["y0", "y1", "x0", "x1"].map((id) => Number($(id).value)));
+    select("box=" + ["y0", "y1", "x0", "x1"].map((id) => $(id).value));
   });
   $("element").addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -273,8 +298,9 @@
   });
   $("region").addEventListener("submit", (event) => {
     event.preventDefault();
-    const [y0, y1, x0, x1] = shown.box;
-    change("add region", `${$("region-name").value}=${y0}:${y1},${x0}:${x1}`);
+    const [y0, y1, x0, x1] = shown.box || [];
+    const form = shown.box ? `${y0}:${y1},${x0}:${x1}` : shown.lasso;
+    change("add region", `${$("region-name").value}=${form}`);
     $("region-name").value = "";
   });
 

@@ -27,10 +27,12 @@ from edxdenoise import schema as v
 from edxdenoise.components.selection import component_name, component_outcomes
 from edxdenoise.errors import EdxdenoiseError, ParameterError
 from edxdenoise.io import pixel_size
-from edxdenoise.report.frame import colour_range, count_range, frame_of
-from edxdenoise.report.page_maps import colour_legend, picture_data, png_bytes
+from edxdenoise.io.regions import corners_of
+from edxdenoise.report.frame import Colours, colour_range, count_range, end_labels, frame_of
+from edxdenoise.report.overlay import COLOUR_NAMES, COLOURS
+from edxdenoise.report.page_maps import colour_legend, overlay_data, picture_data, png_bytes
 from edxdenoise.review.state import Review
-from edxdenoise.review.views import TOTAL, Box, title
+from edxdenoise.review.views import TOTAL, Box, Lasso, title
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -136,6 +138,7 @@ class ReviewServer(ThreadingHTTPServer):
             side=views.side,
             ratio=frame.ratio,
             extent=f"{columns * pixel.x:.4g} × {rows * pixel.y:.4g} {pixel.units}",
+            colours=list(zip(COLOUR_NAMES, np.rint(255 * COLOURS).astype(int).tolist())),
             low=f"{energy[0]:.2f}",
             high=f"{energy[-1]:.2f}",
         )
@@ -152,12 +155,7 @@ class ReviewServer(ThreadingHTTPServer):
         """A map of net counts, or a ratio, raw beside what is chosen now, in the same colours."""
         views, keep = self.review.views, self.review.choice.keep
         wanted = (name, over) if over else (name,)
-        for each in wanted:
-            if each not in views.names:
-                raise ParameterError(f"map '{each}' must be one of {', '.join(views.names)}")
-        rebuilt = [views.rebuilt_map(each, keep) for each in wanted]
-        measured = self.raw
-        raw = [measured[each] for each in wanted] if measured.keys() >= set(wanted) else None
+        raw, rebuilt = self._maps(wanted, keep)
         unit, words = "net counts per pixel", title(name)
         if name == TOTAL:
             unit = "counts per pixel"
@@ -168,8 +166,7 @@ class ReviewServer(ThreadingHTTPServer):
             unit = f"ratio of {unit}"
             words = f"{title(name)} / {title(over)}"
         shown = rebuilt[0]
-        finite = shown[np.isfinite(shown)]
-        colours = count_range(finite if finite.size else np.zeros(1))
+        colours = _range(shown)
         return {
             "words": words,
             "legend": colour_legend(colours, unit),
@@ -177,18 +174,49 @@ class ReviewServer(ThreadingHTTPServer):
             "raw": picture_data(raw[0], colours) if raw else None,
         }
 
-    @lru_cache(maxsize=64)
-    def raw_spectrum(self, box: Box) -> np.ndarray:
-        """Counts of a box as measured."""
-        return self.review.views.raw_spectrum(box)
+    def overlay(self, layers: dict[str, str]) -> dict[str, Any]:
+        """Up to three maps of net counts in one, by their colours, raw beside what is chosen."""
+        wanted = [layers.get(colour, "") for colour in COLOUR_NAMES]
+        raw, rebuilt = self._maps(tuple(filter(None, wanted)), self.review.choice.keep)
+        ranges = [_range(image) for image in rebuilt]
 
-    def spectrum(self, box: Box | None) -> dict[str, Any]:
-        """Spectrum and net counts of a box, raw beside what is chosen now."""
+        def picture(images: list[np.ndarray]) -> str:
+            drawn = iter([image / high for image, (_, _, high) in zip(images, ranges)])
+            blank = np.zeros(self.review.views.pixels.shape)
+            return overlay_data([next(drawn) if name else blank for name in wanted])
+
+        words = [
+            f"{title(name)} {end_labels(0.0, high)[1]}"
+            for name, (_, _, high) in zip(filter(None, wanted), ranges)
+        ]
+        return {
+            "words": ", ".join(words),
+            "rebuilt": picture(rebuilt),
+            "raw": None if raw is None else picture(raw),
+        }
+
+    def _maps(
+        self, names: tuple[str, ...], keep: tuple[int, ...]
+    ) -> tuple[list[np.ndarray] | None, list[np.ndarray]]:
+        """Maps of net counts as measured, None until they are read, and as rebuilt."""
+        views, measured = self.review.views, self.raw
+        for each in names:
+            if each not in views.names:
+                raise ParameterError(f"map '{each}' must be one of {', '.join(views.names)}")
+        raw = [measured[each] for each in names] if measured.keys() >= set(names) else None
+        return raw, [views.rebuilt_map(each, keep) for each in names]
+
+    @lru_cache(maxsize=64)
+    def raw_spectrum(self, drawn: Box | Lasso) -> np.ndarray:
+        """Counts of what is drawn as measured."""
+        return self.review.views.raw_spectrum(drawn)
+
+    def spectrum(self, drawn: Box | Lasso | None) -> dict[str, Any]:
+        """Spectrum and net counts of what is drawn, raw beside what is chosen now."""
         views = self.review.views
-        used = views.snapped(box)
-        raw, rebuilt = self.raw_spectrum(used), views.rebuilt_spectrum(
-            used, self.review.choice.keep
-        )
+        used = drawn if isinstance(drawn, Lasso) else views.snapped(drawn)
+        raw = self.raw_spectrum(used)
+        rebuilt = views.rebuilt_spectrum(used, self.review.choice.keep)
         nets = [
             {
                 "name": title(name),
@@ -199,7 +227,8 @@ class ReviewServer(ThreadingHTTPServer):
             for name, row in zip(views.names, views.rows)
         ]
         return {
-            "box": [used.y0, used.y1, used.x0, used.x1],
+            "box": None if isinstance(used, Lasso) else [used.y0, used.y1, used.x0, used.x1],
+            "pixels": int(views.pixels[views.cells(used)].sum()),
             "energy": views.ds[v.DIM_ENERGY].values.tolist(),
             "raw": raw.tolist(),
             "rebuilt": rebuilt.tolist(),
@@ -230,6 +259,12 @@ class ReviewServer(ThreadingHTTPServer):
         if not known or [type(value) for value in values] != list(wanted):
             raise ParameterError(f"request {json.dumps(asked)[:200]} is not known")
         actions[str(name)](*values)
+
+
+def _range(image: np.ndarray) -> Colours:
+    """Colours of a map of counts or of a ratio."""
+    finite = image[np.isfinite(image)]
+    return count_range(finite if finite.size else np.zeros(1))
 
 
 def curve(spectrum: np.ndarray) -> str:
@@ -304,8 +339,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_state()
         elif path == "map":
             self._send_json(server.map(asked.get("name", TOTAL), asked.get("over", "")))
+        elif path == "overlay":
+            self._send_json(server.overlay(asked))
         elif path == "spectrum":
-            self._send_json(server.spectrum(_box(asked["box"]) if "box" in asked else None))
+            self._send_json(server.spectrum(_drawn(asked)))
         elif path == "component":
             self._send(HTTPStatus.OK, "image/png", server.thumbnail(_whole(asked.get("number"))))
         else:
@@ -345,6 +382,12 @@ def _whole(text: str | None) -> int:
     if not (text and text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
         raise ParameterError(f"'{text}' must be a whole number")
     return int(text)
+
+
+def _drawn(asked: dict[str, str]) -> Box | Lasso | None:
+    if "lasso" in asked:
+        return Lasso(tuple((x, y) for x, y in corners_of(asked["lasso"]).tolist()))
+    return _box(asked["box"]) if "box" in asked else None
 
 
 def _box(text: str) -> Box:

@@ -24,6 +24,7 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import compute
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.errors import ParameterError
+from edxdenoise.io.regions import inside_polygon
 from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights, sums_counts
@@ -51,6 +52,13 @@ class Box:
     y1: int
     x0: int
     x1: int
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """The pixels whose centres a polygon holds; its corners are (x, y) in pixels."""
+
+    corners: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -189,19 +197,43 @@ class Views:
             ends += [low, min(high, size)]
         return Box(*ends)
 
-    def rebuilt_spectrum(self, box: Box, keep: tuple[int, ...]) -> np.ndarray:
-        """Counts of a box of whole cells that kept components rebuild, shape (energy,)."""
+    def cells(self, drawn: Box | Lasso) -> np.ndarray:
+        """Return the cells of a box of whole ones, or those whose centres a lasso holds.
+
+        Raises
+        ------
+        ParameterError
+            If there are none.
+        """
+        shape = self.ds.sizes[v.DIM_Y], self.ds.sizes[v.DIM_X]
+        # The last cell may be smaller.
+        edges = [np.append(np.arange(0, size, self.side), size) for size in shape]
+        if isinstance(drawn, Box):
+            y, x = (edge[:-1] for edge in edges)
+            rows, columns = (drawn.y0 <= y) & (y < drawn.y1), (drawn.x0 <= x) & (x < drawn.x1)
+            return rows[:, np.newaxis] & columns
+        y, x = ((edge[:-1] + edge[1:]) / 2 for edge in edges)
+        inside = inside_polygon([np.array(drawn.corners)], y, x)
+        if not inside.any():
+            raise ParameterError("the lasso holds the centre of no pixel; draw a larger one")
+        return inside
+
+    def rebuilt_spectrum(self, drawn: Box | Lasso, keep: tuple[int, ...]) -> np.ndarray:
+        """Counts of whole cells that kept components rebuild, shape (energy,)."""
         used = self._used(keep)
-        rows = slice(box.y0 // self.side, -(-box.y1 // self.side))
-        columns = slice(box.x0 // self.side, -(-box.x1 // self.side))
-        amounts = self.amounts[used, rows, columns].sum(axis=(1, 2), dtype=float)
+        amounts = self.amounts[used][:, self.cells(drawn)].sum(axis=1, dtype=float)
         return amounts @ self.spectra[used]
 
-    def raw_spectrum(self, box: Box) -> np.ndarray:
-        """Counts of a box as measured, shape (energy,); those of the whole map are known."""
-        if box == self.snapped(None):
+    def raw_spectrum(self, drawn: Box | Lasso) -> np.ndarray:
+        """Counts of whole cells as measured, shape (energy,); those of the whole map are known."""
+        if drawn == self.snapped(None):
             return sum_spectrum(self.ds)
-        counts = self.ds[v.COUNTS].data[box.y0 : box.y1, box.x0 : box.x1]
+        inside = self.cells(drawn).repeat(self.side, axis=0).repeat(self.side, axis=1)
+        inside = inside[: self.ds.sizes[v.DIM_Y], : self.ds.sizes[v.DIM_X]]
+        rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        counts = self.ds[v.COUNTS].transpose(v.DIM_Y, v.DIM_X, v.DIM_ENERGY).data[part]
+        counts = counts * inside[part][..., np.newaxis]
         return np.asarray(compute(counts.sum(axis=(0, 1), dtype=np.float64))[0])
 
     @functools.cached_property
