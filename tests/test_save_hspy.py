@@ -144,7 +144,9 @@ def test_maps_of_quantities_are_further_signals(tmp_path):
     phantom = simulate("core-shell", shape=(8, 9), channels=500, energy_width=0.02).compute()
     phantom = phantom.assign_coords(x=("x", 2.5 * np.arange(9), {"units": "nm"}))
     with recorded(show=False):
-        maps = quantify(phantom, {"Fe_Ka": 1.2, "Pt_La": (4.0, 0.1)}, ratios=["Pt/Fe"], source="counts")
+        maps = quantify(
+            phantom, {"Fe_Ka": 1.2, "Pt_La": (4.0, 0.1)}, ratios=["Pt/Fe"], source="counts"
+        )
     save_dataset(maps, tmp_path / "out.hspy")
     found = {str(s.metadata.General.title): s for s in hs.load(tmp_path / "out.hspy")}
     for title, expected, quantity in (
