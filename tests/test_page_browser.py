@@ -1,5 +1,7 @@
 """The page in a browser: it draws everything, and its boxes say what the library says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -24,6 +26,7 @@ from edxdenoise.report.page import write_page
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="there is no Chromium")
 
+SITE = Path(__file__).parents[1] / "site"
 LINES = {"Fe_Ka": LineSpec(1.45, 0.02), "Ca_Ka": LineSpec(1.1)}
 BOX = 2, 9, 3, 15
 CANVASES = """
@@ -73,6 +76,14 @@ def page(browser, address):
     browser.wait("document.documentElement?.dataset.ready === 'true'")
     yield browser
     assert not browser.errors
+
+
+@pytest.mark.skipif(not SITE.is_dir(), reason="there is no site: make docs")
+@pytest.mark.parametrize("name", ["index", "tutorial", "spatial", "api"])
+def test_the_documentation_has_no_barriers(browser, name):
+    browser.open((SITE / f"{name}.html").as_uri())
+    browser.wait("document.readyState === 'complete'")
+    assert browser.barriers() == []
 
 
 def shown(page):
