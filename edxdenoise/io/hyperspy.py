@@ -200,7 +200,10 @@ def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, A
     if v.MEASURED in ds:
         images[v.MEASURED] = ds[v.MEASURED].astype(np.uint8)
     for name, image in images.items():
-        metadata = {"General": {"title": _text(name)}, "Signal": {"signal_type": ""}}
+        metadata: dict[str, Any] = {
+            "General": {"title": _text(name)},
+            "Signal": {"signal_type": ""},
+        }
         yield image, _signal(image, axes, metadata)
     for spec, (dim, ending, quantity) in _QUANTITIES.items():
         for name in map(str, ds[dim].values if spec in ds else ()):
