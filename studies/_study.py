@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,16 @@ def run(
         print("".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     if write:
         write_csv(path, table)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A file as it is, or the EDAX map of a zip archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        if path.suffix == ".zip":
+            zipfile.ZipFile(path).extractall(folder)
+            (path,) = Path(folder).rglob("*.spd")
+        yield path
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from _study import RESULTS, kept_rows, write_csv
+from _study import RESULTS, kept_rows, unpacked, write_csv
 from scipy.ndimage import gaussian_filter
 
 from edxdenoise import LineSpec, denoise, simulate
@@ -42,6 +42,8 @@ FILES = {
     "dacite": ("bruker_sem_dacite_122cpp.bcf", "O Na Al Si K Ca"),
     "dust": ("bruker_tem_dust_256x256.bcf", "O Mg Si Fe"),
     "JEOL": ("jeol_tem_64x64.pts", "C O Al Si"),
+    "FePt": ("fept_core_shell.hspy", "C O Fe Pt"),
+    "EDAX": ("edax_sem_256x231.zip", "C O Al Si"),
 }
 DOSES = (1.0, 3.0, 8.0, 10.0, 30.0)
 # Preset, shape and lines; of several areas the first.
@@ -50,7 +52,7 @@ PHANTOMS = {
     "solar cell, simulated": ("solar-cell", (264, 100), "N In I Pb"),
 }
 PHANTOM_DOSES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 4000.0)
-LINES = {"In": "In_La", "I": "I_La", "Pb": "Pb_La"}
+LINES = {"In": "In_La", "I": "I_La", "Pb": "Pb_La", "Pt": "Pt_La"}
 ENERGY = (0.2, 10.0)  # keV
 WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 23.0, 32.0)  # pixels
 COMPONENTS = 30
@@ -140,7 +142,8 @@ def real_parts(
 ) -> Iterator[tuple[float, int, xr.Dataset, np.ndarray, Judge]]:
     """Dose, seed, thinned map, windows and judge of a real file."""
     path, elements = FILES[name]
-    ds = prepare([read_cube(data / path)], Prepare(energy=ENERGY, rebin_energy=2)).compute()
+    with unpacked(data / path) as file:
+        ds = prepare([read_cube(file)], Prepare(energy=ENERGY, rebin_energy=2)).compute()
     window = windows(ds, line_names(elements))
     full = float(ds["counts"].sum()) / ds.sizes["y"] / ds.sizes["x"]
     for dose in doses:

@@ -9,11 +9,10 @@ pictures are docs/gallery_NAME_raw.png and docs/gallery_NAME_denoised.png.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import warnings
-import zipfile
 from pathlib import Path
 
+from _study import unpacked
 from few_counts import DATA
 
 import edxdenoise as ed
@@ -30,11 +29,8 @@ FILES = {
 
 def draw(name: str, path: Path, elements: list[str]) -> None:
     """Draw both pictures of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        if path.suffix == ".zip":
-            zipfile.ZipFile(path).extractall(folder)
-            (path,) = Path(folder).rglob("*.spd")
-        raw = ed.crop(ed.open(path), energy=(0.15, None)).compute()
+    with unpacked(path) as file:
+        raw = ed.crop(ed.open(file), energy=(0.15, None)).compute()
     for state, ds in (("raw", raw), ("denoised", ed.denoise(raw))):
         ds.edx.plot(elements).savefig(FOLDER / f"gallery_{name}_{state}.png", dpi=DPI)
 
