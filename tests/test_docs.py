@@ -72,7 +72,7 @@ WITH_BLOCKS = [
 
 
 def run_blocks(text, **names):
-    """Run commands and Python of a page; yield each command, what it should print and what it does."""
+    """Run commands and Python of a page; yield each command, what it should print and prints."""
     for kind, block in re.findall(r"```(console|python)\n(.*?)```", text, re.S):
         if kind == "python":
             exec(block, names)
