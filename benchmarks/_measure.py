@@ -30,6 +30,8 @@ class Run:
     ----------
     seconds : float
         Wall time from start to end.
+    processor : float
+        Seconds of processors, which say more where other programs run.
     peak : int
         Most bytes that the process and all its children held at a time.
     status : int
@@ -39,6 +41,7 @@ class Run:
     """
 
     seconds: float
+    processor: float
     peak: int
     status: int
     output: str
@@ -58,7 +61,7 @@ def run(command: Sequence[str | Path]) -> Run:
     for the first process fills the gaps. Pages of the file cache do not count.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _processor_seconds()
         process = psutil.Popen([str(part) for part in command], stdout=output, stderr=errors)
         peak = 0
         while True:
@@ -71,7 +74,14 @@ def run(command: Sequence[str | Path]) -> Run:
         seconds = time.perf_counter() - start
         output.seek(0)
         errors.seek(0)
-        return Run(seconds, peak, process.returncode, output.read(), errors.read())
+        used = _processor_seconds() - before
+        return Run(seconds, used, peak, process.returncode, output.read(), errors.read())
+
+
+def _processor_seconds() -> float:
+    """Of all children that have ended, and theirs."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _tree_memory(process: psutil.Process) -> int:

@@ -6,7 +6,8 @@
 
 Each map is rows x columns x channels : counts per pixel. Peak memory is that of the whole process
 tree. With ``--against``, a folder with another version of edxdenoise works on the same files, one
-after the other: only the ratios of one run mean something. `denoise` has its defaults; `quantify`
+after the other: only the ratios of one run mean something, and those of processor time alone where
+other programs run. `denoise` has its defaults; `quantify`
 gets what this version denoised, and estimates the k-factors.
 """
 
@@ -32,7 +33,7 @@ HEAD = (
     "command",
     "code",
     "time",
-    "time per count",
+    "processor time",
     "peak memory",
     "stages in s",
 )
@@ -65,11 +66,6 @@ class Map:
         """Its shape for people."""
         return " x ".join(map(str, self.shape))
 
-    @property
-    def total(self) -> float:
-        """All counts."""
-        return self.shape[0] * self.shape[1] * self.counts
-
     def write(self, path: Path) -> None:
         """Simulate the counts alone."""
         *shape, channels = self.shape
@@ -93,16 +89,14 @@ def measured(code: Path, command: str, path: Path, out: Path, *extra: str) -> Ru
 def row(each: Map, command: str, name: str, result: Run, first: Run) -> list[str]:
     """One row of the table; the first version measured is what the others are compared with."""
     found = re.findall(r"^([\w -]+): ([\d.]+) s$", result.errors, re.MULTILINE)
-    ratio = f"{result.seconds:.0f} s" + (
-        f", {result.seconds / first.seconds:.1f}x" if result is not first else ""
-    )
+    ratio = f", {result.processor / first.processor:.1f}x" if result is not first else ""
     return [
         each.name,
         f"{each.counts:g}",
         command,
         name,
-        ratio,
-        f"{result.seconds / each.total * 1e6:.0f} us",
+        f"{result.seconds:.0f} s",
+        f"{result.processor:.0f} s{ratio}",
         f"{result.peak / 1e9:.2f} GB",
         ", ".join(f"{stage} {float(seconds):.0f}" for stage, seconds in found),
     ]
