@@ -7,8 +7,8 @@
 Each map is rows x columns x channels : counts per pixel. Peak memory is that of the whole process
 tree. With ``--against``, a folder with another version of edxdenoise works on the same files, one
 after the other: only the ratios of one run mean something, and those of processor time alone where
-other programs run. `denoise` has its defaults; `quantify`
-gets what this version denoised, and estimates the k-factors.
+other programs run. `denoise` has its defaults; `quantify` gets what this version denoised, and
+estimates the k-factors.
 """
 
 from __future__ import annotations

@@ -583,8 +583,16 @@ def describe_signals(signals: Sequence[SignalInfo]) -> list[dict[str, Any]]:
 _FRAME_LINES = 6
 
 
-def describe_frames(path: str | Path, *, memory_limit: int | None = None) -> pd.DataFrame:
+def describe_frames(
+    path: str | Path,
+    *,
+    signal: str | None = None,
+    frames: Frames | None = None,
+    memory_limit: int | None = None,
+) -> pd.DataFrame:
     """Tabulate the counts of every frame of a file and of its strongest lines, as `frame_table`.
+
+    Parameters are those of `read_cube`.
 
     Raises
     ------
@@ -593,9 +601,11 @@ def describe_frames(path: str | Path, *, memory_limit: int | None = None) -> pd.
     """
     with naming([Path(path)]), reading([Path(path)]):
         counts = frame_counts(path)
-        ds = read_cube(path, memory_limit=memory_limit)
+        ds = read_cube(path, signal=signal, frames=frames, memory_limit=memory_limit)
         lines = find_elements(ds)["line"].head(_FRAME_LINES)
-    return frame_table(counts, ds[v.DIM_ENERGY].values, lines, detector_resolution(ds))
+    table = frame_table(counts, ds[v.DIM_ENERGY].values, lines, detector_resolution(ds))
+    first, end = frames or (0, math.inf)
+    return table[first : None if end == math.inf else int(end)]
 
 
 def describe_cube(

@@ -78,13 +78,11 @@ def test_info_json(folder):
     assert found["total_counts"] == float(open_dataset(folder / "phantom.zarr").counts.sum())
 
 
-def test_info_by_frame(shared_data, tmp_path):
+def test_info_by_frame(shared_data):
     path = shared_data / "jeol_tem_64x64.pts"
-    records = json.loads(run("info", path, "--by-frame", "--json").stdout)
-    assert [record["frame"] for record in records] == list(range(50))
-    run("convert", path, tmp_path / "a.zarr", "--frames", "48:")
-    last = int(open_dataset(tmp_path / "a.zarr").counts.sum())
-    assert records[48]["counts"] + records[49]["counts"] == last
+    part = json.loads(run("info", path, "--by-frame", "--json", "--frames", "-2:").stdout)
+    assert [record["frame"] for record in part] == [48, 49]
+    last = sum(record["counts"] for record in part)
     table = run("info", path, "--by-frame").stdout.splitlines()
     assert re.match(rf" *48-49 +{last:,} ± {last**0.5:,.0f} ", table[-3])
     # Carbon grows under the beam, oxygen next to not.

@@ -74,7 +74,9 @@ def info(
 
     if by_frame:
         with computing.started() as progress, progress("reading"):
-            table = describe_frames(file, memory_limit=computing.memory_limit)
+            table = describe_frames(
+                file, signal=signal, frames=frames, memory_limit=computing.memory_limit
+            )
         if as_json:
             click.echo(json.dumps(table.reset_index().to_dict("records"), indent=1))
         else:
@@ -102,9 +104,10 @@ def _print_frames(table: pd.DataFrame) -> None:
 
     size = -(-len(table) // _FRAME_ROWS)
     rows = []
-    for first in range(0, len(table), size):
-        last = min(first + size, len(table)) - 1
-        sums = table.loc[first:last].sum()
+    for start in range(0, len(table), size):
+        part = table[start : start + size]
+        first, last = part.index[[0, -1]]
+        sums = part.sum()
         name = str(first) if first == last else f"{first}-{last}"
         rows.append([name, *(f"{count:,.0f} ± {count**0.5:,.0f}" for count in sums)])
     if len(table) > 1:
