@@ -21,7 +21,8 @@ from edxdenoise.errors import (
     ParameterError,
     RecipeError,
 )
-from edxdenoise.io import open_dataset, read_cube, save_dataset
+from edxdenoise.io import atomic, open_dataset, read_cube, save_dataset
+from edxdenoise.io.stages import Stages
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
@@ -339,6 +340,20 @@ def test_nothing_is_resumed_of_another_input(phantom, tmp_path, monkeypatch):
     save_dataset(phantom[["counts"]][{"y": slice(12)}], tmp_path / "a.nc", overwrite=True)
     with pytest.raises(ParameterError, match="the input, the recipe or the version"):
         run_recipe(recipe, resume=True)
+
+
+def test_stages_are_removed_whole_or_not_at_all(tmp_path, monkeypatch):
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    stages = Stages(tmp_path / "a", "job")
+    stages("one", lambda: xr.Dataset({"x": 1}))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(atomic, "remove", stopped)
+        stages.remove()
+    assert not (tmp_path / "a").exists()
+    Stages(tmp_path / "a", "another job").remove()
+    assert not any(tmp_path.iterdir())
 
 
 def damage(path):

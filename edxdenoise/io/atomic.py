@@ -272,6 +272,13 @@ def remove(path: Path) -> None:
         time.sleep(0.2)
 
 
+def discard(path: Path) -> None:
+    """Delete a folder that is to be there whole or not at all, even if the process is killed."""
+    gone = _sibling(path, "partial")
+    path.rename(gone)
+    remove(gone)
+
+
 def _sibling(target: Path, role: str) -> Path:
     # The host is part of the name since another machine's processes cannot be asked for.
     return target.with_name(f".{target.name}.{role}-{os.getpid()}-{platform.node()}")

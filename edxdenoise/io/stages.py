@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 
 from edxdenoise.errors import EdxdenoiseWarning, ParameterError, Rank, issue, recorded
-from edxdenoise.io.atomic import atomic_output
+from edxdenoise.io.atomic import atomic_output, discard
 from edxdenoise.io.own import open_checked
 from edxdenoise.io.save import save_dataset
 
@@ -69,4 +68,4 @@ class Stages:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder)
+        discard(self.folder)
