@@ -9,8 +9,8 @@ import xarray as xr
 
 from edxdenoise import quantify, simulate
 from edxdenoise.cube import make_cube, named_images
-from edxdenoise.errors import FormatError, recorded
-from edxdenoise.io import read_cube, save_dataset
+from edxdenoise.errors import FormatError, SchemaError, recorded
+from edxdenoise.io import read_cube, save_dataset, to_hyperspy
 from edxdenoise.schema import COUNTS_DENOISED
 
 hs = pytest.importorskip("hyperspy.api")
@@ -168,6 +168,14 @@ def test_maps_of_quantities_are_further_signals(tmp_path):
     assert list(found["Pt/Fe"].metadata.Sample.elements) == ["Pt", "Fe"]
     assert list(found["Fe_Ka net counts"].metadata.Sample.xray_lines) == ["Fe_Ka"]
     assert sum(s.data.ndim == 3 for s in found.values()) == 1 and len(found) == 11
+    microscope = found["Pt/Fe"].metadata.Acquisition_instrument.TEM
+    assert microscope.beam_energy == phantom.attrs["beam_energy"]
+    # What `edxdenoise quantify` writes has no counts.
+    save_dataset(maps.drop_vars("counts"), tmp_path / "maps.hspy")
+    alone = {str(s.metadata.General.title) for s in hs.load(tmp_path / "maps.hspy")}
+    assert alone == {title for title, s in found.items() if s.data.ndim == 2}
+    with pytest.raises(SchemaError, match="no variable 'counts'"):
+        to_hyperspy(maps.drop_vars("counts"))
     # Read again, they are no images that were recorded with the counts.
     assert "image" not in read_cube(tmp_path / "out.hspy")
 

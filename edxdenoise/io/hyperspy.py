@@ -84,6 +84,8 @@ def to_hyperspy(ds: xr.Dataset) -> Any:
     ------
     ParameterError
         If HyperSpy is not installed.
+    SchemaError
+        If there are no counts.
     """
     try:
         import hyperspy.api as hs
@@ -91,6 +93,7 @@ def to_hyperspy(ds: xr.Dataset) -> Any:
         raise ParameterError(
             "HyperSpy is not installed; install it with: pip install hyperspy exspy"
         ) from error
+    image_name(ds)
     array, parts = next(hyperspy_signals(ds))
     signal = hs.signals.Signal1D(
         array.data,
@@ -132,12 +135,14 @@ def image_name(ds: xr.Dataset) -> str:
 
 def hspy_variables(ds: xr.Dataset) -> list[str]:
     """Return the variables of `ds` that a .hspy file holds."""
-    others = (v.IMAGE, v.MEASURED, *_QUANTITIES)
-    return [image_name(ds), *(name for name in others if name in ds)]
+    maps = [name for name in _QUANTITIES if name in ds]
+    # The output of `quantify` has no counts.
+    cube = [] if maps and v.COUNTS not in ds and v.COUNTS_DENOISED not in ds else [image_name(ds)]
+    return [*cube, *(name for name in (v.IMAGE, v.MEASURED) if name in ds), *maps]
 
 
 def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
-    """Write ``counts_denoised``, or ``counts`` where there is none, for HyperSpy.
+    """Write ``counts_denoised``, or ``counts`` where there is none, and maps for HyperSpy.
 
     Every image is a separate signal, as in vendors' files, under the name of its detector; so are
     ``measured`` and the maps of quantities, such as ``"Pb at%"``.
@@ -186,11 +191,12 @@ def write_hspy(ds: xr.Dataset, path: Path, *, compression_level: int) -> None:
 
 def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, Any]]]:
     """Spectrum image and images, with all that HyperSpy wants to know of each but its data."""
-    cube = ds[image_name(ds)]
     axes = [_axis(ds, v.DIM_Y), _axis(ds, v.DIM_X)]
-    yield cube, _signal(cube, [*axes, _energy_axis(ds)], _metadata(ds.attrs)) | {
-        "original_metadata": _original_metadata(ds.attrs)
-    }
+    whole = _metadata(ds.attrs)
+    if (name := hspy_variables(ds)[0]) in (v.COUNTS, v.COUNTS_DENOISED):
+        yield ds[name], _signal(ds[name], [*axes, _energy_axis(ds)], whole) | {
+            "original_metadata": _original_metadata(ds.attrs)
+        }
     axes = [axis | {"navigate": False} for axis in axes]
     images = {}
     if v.IMAGE in ds:
@@ -210,12 +216,12 @@ def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, A
             sample = {"elements": name.partition("_")[0].split("/")}
             if dim == v.DIM_LINE:
                 sample["xray_lines"] = [name]
-            metadata = {
+            metadata = whole | {
                 "General": {"title": name + ending},
                 "Signal": {"signal_type": "", "quantity": quantity},
                 "Sample": sample,
                 # By which a reader knows that it was computed.
-                "edxdenoise": {"version": __version__, "variable": str(spec)},
+                "edxdenoise": whole["edxdenoise"] | {"variable": str(spec)},
             }
             one = ds[spec].sel({dim: name}).transpose(v.DIM_Y, v.DIM_X)
             yield one, _signal(one, axes, metadata)
