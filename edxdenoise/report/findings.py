@@ -86,6 +86,32 @@ class Quantified:
         return with_factor(self.lines)
 
 
+def most_distinct(maps: np.ndarray, noise: np.ndarray, stray: np.ndarray) -> list[int]:
+    """Return which three maps to show in one, in their order.
+
+    Each has the most contrast as it is drawn that those before it do not have. What varies less
+    than the noise of a pixel counts for less, what may be stray for half.
+
+    Parameters
+    ----------
+    maps : array, shape (map, y, x)
+    noise : array, shape (map,)
+        Standard deviation of a pixel.
+    stray : array of bool, shape (map,)
+    """
+    from scipy.linalg import qr
+
+    step = max(1, int(np.sqrt(maps[0].size / _OVERLAY_PIXELS)))
+    pixels = maps[:, ::step, ::step].reshape(len(maps), -1).astype(float)
+    ends = [net_range(one, sigma)[2] for one, sigma in zip(pixels, noise)]
+    spread = pixels.std(axis=1)
+    weights = spread / np.hypot(spread, noise) / ends
+    weights[stray] /= 2
+    contrast = (pixels - pixels.mean(axis=1, keepdims=True)).T * weights
+    order = qr(contrast, mode="r", pivoting=True)[1]
+    return sorted(order[:3].tolist())
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a report shows of a result.
@@ -136,24 +162,10 @@ class Findings:
 
     @property
     def main_elements(self) -> list[int]:
-        """Rows of the three elements to show in one map, most significant first.
-
-        Each has the most contrast as it is drawn that those before it do not have. What varies
-        less than the noise of a pixel counts for less, what may be stray for half.
-        """
-        from scipy.linalg import qr
-
+        """Rows of the three elements to show in one map, most significant first."""
         if self.shown is None or len(self.shown) < 2:
             return list(range(len(self.elements)))[:1]
-        step = max(1, int(np.sqrt(self.shown[0].size / _OVERLAY_PIXELS)))
-        maps = self.shown[:, ::step, ::step].reshape(len(self.shown), -1).astype(float)
-        ends = [net_range(one, noise)[2] for one, noise in zip(maps, self.noise)]
-        spread = maps.std(axis=1)
-        weights = spread / np.hypot(spread, self.noise) / ends
-        weights[self.elements["stray"] != ""] /= 2
-        contrast = (maps - maps.mean(axis=1, keepdims=True)).T * weights
-        order = qr(contrast, mode="r", pivoting=True)[1]
-        return sorted(order[:3].tolist())
+        return most_distinct(self.shown, self.noise, self.elements["stray"].to_numpy() != "")
 
     @property
     def kept(self) -> xr.Dataset | None:

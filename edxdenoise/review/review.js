@@ -73,10 +73,10 @@
 
   const layers = [...document.querySelectorAll("[data-layer]")];
 
-  // Lists of maps, and which line each shows at first: the first one, none, the first three.
+  // Lists of maps, and which line each shows at first: the first one, none, those of the page.
   function fillMaps() {
     const names = state.maps.map(([name]) => name);
-    const firsts = layers.map((list, i) => [list, "none", names[i + 1] || ""]);
+    const firsts = layers.map((list) => [list, "none", list.dataset.first]);
     for (const [list, none, first] of [[$("name"), "", names[1] || names[0]], [$("over"), "nothing", ""], ...firsts]) {
       const chosen = list.options.length ? list.value : first;
       if (list.options.length === names.length) continue;

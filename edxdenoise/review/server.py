@@ -18,6 +18,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -138,7 +139,14 @@ class ReviewServer(ThreadingHTTPServer):
             side=views.side,
             ratio=frame.ratio,
             extent=f"{columns * pixel.x:.4g} × {rows * pixel.y:.4g} {pixel.units}",
-            colours=list(zip(COLOUR_NAMES, np.rint(255 * COLOURS).astype(int).tolist())),
+            layers=list(
+                zip_longest(
+                    COLOUR_NAMES,
+                    np.rint(255 * COLOURS).astype(int).tolist(),
+                    views.main_lines(self.review.choice.keep),
+                    fillvalue="",
+                )
+            ),
             low=f"{energy[0]:.2f}",
             high=f"{energy[-1]:.2f}",
         )

@@ -29,7 +29,7 @@ from edxdenoise.quantification import LineSpec
 from edxdenoise.quantification.composition import factor_arrays
 from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.quantification.lines import quantified_lines
-from edxdenoise.report.findings import on_law
+from edxdenoise.report.findings import most_distinct, on_law
 from edxdenoise.report.text import percent_words, with_error
 from edxdenoise.review.choice import keep_flags
 from edxdenoise.validation.holdout import error_of_choice
@@ -167,6 +167,17 @@ class Views:
         used = self._used(keep)
         weights = self.spectra[used] @ self.rows[self.names.index(name)]
         return np.tensordot(weights, self.amounts[used], axes=1) / self.pixels
+
+    def main_lines(self, keep: tuple[int, ...]) -> list[str]:
+        """Return up to three lines to show in one map, as the report chooses them."""
+        lines = self.names[1:]
+        if len(lines) < 2:
+            return list(lines)
+        maps = np.stack([self.rebuilt_map(name, keep) for name in lines])
+        noise = np.sqrt(self.rows[1:] ** 2 @ sum_spectrum(self.ds) / self.pixels.sum())
+        known = {one.element: one.stray for one in identified(self.ds).elements}
+        stray = np.array([known.get(element_of(name), "") != "" for name in lines])
+        return [lines[number] for number in most_distinct(maps, noise / self.side, stray)]
 
     def raw_maps(self) -> np.ndarray:
         """Net counts per pixel as measured, shape (name, cell y, cell x): reads all counts."""
