@@ -81,10 +81,12 @@ def plain_means(guide, noise, values, weights, alike):
     """The formula as it stands."""
     rows, columns = weights.shape
     result = np.zeros_like(values)
+    half = list(zip(*offsets()))
+    steps = [(0, 0), *half, *((-dy, -dx) for dy, dx in half)]
     for y in range(rows):
         for x in range(columns):
             above, below = 0, 0
-            for dy, dx in zip(*offsets()):
+            for dy, dx in steps:
                 j, i = y + dy, x + dx
                 if not (0 <= j < rows and 0 <= i < columns):
                     continue
@@ -113,11 +115,12 @@ def test_non_local_means_are_the_formula(shape):
         np.testing.assert_allclose(mean, plain, rtol=2e-4, atol=2e-5)
 
 
-def test_offsets_are_symmetric():
-    y, x = offsets()
-    assert (y[0], x[0]) == (0, 0)
-    steps = set(zip(y.tolist(), x.tolist()))
-    assert len(steps) == len(y) and {(-a, -b) for a, b in steps} == steps
+def test_offsets_hold_no_step_twice_nor_its_opposite():
+    steps = list(zip(*(along.tolist() for along in offsets())))
+    both = steps + [(-y, -x) for y, x in steps]
+    assert len(set(both)) == 2 * len(steps) and (0, 0) not in both
+    # All that is near is there.
+    assert {(y, x) for y in range(-8, 9) for x in range(-8, 9)} <= {(0, 0), *both}
 
 
 # The mixture ------------------------------------------------------------------------------------

@@ -222,8 +222,7 @@ def _losses_by_neighbours(maps: Maps, image: np.ndarray) -> np.ndarray:
 
     along_y, along_x = offsets()
     near = (np.abs(along_y) <= _NEAR) & (np.abs(along_x) <= _NEAR)
-    # Without the first step, which is to the pixel itself.
-    steps = along_y[near][1:], along_x[near][1:]
+    steps = along_y[near], along_x[near]
     unit, tolerance = np.ones_like(image), np.ones(1, np.float32)
     result = np.zeros(image.shape[1:], np.float32)
     for values, weights, variance in maps:

@@ -115,63 +115,77 @@ def binned_risk(means: Any, values: Any, weights: Any, variance: Any, own: Any, 
     return result
 
 
+@numba.njit(fastmath=True, nogil=True, cache=True)
+def _add(sums: Any, values: Any, alike: Any, y: int, j: int, first: int, shift: int) -> None:
+    """Add to row y what is alike in row j, `shift` pixels to the right, and the other way round."""
+    end = first + alike.size
+    here, there = values[y, first:end], values[j, first + shift : end + shift]
+    to_here, to_there = sums[y, first:end], sums[j, first + shift : end + shift]
+    for i in range(alike.size):
+        to_here[i] += alike[i] * there[i]
+    for i in range(alike.size):
+        to_there[i] += alike[i] * here[i]
+
+
 @_compiled
 def alike_means(
     guide: Any, guide_variance: Any, values: Any, weights: Any,
     along_y: Any, along_x: Any, tolerances: Any,
 ) -> Any:  # fmt: skip
-    """Average every pixel with those nearby whose guide is alike; see `non_local_means`.
+    """Sum over those pixels nearby whose guide is alike; see `non_local_means`.
 
     Parameters
     ----------
     guide, guide_variance : array of float32, shape (q, y, x)
     values : array of float32, shape (k, y, x)
-        Sums: weights times what is averaged.
+        Weights times what is averaged.
     weights : array of float32, shape (y, x)
     along_y, along_x : array of int, shape (step,)
+        Downwards, or to the right: each step is also made backwards, for the distance is the same.
     tolerances : array of float32, shape (t,)
 
     Returns
     -------
     array of float32, shape (t, 1 + k, y, x)
-        Sums of the weights, then of the values; each pixel has a share of 1 in its own sums.
+        Sums of the weights, then of the values, without the pixel itself.
     """
     depth, rows, columns = guide.shape
     count, tries = values.shape[0], tolerances.size
     sums = np.zeros((tries, 1 + count, rows, columns), np.float32)
     half, nothing = np.float32(-0.5), np.float32(0)
-    for y in numba.prange(rows):
-        distance = np.empty(columns, np.float32)
-        alike = np.empty(columns, np.float32)
-        # One step for a whole row: loops over slices, which the compiler vectorises.
-        for step in range(along_y.size):
-            j, shift = y + along_y[step], along_x[step]
-            if j < 0 or j >= rows:
-                continue
-            first, end = max(0, -shift), min(columns, columns - shift)
-            if first >= end:
-                continue
-            d, w = distance[first:end], alike[first:end]
-            d[:] = 0
-            for q in range(depth):
-                u, other = guide[q, y, first:end], guide[q, j, first + shift : end + shift]
-                v = guide_variance[q, y, first:end]
-                another = guide_variance[q, j, first + shift : end + shift]
-                for i in range(d.size):
-                    difference = u[i] - other[i]
-                    d[i] += difference * difference / (v[i] + another[i])
-            counts = weights[j, first + shift : end + shift]
-            for t in range(tries):
-                tolerance = tolerances[t]
-                total = sums[t, 0, y, first:end]
-                for i in range(d.size):
-                    w[i] = np.exp(half * max(d[i] - tolerance, nothing))
-                    total[i] += w[i] * counts[i]
-                for k in range(count):
-                    above = sums[t, 1 + k, y, first:end]
-                    value = values[k, j, first + shift : end + shift]
-                    for i in range(d.size):
-                        above[i] += w[i] * value[i]
+    # Rows are worked on in bands, first every other one: a band writes into the next one as well.
+    height = along_y.max() + 1
+    bands = -(-rows // height)
+    for parity in range(2):
+        for pair in numba.prange((bands + 1 - parity) // 2):
+            start = (2 * pair + parity) * height
+            distance = np.empty(columns, np.float32)
+            alike = np.empty(columns, np.float32)
+            for y in range(start, min(start + height, rows)):
+                # One step for a whole row: loops over slices, which the compiler vectorises.
+                for step in range(along_y.size):
+                    j, shift = y + along_y[step], along_x[step]
+                    if j >= rows:
+                        continue
+                    first, end = max(0, -shift), min(columns, columns - shift)
+                    if first >= end:
+                        continue
+                    d, w = distance[first:end], alike[first:end]
+                    d[:] = 0
+                    for q in range(depth):
+                        u, other = guide[q, y, first:end], guide[q, j, first + shift : end + shift]
+                        v = guide_variance[q, y, first:end]
+                        another = guide_variance[q, j, first + shift : end + shift]
+                        for i in range(d.size):
+                            difference = u[i] - other[i]
+                            d[i] += difference * difference / (v[i] + another[i])
+                    for t in range(tries):
+                        tolerance = tolerances[t]
+                        for i in range(d.size):
+                            w[i] = np.exp(half * max(d[i] - tolerance, nothing))
+                        _add(sums[t, 0], weights, w, y, j, first, shift)
+                        for k in range(count):
+                            _add(sums[t, 1 + k], values[k], w, y, j, first, shift)
     return sums
 
 

@@ -443,19 +443,20 @@ _NEAR, _FAR, _SQUARE = 8, 19, 3
 
 @cache
 def offsets() -> tuple[np.ndarray, np.ndarray]:
-    """Steps along y and x to the pixels that one is averaged with, itself first.
+    """Steps along y and x to the pixels that one is averaged with, nearest first.
 
-    Those far away are at random places of their squares: a lattice would show in the maps.
+    Of each step and its opposite the one downwards, or to the right. Pixels far away are at random
+    places of their squares: a lattice would show in the maps.
     """
     random = np.random.default_rng(0)
     half = _SQUARE // 2
     centres = range(half - _FAR, _FAR - half + 1, _SQUARE)
-    steps = {(y, x) for y in range(-_NEAR, _NEAR + 1) for x in range(-_NEAR, _NEAR + 1)}
+    steps = {(y, x) for y in range(_NEAR + 1) for x in range(-_NEAR, _NEAR + 1) if (y, x) > (0, 0)}
     for centre in [(y, x) for y in centres for x in centres if (y, x) > (0, 0)]:
         y, x = centre + random.integers(-half, half + 1, 2)
         if max(np.abs(centre)) > _NEAR:
             # One that is near already is not taken twice.
-            steps |= {(int(y), int(x)), (-int(y), -int(x))}
+            steps.add(max((int(y), int(x)), (-int(y), -int(x))))
     ordered = sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, step))
     along_y, along_x = np.array(ordered).T
     return np.ascontiguousarray(along_y), np.ascontiguousarray(along_x)
@@ -486,6 +487,9 @@ def non_local_means(
 
     tolerances = chi2.ppf(TOLERANCES, len(guide)).astype(np.float32)
     sums = alike_means(guide, guide_variance, values * weights, weights, *offsets(), tolerances)
+    # The pixel itself is alike.
+    sums[:, 0] += weights
+    sums[:, 1:] += values * weights
     below = sums[:, :1]
     alone = below < _LEAST_WEIGHT
     below[alone] = 1
