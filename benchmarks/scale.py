@@ -8,7 +8,7 @@ Each map is rows x columns x channels : counts per pixel. Peak memory is that of
 tree. With ``--against``, a folder with another version of edxdenoise works on the same files, one
 after the other: only the ratios of one run mean something, and those of processor time alone where
 other programs run. `denoise` has its defaults; `quantify` gets what this version denoised, and
-estimates the k-factors.
+estimates the k-factors, which early versions cannot.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def main() -> None:
     """Simulate, denoise, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--map", nargs="+", default=["512x512x4096:1.2"], metavar="YxXxE:COUNTS")
+    parser.add_argument("--no-quantify", action="store_true", help="measure denoise alone")
     parser.add_argument("--against", type=Path, help="folder of another version")
     parser.add_argument("--options", nargs="*", default=[], help="of denoise, without the dashes")
     parser.add_argument("--folder", type=Path, help="for scratch files")
@@ -116,17 +117,21 @@ def main() -> None:
     rows = []
     with scratch(chosen.folder) as folder:
         for each in map(Map.parse, chosen.map):
-            counts, denoised, maps = (folder / f"{part}.zarr" for part in ("map", "out", "maps"))
+            counts, denoised = folder / "map.zarr", folder / "denoise this.zarr"
             each.write(counts)
             jobs = {
-                "denoise": (counts, denoised, *extra),
-                "quantify": (denoised, maps, "--k-factor", "estimate"),
+                "denoise": (counts, extra),
+                "quantify": (denoised, ["--k-factor", "estimate"]),
             }
-            for command, job in jobs.items():
-                # This version last, whose output is read next.
+            if chosen.no_quantify:
+                del jobs["quantify"]
+            for command, (source, options) in jobs.items():
+                # One version may refuse to replace the output of another.
                 runs = {
-                    name: measured(code.resolve(), command, *job)
-                    for name, code in reversed(versions.items())
+                    name: measured(
+                        code.resolve(), command, source, folder / f"{command} {name}.zarr", *options
+                    )
+                    for name, code in versions.items()
                 }
                 rows += [row(each, command, name, runs[name], runs["this"]) for name in versions]
             run(["rm", "-r", counts]).checked()
