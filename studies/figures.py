@@ -71,7 +71,7 @@ def show(axes: object, image: np.ndarray, title: str, **colours: object) -> None
 
 
 def classifier() -> Figure:
-    """Score maps in units of their noise, and what is said of them."""
+    """Draw score maps in units of their noise, with the verdict on each."""
     ds = ed.select(ed.pca(ed.weight(phantom()), components=60))
     probability = ds.component_signal_probability.values
     effect = ds.component_effect_size.values

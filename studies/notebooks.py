@@ -25,7 +25,7 @@ _PLACE = re.compile(r"^\S*ipykernel_\S+?: (.*)\n.*\n", re.M)
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
-    """Return a notebook with its outputs, run in a kernel of its own from its folder.
+    """Run a notebook in a new kernel, in its own folder, and return it with its outputs.
 
     Raises
     ------

@@ -29,7 +29,7 @@ def test_numbered_without_gaps():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_outputs_are_kept_and_small(path):
-    """``python studies/notebooks.py`` makes them anew."""
+    """``python studies/notebooks.py`` refreshes them."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

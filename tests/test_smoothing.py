@@ -205,15 +205,19 @@ def test_local_means_reach_as_far_as_counts_ask_for():
     assert np.isfinite(local_mean(image, np.zeros_like(counts))).all()
 
 
+def three_components(ds):
+    """Maps, spectra and weights (pixels, energy) of three components, and their profiles."""
+    first = select(pca(weight(ds), components=6), keep="1-3")
+    maps, spectra = first.component_map.values[:3], first.component_spectrum.values[:3]
+    g, h = first.weight_pixel.values, first.weight_energy.values
+    return maps, spectra, g, h, profiles(maps, spectra, g, h, ds.counts.values.sum(2))
+
+
 def test_profiles_have_the_noise_they_say():
     """Over many draws of one specimen: the spread of every rotated profile."""
     ds = phases((20, 22, 40), counts=800)
-    first = select(pca(weight(ds), components=6), keep="1-3")
-    spectra = first.component_spectrum.values[:3]
-    g, h = first.weight_pixel.values, first.weight_energy.values
-    maps = first.component_map.values[:3]
+    maps, spectra, g, h, model = three_components(ds)
     expected = np.maximum(np.einsum("kyx,ke->yxe", maps, spectra) * g[..., None] * h, 0)
-    model = profiles(maps, spectra, g, h, ds.counts.values.sum(2))
     variance = model.variance(local_mean(model.values, model.counts)) / model.counts
     draws, rng = [], RNG(3)
     total = ds.counts.values.sum()
@@ -231,11 +235,7 @@ def test_profiles_have_the_noise_they_say():
 def test_counts_that_a_pixel_and_its_neighbours_lack_are_still_rare():
     """Where no neighbour has any counts that carry a profile, one of them is no detail."""
     ds = phases((20, 22, 40), counts=2)
-    first = select(pca(weight(ds), components=6), keep="1-3")
-    spectra = first.component_spectrum.values[:3]
-    g, h = first.weight_pixel.values, first.weight_energy.values
-    maps = first.component_map.values[:3]
-    model = profiles(maps, spectra, g, h, ds.counts.values.sum(2))
+    *_, model = three_components(ds)
     known = model.counts > 0
     for k, slope in enumerate(model.fourth_slope):
         lowest = -model.fourth_constant[k] * slope / (slope @ slope)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import component_records, open_denoised, print_components
+from edxdenoise.cli.components import component_records, print_components
 from edxdenoise.cli.options import command, file_argument, json_option, section_options
 from edxdenoise.config import Denoise
 
@@ -26,6 +26,7 @@ def classify(file: Path, model: tuple[str, ...], as_json: bool) -> None:
     edxdenoise classify map.zarr --model mine.keras --json
     """
     from edxdenoise.components.selection import select
+    from edxdenoise.io import open_denoised
 
     ds = select(open_denoised(file), selector="cnn", models=model)
     if as_json:

@@ -38,26 +38,13 @@ def components(file: Path, as_json: bool) -> None:
     \b
     edxdenoise components map.zarr
     """
+    from edxdenoise.io import open_denoised
+
     ds = open_denoised(file)
     if as_json:
         click.echo(json.dumps(component_records(ds), indent=1))
     else:
         print_components(ds)
-
-
-def open_denoised(file: Path) -> xr.Dataset:
-    """Open a file that ``edxdenoise denoise`` wrote."""
-    from edxdenoise import schema as v
-    from edxdenoise.errors import FormatError
-    from edxdenoise.io import open_dataset
-
-    ds = open_dataset(file)
-    if v.COMPONENT_KEEP not in ds:
-        remedy = "make them with edxdenoise denoise"
-        if v.LINE_INTENSITY in ds:
-            remedy = "name the denoised file it was quantified from, or use quantify --report"
-        raise FormatError(f"{file} holds no components; {remedy}")
-    return ds
 
 
 def component_records(ds: xr.Dataset) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from edxdenoise.cli.components import open_denoised
 from edxdenoise.cli.helpers import Computing, say
 from edxdenoise.cli.options import (
     PathType,
@@ -41,7 +40,7 @@ def report(
     \b
     edxdenoise report map.zarr -o report
     """
-    from edxdenoise.io import check_apart
+    from edxdenoise.io import check_apart, open_denoised
     from edxdenoise.report import write_report
     from edxdenoise.xray.identification import GIVEN
 

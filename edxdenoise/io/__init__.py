@@ -12,7 +12,7 @@ from edxdenoise.io.export import (
 from edxdenoise.io.hyperspy import from_hyperspy, to_hyperspy
 from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
-from edxdenoise.io.own import open_dataset
+from edxdenoise.io.own import open_dataset, open_denoised
 from edxdenoise.io.read import frame_counts, read_cube, read_spectra
 from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.io.save import check_save, rounded_for_storage, save_dataset, stored_size
@@ -33,6 +33,7 @@ __all__ = [
     "from_hyperspy",
     "list_signals",
     "open_dataset",
+    "open_denoised",
     "pick_signal",
     "pixel_size",
     "profile_steps",

@@ -90,6 +90,23 @@ def _with_cube(ds: xr.Dataset) -> xr.Dataset:
     return reconstruct(ds).assign_attrs(ds.attrs)
 
 
+def open_denoised(path: str | Path) -> xr.Dataset:
+    """Open a file that ``edxdenoise denoise`` wrote, as `open_dataset` does.
+
+    Raises
+    ------
+    FormatError
+        If it holds no components.
+    """
+    ds = open_dataset(path)
+    if v.COMPONENT_KEEP not in ds:
+        remedy = "make them with edxdenoise denoise"
+        if v.LINE_INTENSITY in ds:
+            remedy = "name the denoised file it was quantified from, or use quantify --report"
+        raise FormatError(f"{path} holds no components; {remedy}")
+    return ds
+
+
 def open_counts(path: Path) -> xr.Dataset:
     """Open a file that holds counts as `open_dataset` does; quantified maps have none."""
     ds = open_dataset(path)

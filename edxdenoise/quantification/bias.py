@@ -46,8 +46,8 @@ _FEWEST = 200
 _PART, _PART_COUNTS, _MOST_PARTS = 60, 3000.0, 1024
 # Variance of one count in one half: a part without counts of a line is not certain of it.
 _ONE_COUNT = 4.0
-# Variance of a bias that is much, over that of the noise, at least; and the most that is told from
-# more, squared standard deviations.
+# Large biases have at least this many times the variance of the noise. Squared differences, in
+# standard deviations, are cut off at the second number.
 _MUCH_MORE, _MOST_SQUARE = 8.0, 1e6
 # Standard deviations that chance exceeds in none of some hundred differences; the at% (% of the
 # net counts where there are no k-factors) from which it matters; and standard deviations of single

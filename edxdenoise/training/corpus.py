@@ -24,7 +24,7 @@ from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.split import split_probability
 from edxdenoise.cube import pixel_counts
 from edxdenoise.errors import DataError, FormatError, ParameterError, recorded
-from edxdenoise.io import atomic_output, open_dataset
+from edxdenoise.io import atomic_output, open_denoised
 from edxdenoise.io.atomic import make_folder
 from edxdenoise.preprocess import weight
 from edxdenoise.simulation import PRESETS
@@ -313,9 +313,7 @@ def add_file(
     DataError
         If a label is for a component that the file has not.
     """
-    ds = open_dataset(path)
-    if v.COMPONENT_KEEP not in ds:
-        raise FormatError(f"{path} holds no components; make them with edxdenoise denoise")
+    ds = open_denoised(path)
     small = ds.drop_vars([name for name in ds if v.DIM_COMPONENT not in ds[name].dims])
     ds = ds.assign(small.compute().data_vars)
     count = ds.sizes[v.DIM_COMPONENT]

@@ -55,7 +55,7 @@ def open_isolated(path: Path, frames: Frames | None = None) -> list[VendorSignal
     prepare = compile_reader if path.suffix.lower() == ".emd" else None
     work = partial(_open_once, path, frames)
     signals = isolated(path, work, prepare=prepare)
-    return guarded(path, lambda: open_signals(path)) if signals is None else signals
+    return guarded(path, lambda: open_signals(path, frames)) if signals is None else signals
 
 
 def count_frames(path: Path) -> np.ndarray:
