@@ -1,30 +1,49 @@
 """The benchmarks run, at a size where their figures mean nothing."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from edxdenoise.cli import main
+from edxdenoise.cli.helpers import Verbosity
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def benchmark(name, *options):
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / f"{name}.py", *map(str, options)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return [line for line in done.stdout.splitlines() if line.startswith("|")]
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """Run the `main` of a benchmark with options, and return the rows of its table."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def rows(name, *options):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, options)])
+        importlib.import_module(name).main()
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+
+    return rows
 
 
 @pytest.fixture
 def measure(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("_measure")
+
+
+@pytest.fixture
+def commands_here(monkeypatch, measure):
+    """Let benchmarks run their commands in this process: each one alone imports for seconds."""
+
+    def run(command):
+        monkeypatch.setattr(Verbosity, "level", 0)
+        done = CliRunner().invoke(main, [str(word) for word in command[1:]])
+        return measure.Run(1.0, 1.0, 1_000_000, done.exit_code, done.stdout, done.stderr)
+
+    for name in ("real_files", "stream"):
+        monkeypatch.setattr(importlib.import_module(name), "run", run)
 
 
 def test_run_measures_the_whole_tree(measure):
@@ -54,7 +73,7 @@ def test_markdown_is_aligned(measure):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-def test_pca_table():
+def test_pca_table(benchmark):
     pytest.importorskip("hyperspy")
     only = ["edxdenoise randomized", "HyperSpy randomized"]
     rows = benchmark("pca", "--shape", 33, 50, 130, "--repeats", 1, "--only", *only)
@@ -64,7 +83,7 @@ def test_pca_table():
 
 
 @pytest.mark.slow
-def test_stream_table(tmp_path):
+def test_stream_table(benchmark, commands_here, tmp_path):
     size = ["--side", 16, 32, "--channels", 128, "--components", 10, "--repeats", 1]
     rows = benchmark("stream", *size, "--select", "edge", "--folder", tmp_path)
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["16 x 16 x 128", "32 x 32 x 128"]
@@ -72,7 +91,7 @@ def test_stream_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_files_table(shared_data, tmp_path):
+def test_real_files_table(benchmark, commands_here, shared_data, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     for name in (
@@ -91,7 +110,7 @@ def test_real_files_table(shared_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_classifier_speed_table():
+def test_classifier_speed_table(benchmark):
     rows = benchmark("classifier_speed", "--shape", 33, 50, "--components", 12, "--repeats", 1)
     names = [row.split("|")[1].strip() for row in rows[2:]]
     assert names == [
@@ -100,7 +119,7 @@ def test_classifier_speed_table():
 
 
 @pytest.mark.slow
-def test_two_doses_table(shared_data):
+def test_two_doses_table(benchmark, shared_data):
     rows = benchmark("two_doses", shared_data)
     head, _, *elements = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in elements] == "O Na Mg Al Si K Ca Ti Fe".split()

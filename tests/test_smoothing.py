@@ -80,23 +80,19 @@ def test_own_share_is_the_response(width, place):
 def plain_means(guide, noise, values, weights, alike):
     """The formula as it stands."""
     rows, columns = weights.shape
-    result = np.zeros_like(values)
     half = list(zip(*offsets()))
-    steps = [(0, 0), *half, *((-dy, -dx) for dy, dx in half)]
-    for y in range(rows):
-        for x in range(columns):
-            above, below = 0, 0
-            for dy, dx in steps:
-                j, i = y + dy, x + dx
-                if not (0 <= j < rows and 0 <= i < columns):
-                    continue
-                d = (
-                    (guide[:, y, x] - guide[:, j, i]) ** 2 / (noise[:, y, x] + noise[:, j, i])
-                ).sum()
-                w = weights[j, i] * np.exp(-max(d - chi2.ppf(alike, len(guide)), 0) / 2)
-                above, below = above + w * values[:, j, i], below + w
-            result[:, y, x] = above / below if below > 0 else 0
-    return result
+    reach = np.abs(half).max()
+    # Pixels outside have no weight.
+    maps = np.concatenate([guide, noise, values, [weights]])
+    around = np.pad(maps, ((0, 0), (reach, reach), (reach, reach)))
+    above, below = np.zeros_like(values), np.zeros_like(weights)
+    for dy, dx in [(0, 0), *half, *((-dy, -dx) for dy, dx in half)]:
+        there = around[:, reach + dy :, reach + dx :][:, :rows, :columns]
+        *others, weight = np.split(there, [len(guide), 2 * len(guide), 3 * len(guide)])
+        d = ((guide - others[0]) ** 2 / (noise + others[1])).sum(axis=0)
+        w = weight[0] * np.exp(-np.maximum(d - chi2.ppf(alike, len(guide)), 0) / 2)
+        above, below = above + w * others[2], below + w
+    return np.where(below > 0, above / np.where(below > 0, below, 1), 0)
 
 
 @pytest.mark.parametrize("shape", [(2, 14, 23), (2, 14, 5), (1, 7, 1)])

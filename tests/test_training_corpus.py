@@ -147,8 +147,8 @@ def test_interrupted_phantom_leaves_nothing(small, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_workers_change_nothing(tmp_path):
     (tmp_path / "b").mkdir()
-    one = make_corpus(tmp_path / "a", phantoms=4, seed=3)
-    two = make_corpus(tmp_path / "b", phantoms=4, seed=3, workers=2)
+    one = make_corpus(tmp_path / "a", phantoms=2, seed=3)
+    two = make_corpus(tmp_path / "b", phantoms=2, seed=3, workers=2)
     for first, second in zip(one, two):
         with np.load(first) as a, np.load(second) as b:
             assert a.files == b.files

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -182,13 +181,13 @@ def test_judge_gives_truth_and_answers(selection):
 
 
 @pytest.mark.slow
-def test_benchmark_prints_its_tables(selection):
-    command = [sys.executable, selection.__file__, "--quick", "--only", "bins", "areas"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
+def test_benchmark_prints_its_tables(selection, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["selection", "--quick", "--only", "bins", "areas"])
+    selection.main()
+    printed = capsys.readouterr().out.splitlines()
+    titles = [line for line in printed if line.startswith("### ")]
     assert len(titles) == len(selection.BINS) + 2
-    names = {line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line}
+    names = {line.split("|")[1].strip() for line in printed if "|" in line}
     assert {"lag-1", "elbow", "second-elbow", "edge", "split", "spatial"} <= names
 
 
