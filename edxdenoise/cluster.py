@@ -43,6 +43,8 @@ _PATIENCE, _LOOK = 3.0, 1.0
 # How often workers are asked that do not answer.
 _TRIES = 3
 _ANSWER = "10s"
+# How distributed says it, in a plain OSError.
+_NO_CONNECTION = "Timed out trying to connect to"
 
 
 def client() -> Any | None:
@@ -163,7 +165,11 @@ def _client_class() -> type:
                     f"a worker of {self.where} lacks a package ({error}); install edxdenoise "
                     f"{__version__} there"
                 ) from error
-            except (ClosedClientError, CommClosedError, CancelledError, TimeoutError) as error:
+            except (ClosedClientError, CancelledError, OSError) as error:
+                # An error of a file that a worker reads is a plain OSError as well.
+                lost = isinstance(error, (CommClosedError, TimeoutError, CancelledError))
+                if isinstance(error, OSError) and not (lost or _NO_CONNECTION in str(error)):
+                    raise
                 raise ClusterError(
                     self.given_up
                     or f"the Dask scheduler at {self.where} no longer answers; start it and its "

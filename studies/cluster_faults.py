@@ -7,6 +7,10 @@ mount namespace where the folder of the files is empty. "right" is the same resu
 cluster, "message" one line and no output, "WRONG" another result without an error, "ENDLESS" one
 that had to be ended, "LOST" an unfinished output, "UNEXPECTED" anything else. Seconds are the most
 from the start of the command to the first thing it said and to its end, Python's imports included.
+
+What is killed gets SIGKILL: a worker and its nanny within each stage, all else at any time from the
+first stage on. A command that was killed itself is typed again; then the result, or the one that it
+had written before, must be right, and nothing else may lie beside it.
 """
 
 from __future__ import annotations
@@ -25,10 +29,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _study import RESULTS, kept_rows, write_csv
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 PATH = RESULTS / "cluster_faults.csv"
+# Stages as -v tells them; others take no time.
+STAGES = ("reading", "held-out counts", "components", "shrinkage", "writing")
 CASES = (
     "sound",
     "blind for input",
@@ -38,16 +48,17 @@ CASES = (
     "no workers",
     "no edxdenoise",
     "other version",
-    "worker killed",
+    *(f"worker killed, {stage}" for stage in STAGES),
     "all workers killed",
     "scheduler killed",
+    "client killed, --resume",
     "workers of 400 MB",
     "workers of 500 MB",
 )
 # How often a case is run, others `_RUNS` times: in some it matters when the fault comes.
-REPEATS = {"worker killed": 20, "scheduler killed": 5}
+REPEATS = {f"worker killed, {stage}": 10 for stage in STAGES}
+REPEATS |= {"scheduler killed": 5, "client killed, --resume": 20}
 _RUNS = 3
-KILLED = ("worker killed", "all workers killed", "scheduler killed")
 OUTCOMES = ("right", "message", "WRONG", "UNEXPECTED", "ENDLESS", "LOST")
 # Seconds after which a case counts as endless.
 _ENDLESS = 180
@@ -144,10 +155,72 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         started.close()
 
 
-def run(case: str, folder: Path, seed: int = 0, usual: float = 0.0) -> dict[str, object]:
-    """Denoise a small phantom on a cluster with one fault.
+class Command:
+    """A command whose words on stderr are heard as they come.
 
-    Where something is killed, this is at a random moment of the `usual` time (s).
+    Parameters
+    ----------
+    words : sequence
+        What is typed after ``edxdenoise``.
+    """
+
+    def __init__(self, words: Sequence[object]) -> None:
+        self.lines: list[str] = []
+        self.times: list[float] = []
+        self.start = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edxdenoise", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        for line in self.process.stderr:
+            self.times.append(time.monotonic() - self.start)
+            self.lines.append(line.strip())
+
+    def wait_for(self, stage: str) -> None:
+        """Return once -v tells that a stage has ended, or the command has."""
+        while self.process.poll() is None and stage not in self.stages():
+            time.sleep(0.01)
+
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """When the stages that have ended did so, and how long they took, in s."""
+        found = {}
+        for moment, line in zip(self.times, self.lines):
+            if match := re.fullmatch(r"([a-z -]+): ([\d.]+) s", line):
+                found[match[1]] = moment, float(match[2])
+        return found
+
+    def end(self, out: Path) -> dict[str, object]:
+        """Wait for the end; see `run` for what is returned, of a result not yet looked at."""
+        try:
+            outcome = "message" if self.process.wait(timeout=_ENDLESS) else "right"
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            outcome = "ENDLESS"
+        seconds = time.monotonic() - self.start
+        self._listener.join()
+        errors = [line for line in self.lines if line.startswith("Error")]
+        if outcome != "right" and os.listdir(out):
+            outcome = "LOST"
+        elif outcome == "message" and (len(errors) != 1 or "unexpected" in errors[0]):
+            outcome = "UNEXPECTED"
+        message = "" if outcome == "right" else (errors or self.lines or [""])[-1]
+        message = re.sub(r"tcp://[\d.]+:\d+", "tcp://HOST:PORT", message)
+        return {
+            "outcome": outcome,
+            "said": self.times[0] if self.times else seconds,
+            "seconds": seconds,
+            "message": message.replace(str(out.parent), ""),
+        }
+
+
+def run(case: str, folder: Path, seed: int = 0) -> dict[str, object]:
+    """Denoise a small phantom on a cluster with one fault.
 
     Returns
     -------
@@ -202,45 +275,16 @@ def run(case: str, folder: Path, seed: int = 0, usual: float = 0.0) -> dict[str,
         if expected:
             started.add(memory=memory)
             started.wait(expected)
-        start = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edxdenoise", "denoise", str(data / "map.zarr")]
-            + ["-o", str(out / "map.zarr"), "--scheduler", str(started.file), *options]
-            + (["--wait-for-workers", "1", "15"] if "workers" in case else []),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        command = Command(
+            ["denoise", data / "map.zarr", "-o", out / "map.zarr", "--scheduler", started.file]
+            + options
+            + (["--wait-for-workers", "1", "15"] if "workers" in case else [])
         )
-        if case in KILLED:
-            # Before, Python starts and the program connects.
-            time.sleep(usual * (0.3 + 0.7 * np.random.default_rng(seed).random()))
-            victims = {
-                "worker killed": started.workers[:1],
-                "scheduler killed": [started.scheduler],
-            }
-            for victim in victims.get(case, started.workers):
-                kill(victim)
-        elif case == "blind worker joins later":
+        if case == "blind worker joins later":
             time.sleep(4)
             started.add(hidden=data)
-        lines: list[str] = []
-        said: list[float] = []
-
-        def listen() -> None:
-            for line in process.stderr:
-                said.append(time.monotonic() - start)
-                lines.append(line.strip())
-
-        listener = threading.Thread(target=listen)
-        listener.start()
-        try:
-            outcome = "message" if process.wait(timeout=_ENDLESS) else "right"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            outcome = "ENDLESS"
-        seconds = time.monotonic() - start
-        listener.join()
-    if outcome == "right":
+        found = command.end(out)
+    if found["outcome"] == "right":
         plain = Recipe(
             Input((str(data / "map.zarr"),)),
             denoise=Denoise(components=20, select="elbow", subspace="pixel", shrink=False),
@@ -251,26 +295,143 @@ def run(case: str, folder: Path, seed: int = 0, usual: float = 0.0) -> dict[str,
         same = bool((result["counts"] == truth["counts"]).all()) and np.allclose(
             result["component_variance"], truth["component_variance"], rtol=1e-6
         )
-        outcome = "right" if same else "WRONG"
-    elif os.listdir(out):
-        outcome = "LOST"
-    elif outcome == "message" and (
-        sum(line.startswith("Error") for line in lines) != 1 or "unexpected" in lines[-1]
-    ):
-        outcome = "UNEXPECTED"
-    message = re.sub(r"tcp://[\d.]+:\d+", "tcp://HOST:PORT", lines[-1] if lines else "")
-    return {
-        "outcome": outcome,
-        "said": said[0] if said else seconds,
-        "seconds": seconds,
-        "message": message.replace(str(folder), ""),
-    }
+        found["outcome"] = "right" if same else "WRONG"
+    return found
 
 
-def once(case: str, seed: int, usual: float = 0.0) -> dict[str, object]:
-    """Do `run` in a temporary folder."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return run(case, Path(folder), seed, usual)
+def kills(case: str, folder: Path, runs: int, seed: int) -> Iterator[dict[str, object]]:
+    """Kill something while a small phantom is denoised on two workers, at seeded moments.
+
+    Parameters
+    ----------
+    case : str
+        One of those that kill.
+    folder : Path
+        An empty one.
+    runs, seed : int
+        How often, and the seed of the moments.
+
+    Yields
+    ------
+    dict
+        As `run` gives.
+    """
+    import numpy as np
+
+    from edxdenoise import simulate
+    from edxdenoise.config import Denoise, Input, Output
+    from edxdenoise.io import open_dataset, save_dataset
+    from edxdenoise.recipe import Recipe
+    from edxdenoise.run import run_recipe
+
+    source, out = folder / "map.zarr", folder / "out"
+    phantom = simulate("solar-cell", shape=(132, 100), channels=160, energy_width=0.08)
+    save_dataset(phantom[["counts"]].chunk({"y": 11}), source)
+    chosen = Denoise(components=20, select="elbow")
+    run_recipe(Recipe(Input((str(source),)), denoise=chosen, output=Output(f"{folder}/plain.zarr")))
+    truth = open_dataset(folder / "plain.zarr").load()
+    words = ["-v", "denoise", source, "-o", out / "map.zarr", "--components", "20"]
+    words += ["--select", "elbow", "--memory-limit", "1.5GB", "--wait-for-workers", "1", "15"]
+    words += ["--resume"] if "--resume" in case else []
+    random = np.random.default_rng(seed)
+    usual = None
+    started = None
+    # Python's own files are read from the disk in the first of two undisturbed runs.
+    for number in range(-1, runs + 1):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        if started is None:
+            (folder / f"cluster-{number}").mkdir()
+            started = Cluster(folder / f"cluster-{number}")
+        try:
+            while sum(each.poll() is None for each in started.workers) < 2:
+                started.add()
+            started.wait(2)
+            command = Command([*words, "--scheduler", started.file])
+            if number > 0:
+                _wait(command, case.partition(", ")[2], usual, random.random())
+                _kill(case, command, started)
+                if "--resume" in case:
+                    command.process.wait()
+                    command = Command([*words, "--scheduler", started.file])
+            found = command.end(out)
+            if "--resume" in case and "map.zarr exists" in str(found["message"]):
+                # Killed when all was written.
+                found["outcome"] = "right"
+            if found["outcome"] == "right" and not _same(open_dataset(out / "map.zarr"), truth):
+                found["outcome"] = "WRONG"
+            if found["outcome"] == "right" and os.listdir(out) != ["map.zarr"]:
+                found["outcome"], found["message"] = "LOST", " ".join(sorted(os.listdir(out)))
+            if number > 0:
+                yield found
+            elif found["outcome"] != "right":
+                raise RuntimeError(f"without a fault: {found}")
+            else:
+                usual = command.stages()
+        finally:
+            if number == runs or started.scheduler.poll() is not None:
+                started.close()
+                started = None
+
+
+def _wait(
+    command: Command, stage: str, usual: dict[str, tuple[float, float]], share: float
+) -> None:
+    """Wait for a random moment: in a stage, or from the first stage to the end of the last."""
+    names = list(usual)
+    if stage not in names:
+        end, took = usual[names[0]]
+        begin = end - took
+        time.sleep(begin + share * (usual[names[-1]][0] - begin))
+    elif names.index(stage):
+        command.wait_for(names[names.index(stage) - 1])
+        time.sleep(share * usual[stage][1])
+    else:
+        end, took = usual[stage]
+        time.sleep(end - took + share * took)
+
+
+def _kill(case: str, command: Command, started: Cluster) -> None:
+    if case.startswith("client"):
+        command.process.kill()
+    elif case.startswith("scheduler"):
+        kill(started.scheduler)
+    else:
+        living = [each for each in started.workers if each.poll() is None]
+        for worker in living if case.startswith("all") else living[:1]:
+            kill(worker)
+
+
+def _same(result: xr.Dataset, truth: xr.Dataset) -> bool:
+    """Whether two results agree to 1e-6 of the largest value of each variable.
+
+    Denoised counts are stored rounded: where a value lies between two steps, either is right.
+    """
+    import numpy as np
+
+    for name, expected in truth.data_vars.items():
+        found, expected = result[name].values, expected.values
+        if expected.dtype.kind == "f":
+            step = 2.0**-4 if name == "counts_denoised" else 0.0
+            close = 1e-6 * np.nan_to_num(np.abs(expected)).max() + step * np.abs(expected)
+            same = (np.abs(found - expected) <= close) | np.isnan(found) & np.isnan(expected)
+        else:
+            same = found == expected
+        if not np.all(same):
+            return False
+    return result.data_vars.keys() == truth.data_vars.keys()
+
+
+def cases(case: str, seed: int) -> Iterator[dict[str, object]]:
+    """What all runs of a case gave, in temporary folders."""
+    runs = REPEATS.get(case, _RUNS)
+    if "killed" in case:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield from kills(case, Path(folder), runs, seed)
+        return
+    for number in range(runs):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield run(case, Path(folder), seed + number)
 
 
 def _other_version(folder: Path) -> Path:
@@ -292,13 +453,8 @@ def main() -> None:
     head = ["case", "runs", *OUTCOMES, "first word (s)", "end (s)", "message"]
     print(*head, sep=", ")
     rows = {}
-    usual = 0.0
     for case in arguments.case or CASES:
-        found = []
-        if case in KILLED and not usual:
-            usual = float(once("sound", arguments.seed)["seconds"])
-        for number in range(REPEATS.get(case, _RUNS)):
-            found.append(once(case, arguments.seed + number, usual))
+        found = list(cases(case, arguments.seed))
         ended = collections.Counter(each["outcome"] for each in found)
         longest = [f"{max(each[name] for each in found):.0f}" for name in ("said", "seconds")]
         # That of the first run which gave one.

@@ -137,6 +137,7 @@ def test_blocks_keep_within_the_memory_of_workers():
     [
         (MemoryError("8 GB"), "a worker of .* ran out of memory .8 GB.; give workers more"),
         (FileNotFoundError("a.zarr"), "a worker of .* does not see the files .* .a.zarr.; put"),
+        (OSError("Timed out trying to connect to 'tcp://a:1' after 10 s"), "no longer answers"),
         (ModuleNotFoundError("h5py"), "a worker of .* lacks a package .h5py.; install"),
         (None, "the Dask scheduler at .* no longer answers; start it and its workers again"),
     ],

@@ -272,9 +272,12 @@ def remove(path: Path) -> None:
         time.sleep(0.2)
 
 
-def discard(path: Path) -> None:
-    """Delete a folder that is to be there whole or not at all, even if the process is killed."""
-    gone = _sibling(path, "partial")
+def discard(path: Path, output: Path) -> None:
+    """Delete a folder that is to be there whole or not at all, even if the process is killed.
+
+    What a killed process leaves of it is removed by the next one that writes `output`.
+    """
+    gone = _sibling(output, "partial")
     path.rename(gone)
     remove(gone)
 

@@ -29,8 +29,8 @@ class Stages:
 
     Parameters
     ----------
-    folder : Path
-        Made if it is not there.
+    output : Path
+        What the job writes; stages are kept beside it.
     job : str
         Names input, recipe and version.
 
@@ -40,8 +40,9 @@ class Stages:
         If what is kept there is of another job.
     """
 
-    def __init__(self, folder: Path, job: str) -> None:
-        self.folder = folder
+    def __init__(self, output: Path, job: str) -> None:
+        self.output = output
+        self.folder = folder = output.with_name(f"{output.name}.stages")
         if not folder.exists():
             with atomic_output(folder, folder=True) as partial:
                 (partial / _KEY).write_text(job, encoding="utf-8")
@@ -68,4 +69,4 @@ class Stages:
 
     def remove(self) -> None:
         """Remove the folder."""
-        discard(self.folder)
+        discard(self.folder, self.output)
