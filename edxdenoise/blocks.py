@@ -391,11 +391,15 @@ def _recast_block(block: Block, *, kind: np.dtype) -> Block:
 
 
 def mapped(
-    kernel: Callable[..., Block], counts: da.Array, *, dtype: np.dtype, **options: Any
+    kernel: Callable[..., Block],
+    counts: da.Array,
+    *others: da.Array,
+    dtype: np.dtype,
+    **options: Any,
 ) -> da.Array:
-    """Counts whose blocks are ``kernel(block, **options)``; lazy."""
+    """Counts whose blocks are ``kernel(block, *others, **options)``, of equal chunks; lazy."""
     known = compact_of(counts)
-    blocks = _chunks(kernel, known.blocks, dtype=dtype, **options)
+    blocks = _chunks(kernel, known.blocks, *map(compact_blocks, others), dtype=dtype, **options)
     return counts_of(replace(known, blocks=blocks), counts.shape[2])
 
 
@@ -429,10 +433,10 @@ def _picked(blocks: tuple[Block, ...], number: int) -> Block:
     return blocks[number]
 
 
-def _chunks(kernel: Any, blocks: da.Array, *, dtype: np.dtype, **options: Any) -> da.Array:
+def _chunks(kernel: Any, *blocks: da.Array, dtype: np.dtype, **options: Any) -> da.Array:
     """A Dask array (y, x) whose chunks are what `kernel` makes of blocks."""
     meta = np.empty((0, 0), dtype)
-    return da.map_blocks(kernel, blocks, dtype=dtype, meta=meta, **options)
+    return da.map_blocks(kernel, *blocks, dtype=dtype, meta=meta, **options)
 
 
 def whole_rows(counts: da.Array) -> da.Array:

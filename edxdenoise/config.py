@@ -409,7 +409,9 @@ class Input:
     ] = None
     frames: Annotated[
         Pixels | None,
-        Option("Sum these frames alone, counted from 0, without B (Velox .emd, JEOL .pts)."),
+        Option(
+            "Sum these frames alone, counted from 0, without B (.pts, .emd, .zarr that keeps them)."
+        ),
     ] = None
     exposure: Annotated[
         Exposures | None, Option("Relative exposure of each INPUT; counts are not scaled.")

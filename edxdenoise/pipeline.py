@@ -193,7 +193,7 @@ def fitted(
     with progress("selection"):
         ds = _selected(ds, recipe)
         trim_memory()
-    return rebuilt(ds, recipe, errors=errors, progress=progress)
+    return rebuilt(ds, recipe, errors=errors, progress=progress, stage=stage)
 
 
 def _components(ds: xr.Dataset, recipe: Denoise, found: Survey, progress: Progress) -> xr.Dataset:
@@ -214,16 +214,28 @@ def _components(ds: xr.Dataset, recipe: Denoise, found: Survey, progress: Progre
 
 
 def rebuilt(
-    ds: xr.Dataset, recipe: Denoise, *, errors: bool = True, progress: Progress = silent
+    ds: xr.Dataset,
+    recipe: Denoise,
+    *,
+    errors: bool = True,
+    progress: Progress = silent,
+    stage: Stage = unkept,
 ) -> xr.Dataset:
     """Average or weight the components that are kept, as the recipe says, and rebuild counts."""
     # Without the total there are no profiles to average.
     if recipe.averages and ds[v.COMPONENT_KEEP].values[0]:
         with progress("shrinkage"):
-            ds = shrink(ds, image=recipe.image, seed=recipe.seed, errors=errors)
+            smoothed = stage("shrinkage", partial(_smoothed, ds, recipe, errors))
+            ds = ds.assign(smoothed.data_vars).assign_attrs(smoothed.attrs)
     elif recipe.weights_components:
         ds = weight_by_signal(ds)
     return reconstruct(ds)
+
+
+def _smoothed(ds: xr.Dataset, recipe: Denoise, errors: bool) -> xr.Dataset:
+    """What smoothing adds or changes."""
+    result = shrink(ds, image=recipe.image, seed=recipe.seed, errors=errors)
+    return result.drop_vars([n for n, old in ds.data_vars.items() if result[n].data is old.data])
 
 
 def _selected(ds: xr.Dataset, recipe: Denoise) -> xr.Dataset:

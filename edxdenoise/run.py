@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -29,6 +31,7 @@ from edxdenoise.errors import (
     DataError,
     EdxdenoiseError,
     EdxdenoiseWarning,
+    ParameterError,
     Rank,
     RecipeError,
     recorded,
@@ -41,14 +44,17 @@ from edxdenoise.io import (
     check_apart,
     check_output,
     check_save,
+    chosen_frames,
     file_source,
-    frame_counts,
+    frame_events,
+    holds_frames,
     read_cube,
     read_mask,
     rounded_for_storage,
     save_dataset,
     stored_size,
 )
+from edxdenoise.io.events import Events
 from edxdenoise.io.guard import guarded, naming, reading
 from edxdenoise.io.own import open_checked
 from edxdenoise.io.stages import Stages, unkept
@@ -78,6 +84,7 @@ from edxdenoise.resources import (
 from edxdenoise.simulation import EXPECTED_COUNTS, simulate
 from edxdenoise.simulation.truth import PHASE_MAP, true_k_factors
 from edxdenoise.survey import Survey, check_survey, shrink_dtype, survey, with_totals
+from edxdenoise.thinning import FrameFolds
 from edxdenoise.validation.comparison import check_compare, compare
 from edxdenoise.validation.holdout import HeldOut, held_out_error
 from edxdenoise.validation.models import DEFAULT_MODELS
@@ -118,8 +125,8 @@ def run_recipe(
     workers : int, optional
         Blocks worked on at a time; one per processor by default.
     resume : bool
-        Keep the components and the held-out error beside the output until that is written, and go
-        on from those that are there.
+        Keep components, smoothed maps and the held-out error beside the output until that is
+        written, and go on from those that are there.
     progress : callable, optional
         As `denoise` takes it.
 
@@ -152,6 +159,7 @@ def run_recipe(
                 maps = [mark_missing(ds, mask) for ds, mask in zip(maps, masks)]
             ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
             ds = _with_truth(ds, maps)
+            frames = frame_folds(files, maps, recipe)
             if recipe.quantifies:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
@@ -164,7 +172,9 @@ def run_recipe(
             # First, while there are no maps of the whole to be held besides.
             with progress("held-out counts"):
                 counts = shrink_dtype(ds, found)
-                kept = stage("held-out", lambda: held_out_error(counts, chosen).to_dataset())
+                kept = stage(
+                    "held-out", lambda: held_out_error(counts, chosen, frames).to_dataset()
+                )
                 judgement = HeldOut.of_dataset(kept)
         ds = denoise(ds, chosen, found=found, progress=progress, stage=stage)
         if judgement is not None:
@@ -195,7 +205,7 @@ def _stages(recipe: Recipe, folder: str | Path, files: list[Path], output: Path)
     others = [*recipe.input.missing, *chosen.model, *chosen.start, *chosen.fix_spectrum]
     sources = [file_source(path) for path in [*map(str, files), *_below(folder, others)]]
     job = "\n".join([__version__, *sources, recipe.to_toml()])
-    return Stages(output.with_name(f"{output.name}.stages"), job)
+    return Stages(output, job)
 
 
 def quantify_file(
@@ -243,7 +253,7 @@ def convert_file(
     out: str | Path,
     *,
     signal: str | None = None,
-    frames: Frames | None = None,
+    frames: Frames | Literal["keep"] | None = None,
     overwrite: bool = False,
     memory_limit: int | None = None,
     workers: int | None = None,
@@ -251,10 +261,19 @@ def convert_file(
 ) -> None:
     """Write the spectrum image of a file in one of our formats, block by block.
 
-    Parameters are those of `read_cube` and `run_recipe`.
+    Parameters are those of `read_cube` and `run_recipe`. With ``frames="keep"``, a .zarr holds the
+    frame of every X-ray event besides the counts.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not hold frames apart, or the output is no .zarr.
     """
     files = [Path(path)]
-    chosen = Input((str(path),), signal, frames)
+    keep = frames == "keep"
+    if keep and Path(out).suffix.lower() != ".zarr":
+        raise ParameterError(f"'{out}' cannot keep frames apart; name a .zarr, or sum the frames")
+    chosen = Input((str(path),), signal, None if keep else frames)
     check_apart(files, [out])
     check_save(out, overwrite=overwrite)
     with progress("reading"), naming(files), reading(files):
@@ -264,6 +283,8 @@ def convert_file(
         found = survey(ds)
         check_survey(found, name=name_of(ds))
         ds = shrink_dtype(ds, found)
+        if keep:
+            ds = ds.merge(frame_events(path).to_dataset())
     with progress("writing"):
         save_dataset(ds, out, overwrite=overwrite, total=found.total)
 
@@ -301,6 +322,35 @@ def run_demo(
             workers=workers,
             progress=progress,
         )
+
+
+def frame_folds(files: list[Path], maps: list[xr.Dataset], recipe: Recipe) -> FrameFolds | None:
+    """Frames of the maps, of which all must hold as many; their counts are read when asked for."""
+    first, *others = (ds.attrs.get(v.FRAMES) for ds in maps)
+    if first is None or any(other != first for other in others):
+        return None
+    if not all(map(holds_frames, files)):
+        return None
+    bare = [ds.drop_vars([v.COUNTS, v.IMAGE], errors="ignore") for ds in maps]
+    dtypes = [ds[v.COUNTS].dtype for ds in maps]
+
+    @cache
+    def events(path: Path) -> Events:
+        with reading(files):
+            return frame_events(path)
+
+    def counts(marks: np.ndarray) -> da.Array:
+        parts = []
+        for path, ds, dtype in zip(files, bare, dtypes):
+            own = chosen_frames(path, recipe.input.frames, events(path).frames)
+            own[own] = marks
+            part = events(path).counts(own, dtype)
+            parts.append(ds.assign({v.COUNTS: v.COUNTS.array(part)}))
+        with recorded(show=False):
+            # What cropping and rebinning leave out was said of the whole.
+            return prepare(parts, recipe.prepare)[v.COUNTS].data
+
+    return FrameFolds(first, counts)
 
 
 def _with_truth(ds: xr.Dataset, maps: list[xr.Dataset]) -> xr.Dataset:
@@ -523,6 +573,7 @@ def compare_file(
             quantify=recipe.quantify,
             denoise=recipe.denoise,
             folds=folds,
+            frames=frame_folds(files, maps, recipe),
             memory_limit=memory_limit,
             progress=progress,
         )
@@ -600,7 +651,7 @@ def describe_frames(
         If the file does not hold frames apart.
     """
     with naming([Path(path)]), reading([Path(path)]):
-        counts = frame_counts(path)
+        counts = frame_events(path).by_frame()
         ds = read_cube(path, signal=signal, frames=frames, memory_limit=memory_limit)
         lines = find_elements(ds)["line"].head(_FRAME_LINES)
     table = frame_table(counts, ds[v.DIM_ENERGY].values, lines, detector_resolution(ds))
@@ -642,7 +693,8 @@ def describe_cube(
         try:
             check_survey(looked, name=files[0].name)
         except DataError as error:
-            warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
+            if v.COUNTS_KIND not in ds.attrs:
+                warn(str(error), "this file cannot be denoised", rank=Rank.WRONG)
     counts = ds[v.COUNTS]
     missing = int(np.count_nonzero(~measured_pixels(ds)))
     pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
@@ -672,6 +724,8 @@ def describe_cube(
     }
     if v.COMPONENT_KEEP in ds:
         result["result"] = result_name(ds)
+    elif v.COUNTS_KIND in ds.attrs:
+        result["result"] = f"counts are {ds.attrs[v.COUNTS_KIND]}"
     found = find_elements(ds)
     result["elements"] = found[["element", "line", "net_counts", "significance", "where"]].to_dict(
         "records"

@@ -26,6 +26,7 @@ DIM_REGION = "region"
 DIM_GROUP = "group"
 DIM_DIRECTION = "direction"
 DIM_EDGE = "edge"
+DIM_EVENT = "event"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 DIM_COMPONENT_OTHER = "component_other"
@@ -237,7 +238,7 @@ HELD_OUT_ERROR = Variable(
     "f",
     "1",
     "squared error of denoised counts over that of raw counts, and its standard deviation: fitted "
-    "to three quarters of the counts, judged by the last one",
+    "to three quarters of counts or frames, judged by the last one",
 )
 COMPONENT_GAIN = Variable(
     "component_gain",
@@ -249,6 +250,17 @@ COMPONENT_GAIN = Variable(
 COMPONENT_GAIN_STDDEV = Variable(
     "component_gain_stddev", (DIM_COMPONENT,), "f", "1", "standard deviation of component_gain"
 )
+EVENT_NUMBER = Variable(
+    "event_number", _MAP, "u", "counts", "X-ray events of the pixel, of all frames"
+)
+EVENT_CHANNEL = Variable(
+    "event_channel", (DIM_EVENT,), "u", "1", "channel of each X-ray event, pixel by pixel"
+)
+EVENT_FRAME = Variable("event_frame", (DIM_EVENT,), "u", "1", "frame of each X-ray event")
+# "denoised" where a .hspy of ours holds denoised counts, which may be negative.
+COUNTS_KIND = "counts_kind"
+# How many frames were summed, or are kept apart.
+FRAMES = "frames"
 # Attributes of a measurement that are numbers.
 MEASUREMENT_NUMBERS = (
     "beam_energy",
@@ -258,6 +270,7 @@ MEASUREMENT_NUMBERS = (
     "azimuth_angle",
     "stage_tilt",
     "detector_resolution",
+    FRAMES,
 )
 # What spatial shrinkage leaves of one choice of components, and an attribute that says what images
 # gained, in words.

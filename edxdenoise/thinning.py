@@ -1,8 +1,12 @@
-"""Split whole counts at random into independent measurements: two parts, or folds to hold out."""
+"""Split whole counts into independent measurements: two parts, or folds to hold out.
+
+They are drawn at random, or are those of whole frames where these are known.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +15,16 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import Block, SparseBlock, split, whole_rows
+from edxdenoise.blocks import (
+    Block,
+    SparseBlock,
+    less,
+    mapped,
+    recast,
+    split,
+    stored_counts,
+    whole_rows,
+)
 from edxdenoise.cube import add_history
 from edxdenoise.errors import DataError, ParameterError
 
@@ -220,10 +233,75 @@ def fold(counts: np.ndarray, random: np.random.Generator, number: int, *, folds:
     return part
 
 
+@dataclass(frozen=True)
+class FrameFolds:
+    """Frames of a map, to hold out whole ones.
+
+    Each frame is a measurement of its own, what the beam and the stage do in the meantime included.
+
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    counts : callable
+        Lazy counts, shape (y, x, energy), of the frames that an array of bool, shape (frame,),
+        marks.
+    """
+
+    number: int
+    counts: Callable[[np.ndarray], da.Array]
+
+    def marks(self, number: int, folds: int) -> np.ndarray:
+        """Which frames belong to part `number` of `folds`, shape (frame,).
+
+        Parts take turns in an order that is reversed each time: 0 1 2 3 3 2 1 0 and so on. What
+        grows or fades evenly is the same in all of them.
+
+        Examples
+        --------
+        >>> np.flatnonzero(FrameFolds(10, lambda marks: None).marks(0, 4))
+        array([0, 7, 8])
+        """
+        turn, place = np.divmod(np.arange(self.number), folds)
+        return np.where(turn % 2, folds - 1 - place, place) == number
+
+    def suffice(self, folds: int) -> bool:
+        """Whether each part has two frames at least, one on the way up and one back."""
+        return self.number >= 2 * folds
+
+
+def parts_of(number: int, folds: int, frames: FrameFolds | None) -> float:
+    """How many times the counts of part `number` all counts are, as `hold_out` splits them."""
+    if frames is None:
+        return folds
+    return frames.number / np.count_nonzero(frames.marks(number, folds))
+
+
+def _rest_of_frames(counts: da.Array, part: da.Array) -> da.Array:
+    part = recast(part, counts.dtype).rechunk(counts.chunks)
+    return mapped(_rest_block, counts, part, dtype=counts.dtype)
+
+
+def _rest_block(block: Block, part: Block) -> Block:
+    rest = less(block, part)
+    left, held, whole = (stored_counts(each).sum(dtype=np.uint64) for each in (rest, part, block))
+    if left + held != whole:
+        raise DataError(
+            "the counts of its frames are not those of the map; copy the file again, or convert it "
+            "without --frames keep"
+        )
+    return rest
+
+
 def hold_out(
-    ds: xr.Dataset, number: int, *, folds: int = 8, seed: int = 0
+    ds: xr.Dataset,
+    number: int,
+    *,
+    folds: int = 8,
+    seed: int = 0,
+    frames: FrameFolds | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Hold out one of several equal parts of the counts.
+    """Hold out one of several equal parts of the counts, or of the frames.
 
     If counts X are Poisson with mean m, the part held out and the rest are independent Poisson
     variables of mean m / folds and m (1 - 1 / folds), and the parts held out in turn are
@@ -239,6 +317,8 @@ def hold_out(
         How many parts.
     seed : int
         The parts of one seed add up to the counts, however these are cut into blocks.
+    frames : FrameFolds, optional
+        Frames of the counts, which are lazy; whole ones are held out. Parts are equal to a frame.
 
     Returns
     -------
@@ -256,8 +336,14 @@ def hold_out(
     check_folds(folds)
     if not 0 <= number < folds:
         raise ParameterError(f"part {number} must be from 0 to {folds - 1}, as there are {folds}")
-    held_out, rest = split_counts(ds, partial(fold, number=number, folds=folds), seed=seed)
-    line = f"hold_out number={number} folds={folds} seed={seed} part="
+    if frames is None:
+        held_out, rest = split_counts(ds, partial(fold, number=number, folds=folds), seed=seed)
+        line = f"hold_out number={number} folds={folds} seed={seed} part="
+    else:
+        part = frames.counts(frames.marks(number, folds))
+        left = _rest_of_frames(ds[v.COUNTS].data, part)
+        rest, held_out = (ds.assign({v.COUNTS: v.COUNTS.array(each)}) for each in (left, part))
+        line = f"hold_out number={number} folds={folds} frames={frames.number} part="
     return add_history(rest, line + "rest"), add_history(held_out, line + "held_out")
 
 

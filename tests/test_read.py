@@ -14,9 +14,10 @@ import rsciio.jeol
 
 from edxdenoise.errors import EdxdenoiseWarning, FormatError, MemoryLimitError, ParameterError
 from edxdenoise.io.metadata import file_source
-from edxdenoise.io.read import frame_counts, read_cube
+from edxdenoise.io.read import frame_events, holds_frames, read_cube
 from edxdenoise.io.signals import list_signals
 from edxdenoise.io.vendor.base import check_loss
+from edxdenoise.run import convert_file
 from edxdenoise.schema import COUNTS, validate
 
 
@@ -343,24 +344,39 @@ def frames_of_rosettasciio(path, number):
     ("name", "frames"),
     [("jeol_tem_64x64.pts", 50), ("velox_v11.zip/Test SI 16x16 215 kx.emd", 2)],
 )
-def test_frames(unpacked, name, frames):
+def test_frames(unpacked, tmp_path, name, frames):
     path = unpacked(name)
-    whole = read_cube(path)["counts"].values
-    by_frame = frame_counts(path)
+    ds = read_cube(path)
+    whole = ds["counts"].values
+    convert_file(path, tmp_path / "kept.zarr", frames="keep")
+    by_frame = frame_events(tmp_path / "kept.zarr").by_frame()
     assert by_frame.shape == (frames, whole.shape[2])
     np.testing.assert_array_equal(by_frame.sum(axis=0), whole.sum(axis=(0, 1)))
     last = read_cube(path, frames=(-1, math.inf))["counts"].values
     np.testing.assert_array_equal(last, frames_of_rosettasciio(path, frames - 1))
     np.testing.assert_array_equal(by_frame[-1], last.sum(axis=(0, 1)))
-    others = read_cube(path, frames=(0, frames - 1))["counts"].values
+    others = read_cube(tmp_path / "kept.zarr", frames=(0, frames - 1))["counts"].values
     np.testing.assert_array_equal(others.astype(int) + last, whole)
     with pytest.raises(ParameterError, match=f"frames 1:{frames + 1} of .*from 0:{frames}"):
-        read_cube(path, frames=(1, frames + 1))
+        read_cube(tmp_path / "kept.zarr", frames=(1, frames + 1))
+    kept = read_cube(tmp_path / "kept.zarr")
+    assert kept.attrs["frames"] == frames
+    assert not {"event_number", "event_frame"} & kept.variables.keys()
+    np.testing.assert_array_equal(kept.counts, whole)
+    part = read_cube(tmp_path / "kept.zarr", frames=(-1, math.inf))
+    assert part.attrs["frames"] == 1
+    np.testing.assert_array_equal(part.counts, last)
+    convert_file(tmp_path / "kept.zarr", tmp_path / "summed.zarr")
+    assert not holds_frames(tmp_path / "summed.zarr")
+    with pytest.raises(ParameterError, match="summed.zarr' does not hold frames apart.*keep"):
+        read_cube(tmp_path / "summed.zarr", frames=(0, 1))
+    with pytest.raises(ParameterError, match="a.hspy' cannot keep frames apart; name a .zarr"):
+        convert_file(path, tmp_path / "a.hspy", frames="keep")
 
 
 @pytest.mark.parametrize("name", ["bruker_sem_dacite_22cpp.bcf", "fept_core_shell.hspy"])
 def test_files_without_frames(shared_data, name):
-    for read in (lambda path: read_cube(path, frames=(0, 1)), frame_counts):
+    for read in (lambda path: read_cube(path, frames=(0, 1)), frame_events):
         with pytest.raises(ParameterError, match="does not hold frames apart.*--frames"):
             read(shared_data / name)
 

@@ -11,6 +11,7 @@ from edxdenoise import quantify, simulate
 from edxdenoise.cube import make_cube, named_images
 from edxdenoise.errors import FormatError, SchemaError, recorded
 from edxdenoise.io import read_cube, save_dataset, to_hyperspy
+from edxdenoise.run import describe_cube
 from edxdenoise.schema import COUNTS_DENOISED
 
 hs = pytest.importorskip("hyperspy.api")
@@ -100,6 +101,14 @@ def test_denoised_counts_come_first(cube, tmp_path):
     signal = hs.load(tmp_path / "out.hspy")
     assert signal.data.dtype == np.float32
     np.testing.assert_array_equal(signal.data, cube["counts_denoised"])
+
+
+def test_denoised_counts_below_zero_are_told_without_a_warning(cube, tmp_path):
+    cube["counts_denoised"] = COUNTS_DENOISED.array(cube["counts"].values - np.float32(1))
+    save_dataset(cube, tmp_path / "out.hspy")
+    with recorded() as issued:
+        assert describe_cube(tmp_path / "out.hspy")["result"] == "counts are denoised"
+    assert not [each for each in issued if "negative" in str(each)]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from edxdenoise.cli.helpers import Computing, say
 from edxdenoise.cli.options import (
+    Configured,
     PathType,
     command,
     compute_options,
@@ -22,17 +23,33 @@ if TYPE_CHECKING:
     from edxdenoise.io.vendor import Frames
 
 
+class _Frames(Configured):
+    """Frames to sum: some, or all of them; or all of them kept apart."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "sum":
+            return None
+        return value if value == "keep" else super().convert(value, param, ctx)
+
+
 @command(short_help="Write the map of FILE as .zarr, .nc or .hspy.")
 @file_argument
 @click.argument("out", type=PathType())
-@section_options(Input, "signal", "frames")
+@section_options(Input, "signal")
+@click.option(
+    "--frames",
+    type=_Frames(Input, "frames"),
+    metavar="A:B|sum|keep",
+    default="sum",
+    help="Sum all frames, or those from A to B; or keep their counts apart as well, in a .zarr.",
+)
 @overwrite_option
 @compute_options
 def convert(
     file: Path,
     out: Path,
     signal: str | None,
-    frames: Frames | None,
+    frames: Frames | Literal["keep"] | None,
     overwrite: bool,
     computing: Computing,
 ) -> None:
@@ -40,6 +57,7 @@ def convert(
 
     \b
     edxdenoise convert map.bcf map.zarr
+    edxdenoise convert map.pts map.zarr --frames keep
     """
     from edxdenoise.run import convert_file
 

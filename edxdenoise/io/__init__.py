@@ -13,7 +13,7 @@ from edxdenoise.io.hyperspy import from_hyperspy, to_hyperspy
 from edxdenoise.io.images import read_mask
 from edxdenoise.io.metadata import file_source
 from edxdenoise.io.own import open_dataset, open_denoised
-from edxdenoise.io.read import frame_counts, read_cube, read_spectra
+from edxdenoise.io.read import chosen_frames, frame_events, holds_frames, read_cube, read_spectra
 from edxdenoise.io.regions import check_profile, check_region, profile_steps, read_regions
 from edxdenoise.io.save import check_save, rounded_for_storage, save_dataset, stored_size
 from edxdenoise.io.signals import SignalInfo, list_signals, pick_signal
@@ -27,10 +27,12 @@ __all__ = [
     "check_profile",
     "check_region",
     "check_save",
+    "chosen_frames",
     "file_name",
     "file_source",
-    "frame_counts",
+    "frame_events",
     "from_hyperspy",
+    "holds_frames",
     "list_signals",
     "open_dataset",
     "open_denoised",

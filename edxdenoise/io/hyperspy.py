@@ -194,7 +194,10 @@ def hyperspy_signals(ds: xr.Dataset) -> Iterator[tuple[xr.DataArray, dict[str, A
     axes = [_axis(ds, v.DIM_Y), _axis(ds, v.DIM_X)]
     whole = _metadata(ds.attrs)
     if (name := hspy_variables(ds)[0]) in (v.COUNTS, v.COUNTS_DENOISED):
-        yield ds[name], _signal(ds[name], [*axes, _energy_axis(ds)], whole) | {
+        cube = whole
+        if name == v.COUNTS_DENOISED:
+            cube = whole | {"edxdenoise": whole["edxdenoise"] | {"variable": str(name)}}
+        yield ds[name], _signal(ds[name], [*axes, _energy_axis(ds)], cube) | {
             "original_metadata": _original_metadata(ds.attrs)
         }
     axes = [axis | {"navigate": False} for axis in axes]

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edxdenoise import schema as v
+
 # Files that hold the data of the file named.
 _COMPANIONS = {".rpl": ("{stem}.raw", "{stem}.RAW"), ".emi": ("{stem}_[0-9]*.ser",)}
 _KEV = {"kev": 1.0, "ev": 1e-3, "mev": 1e3}
@@ -171,6 +173,8 @@ def attributes(metadata: Mapping[str, Any], original: Mapping[str, Any]) -> dict
     elements = find(metadata, "Sample.elements")
     if elements is not None and len(elements) > 0:
         attrs["elements"] = [str(element) for element in elements]
+    if find(metadata, "edxdenoise.variable") == v.COUNTS_DENOISED:
+        attrs[v.COUNTS_KIND] = "denoised"
     attrs["original_metadata"] = to_json(original)
     return attrs
 

@@ -20,7 +20,7 @@ from edxdenoise.errors import FormatError, Rank, warn
 from edxdenoise.io.guard import check_file, guarded, named
 from edxdenoise.io.store import memory_attrs
 
-_SMALL = (v.MEASURED, v.IMAGE)
+_SMALL = (v.MEASURED, v.IMAGE, v.EVENT_NUMBER)
 # Attribute of a file with checksums of what no checksum of a chunk protects.
 METADATA_CRC = "metadata_crc32"
 _TEXTS = ("title", "source", "history", "recipe", "original_metadata", "edxdenoise_version")
@@ -39,7 +39,8 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     -------
     xarray.Dataset
         Maps and cubes are Dask arrays in the chunks stored; all else is loaded, ``measured`` and
-        ``image`` too. ``counts_denoised`` that was left out is rebuilt when it is used.
+        ``image`` too. ``counts_denoised`` that was left out is rebuilt when it is used. The events
+        of frames that are kept apart are no part of it: see `edxdenoise.io.frame_events`.
 
     Raises
     ------
@@ -53,7 +54,9 @@ def open_dataset(path: str | Path) -> xr.Dataset:
     if suffix not in (".nc", ".zarr"):
         raise FormatError(f"{path} is not one of our files; allowed are .nc and .zarr")
     check_file(path)
-    ds = _with_cube(guarded(path, lambda: open_checked(path, suffix)))
+    ds = guarded(path, lambda: open_checked(path, suffix))
+    ds = _with_cube(ds.drop_dims(v.DIM_EVENT, errors="ignore"))
+    ds = ds.drop_vars(v.EVENT_NUMBER, errors="ignore")
     if "edxdenoise_version" not in ds.attrs and not (
         v.COUNTS in ds and ds[v.COUNTS].dims == v.COUNTS.dims
     ):
@@ -207,7 +210,8 @@ def _checked(path: Path, ds: xr.Dataset) -> xr.Dataset:
 def _as_in_memory(ds: xr.Dataset) -> xr.Dataset:
     loaded = {}
     for name, array in ds.variables.items():
-        if name in _SMALL or not {v.DIM_Y, v.DIM_X} <= set(array.dims):
+        maps = {v.DIM_Y, v.DIM_X} <= set(array.dims)
+        if name in _SMALL or not (maps or v.DIM_EVENT in array.dims):
             # Here, also where a cluster computes: a worker may not see the file.
             with dask.config.set(scheduler="synchronous"):
                 array = array.load()

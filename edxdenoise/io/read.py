@@ -19,6 +19,7 @@ from edxdenoise.cluster import check_input
 from edxdenoise.cube import make_cube, mark_missing, smallest_count_dtype
 from edxdenoise.errors import FormatError, MemoryLimitError, Rank, warn
 from edxdenoise.io.child import isolated
+from edxdenoise.io.events import Events
 from edxdenoise.io.guard import check_file, guarded
 from edxdenoise.io.images import detector_images
 from edxdenoise.io.metadata import (
@@ -29,7 +30,7 @@ from edxdenoise.io.metadata import (
     spatial_units,
     unit_ratio,
 )
-from edxdenoise.io.own import open_dataset
+from edxdenoise.io.own import open_checked, open_counts, open_dataset
 from edxdenoise.io.signals import (
     OWN_SUFFIXES,
     describe,
@@ -38,7 +39,14 @@ from edxdenoise.io.signals import (
     open_file,
     pick_signal,
 )
-from edxdenoise.io.vendor import Frames, VendorSignal, count_frames, no_frames
+from edxdenoise.io.vendor import (
+    Frames,
+    VendorSignal,
+    frame_limits,
+    keeps_frames,
+    no_frames,
+    read_events,
+)
 from edxdenoise.resources import default_memory_limit, format_memory
 from edxdenoise.simulation.truth import PHASE_SPECTRUM
 
@@ -66,7 +74,8 @@ def read_cube(
         Number (from 1, see `list_signals`) or title of the signal. By default the one X-ray map
         in the file.
     frames : (first, end), optional
-        Sum these frames alone, from 0, `end` not included, of a Velox .emd or a JEOL .pts.
+        Sum these frames alone, from 0, `end` not included, of a Velox .emd, a JEOL .pts or a .zarr
+        that keeps them.
     memory_limit : int, optional
         Bytes that the counts may take where the format can only be parsed as a whole (.bcf,
         .pts), and each block of them elsewhere; by default half of what is free.
@@ -96,13 +105,11 @@ def read_cube(
     """
     path = check_file(path)
     if path.suffix.lower() in OWN_SUFFIXES:
-        from edxdenoise.io.own import open_counts
-
-        if frames is not None:
-            raise no_frames(path)
         if signal is not None:
             pick_signal(path, list_signals(path), signal)
         ds = open_counts(path)
+        if frames is not None:
+            ds = _with_frames(path, ds, frames)
         _check_blocks(path, ds[v.COUNTS].data, memory_limit)
         return mark_missing(ds)
     signals = open_file(path, frames=frames)
@@ -122,8 +129,31 @@ def read_cube(
     return check_input(ds, path) if path.suffix.lower() in _READ_BY_WORKERS else ds
 
 
-def frame_counts(path: Path | str) -> np.ndarray:
-    """Counts of every frame and channel of a Velox .emd or JEOL .pts, shape (frame, energy).
+def _with_frames(path: Path, ds: xr.Dataset, frames: Frames) -> xr.Dataset:
+    events = frame_events(path)
+    chosen = chosen_frames(path, frames, events.frames)
+    counts = events.counts(chosen, ds[v.COUNTS].dtype)
+    ds = ds.assign({v.COUNTS: ds[v.COUNTS].copy(data=counts)})
+    return ds.assign_attrs({v.FRAMES: int(chosen.sum())})
+
+
+def chosen_frames(path: Path, frames: Frames | None, number: int) -> np.ndarray:
+    """Which of so many frames are chosen, shape (frame,); all of them by default."""
+    chosen = np.zeros(number, bool)
+    chosen[slice(*frame_limits(path, frames or (0, math.inf), number))] = True
+    return chosen
+
+
+def holds_frames(path: Path | str) -> bool:
+    """Whether `frame_events` can read a file."""
+    path = Path(path)
+    if path.suffix.lower() in OWN_SUFFIXES:
+        return (path / v.EVENT_FRAME).exists()
+    return keeps_frames(path)
+
+
+def frame_events(path: Path | str) -> Events:
+    """Events, with their frames, of a Velox .emd, a JEOL .pts or a .zarr that keeps them.
 
     Raises
     ------
@@ -131,9 +161,11 @@ def frame_counts(path: Path | str) -> np.ndarray:
         If the file does not hold frames apart.
     """
     path = check_file(path)
-    if path.suffix.lower() in OWN_SUFFIXES:
+    if path.suffix.lower() not in OWN_SUFFIXES:
+        return read_events(path)
+    if not holds_frames(path):
         raise no_frames(path)
-    return count_frames(path)
+    return Events.of_dataset(open_checked(path, path.suffix.lower()))
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:
@@ -181,6 +213,8 @@ def dataset_of(path: Path, signal: VendorSignal) -> xr.Dataset:
     attrs["title"] = attrs["title"] or path.stem
     if path.exists():
         attrs["source"] = file_source(path)
+    if signal.frames is not None:
+        attrs[v.FRAMES] = signal.frames
     ds = make_cube(
         _lazy(data),
         energy=energy,

@@ -46,6 +46,7 @@ from edxdenoise.report.page_spectra import scree_plot, sum_figure
 from edxdenoise.report.text import (
     decision,
     facts,
+    fitted_text,
     joined,
     number_words,
     region_words,
@@ -446,6 +447,7 @@ def _checks(found: Findings, maps: Maps) -> dict[str, Any]:
         checks["held_out"] = {
             "verdict": f"{verdict_words}: squared error {remaining_error(ds)} of raw.",
             "good": error + 2 * stddev <= 100,
+            "by": fitted_text(ds),
         }
     if len(found.bias):
         beyond = found.bias[found.bias["z"].abs() > _SURE].sort_values("z", key=lambda z: -z.abs())

@@ -14,6 +14,7 @@ from edxdenoise.components.nmf import is_nmf
 from edxdenoise.components.selection import component_name, kept_numbers, uncertain_numbers
 from edxdenoise.cube import is_poisson_weighted, measured_pixels, pixel_counts
 from edxdenoise.errors import texts_of
+from edxdenoise.validation.holdout import FITTED, fitted_words
 
 _LONGEST_LIST = 48
 _SELECTORS = {
@@ -148,6 +149,11 @@ def remaining_error(ds: xr.Dataset) -> str:
     return percent_words(*(100 * ds[v.HELD_OUT_ERROR].values.astype(float)))
 
 
+def fitted_text(ds: xr.Dataset) -> str:
+    """Return what was fitted for the held-out error; files of earlier versions do not say it."""
+    return str(ds[v.HELD_OUT_ERROR].attrs.get(FITTED, fitted_words()))
+
+
 def percent_words(error: float, stddev: float) -> str:
     """A squared error in %, or what it is below where it is no more than its own error.
 
@@ -184,7 +190,12 @@ def facts(ds: xr.Dataset, elements: Sequence[str] = ()) -> dict[str, tuple[str, 
             component_list(kept),
         )
     if error := remaining_error(ds):
-        found["remaining error"] = (error, "cross-validated, in % of that of raw counts")
+        by = fitted_text(ds)
+        with_frames = f" with {by}" if "frames" in by else ""
+        found["remaining error"] = (
+            error,
+            f"cross-validated{with_frames}, in % of that of raw counts",
+        )
     if elements:
         found["elements found"] = (str(len(elements)), " ".join(elements))
     if v.ATOMIC_PERCENT in ds:

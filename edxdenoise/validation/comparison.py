@@ -26,11 +26,13 @@ from edxdenoise.quantification.estimators import line_weights, sums_counts
 from edxdenoise.resources import default_memory_limit, memory_needed
 from edxdenoise.simulation import EXPECTED_COUNTS
 from edxdenoise.survey import check_survey, shrink_dtype, survey
-from edxdenoise.thinning import check_folds, check_whole, hold_out
+from edxdenoise.thinning import FrameFolds, check_folds, check_whole, hold_out, parts_of
 from edxdenoise.validation.holdout import (
+    FITTED,
     LineWindows,
     Scale,
     Sums,
+    fitted_words,
     heldout_sums,
     scale_of,
     true_sums,
@@ -61,6 +63,7 @@ def compare(
     quantify: Quantify | None = None,
     denoise: Denoise | None = None,
     folds: int = 8,
+    frames: FrameFolds | None = None,
     memory_limit: int | None = None,
     progress: Progress = silent,
 ) -> xr.Dataset:
@@ -88,6 +91,8 @@ def compare(
         What the models have in common, weighting, solver and seed; all of it for ``denoise``.
     folds : {2, 4, 8, 16}
         Each model is fitted to all counts but one part in `folds`.
+    frames : FrameFolds, optional
+        Where there are at least two for each part, whole ones are held out.
     memory_limit : int, optional
         Bytes; half of what is free by default. Counts that fit are held.
     progress : callable, optional
@@ -141,24 +146,27 @@ def compare(
     ]
     del fitted, cubes
 
+    if frames is not None and not frames.suffice(folds):
+        frames = None
     parts: list[Sums] = []
     for number in range(folds):
+        whole = parts_of(number, folds, frames)
         with progress(f"part {number + 1} of {folds}"), recorded(show=False):
             # Warnings were already issued for the whole of the counts.
-            rest, held_out = hold_out(bare, number, folds=folds, seed=recipe.seed)
+            rest, held_out = hold_out(bare, number, folds=folds, seed=recipe.seed, frames=frames)
             if keep:
                 rest = rest.assign({v.COUNTS: rest[v.COUNTS].persist()})
             part, _ = judge(
                 [each[v.COUNTS_DENOISED].data for each in fit_models(rest, chosen, recipe)],
                 replace(judged, regions=_regions(areas, clusters, rest)),
-                factor=folds / (folds - 1),
-                scale=scale_of(rest, folds / (folds - 1)),
+                factor=whole / (whole - 1),
+                scale=scale_of(rest, whole / (whole - 1)),
                 held_out=held_out[v.COUNTS].data,
-                folds=folds,
+                folds=whole,
                 expected=expected,
             )
             parts.append(part)
-    return assemble(
+    compared = assemble(
         ds,
         names=[model.name for model in chosen],
         kept=kept,
@@ -169,6 +177,7 @@ def compare(
         full=full,
         values=maps,
     )
+    return compared.assign_attrs({FITTED: fitted_words(folds, frames)})
 
 
 def check_compare(
@@ -283,7 +292,7 @@ def judge(
     factor: float = 1.0,
     scale: Scale,
     held_out: da.Array | None = None,
-    folds: int = 1,
+    folds: float = 1,
     expected: da.Array | None = None,
 ) -> tuple[Sums, np.ndarray | None]:
     """Sums over regions, and the maps of quantities, from one pass over the blocks.
@@ -299,7 +308,7 @@ def judge(
         With a map (y, x) in place of pixels.
     held_out : dask array, optional
         The part of the counts that the models were not fitted to.
-    folds : int
+    folds : float
         Of how many parts it is one.
     expected : dask array, optional
         Truth of a phantom.
@@ -361,7 +370,7 @@ def _judge_block(
     judged: Judged,
     factor: float,
     scale: Scale,
-    folds: int,
+    folds: float,
 ) -> tuple[Sums, np.ndarray | None]:
     rows, columns, channels = predictions[0].shape
     flat = [part.reshape(-1, channels) for part in predictions]

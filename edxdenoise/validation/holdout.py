@@ -53,15 +53,13 @@ from edxdenoise.cube import is_lazy, kept_maps, kept_spectra, pixel_counts, sum_
 from edxdenoise.errors import recorded
 from edxdenoise.pipeline import fitted
 from edxdenoise.survey import survey
-from edxdenoise.thinning import hold_out
+from edxdenoise.thinning import FrameFolds, hold_out, parts_of
 
 # Models of counts may dip below 0, of which no deviance can be had: predictions are no less than
 # this share of what the totals of pixel and channel alone let one expect.
 FLOOR = 0.01
 # Parts of the counts that `held_out_error` makes: its standard deviation grows with their number.
 _PARTS = 4
-# All counts over those that are fitted.
-_WHOLE = _PARTS / (_PARTS - 1)
 # Pixels worked on at a time within a block.
 _PIECE = 512
 
@@ -103,6 +101,8 @@ class Scale:
         return self.pixel[:, np.newaxis] * self.energy
 
 
+# Attribute of what held-out counts say: which counts were fitted.
+FITTED = "fitted_to"
 # Attributes of `component_gain`: the held-out error, and the kept components that it is of.
 JUDGED_ERROR, JUDGED = "judged_error", "judged_components"
 
@@ -200,7 +200,7 @@ def _orthonormal(spectra: np.ndarray) -> bool:
     return bool(np.allclose(spectra @ spectra.T, np.eye(len(spectra)), atol=1e-3))
 
 
-def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
+def held_out_error(ds: xr.Dataset, recipe: Denoise, frames: FrameFolds | None = None) -> HeldOut:
     """Judge what a recipe does to these counts: fitted to three quarters, judged by the last one.
 
     Parameters
@@ -209,6 +209,8 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
         With whole ``counts``.
     recipe : Denoise
         All its choices are made again, with three quarters of the counts.
+    frames : FrameFolds, optional
+        Where there are at least eight, whole ones are held out.
 
     Returns
     -------
@@ -222,14 +224,17 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
     to judge by.
     """
     lazy = ds if is_lazy(ds) else chunk(ds)
-    rest, _ = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed)
+    if frames is not None and not frames.suffice(_PARTS):
+        frames = None
+    parts = parts_of(0, _PARTS, frames)
+    rest, _ = hold_out(lazy, 0, folds=_PARTS, seed=recipe.seed, frames=frames)
     rest = rest.assign({v.COUNTS: rest[v.COUNTS].copy(data=hold(rest[v.COUNTS].data))})
     with recorded(show=False):
         # Warnings are issued for the whole of the counts.
         model = fitted(rest, recipe, survey(rest), errors=False)
     # What is left of each block, so that nothing is drawn again.
     every, fitted_to = (compact_blocks(whole_rows(each[v.COUNTS].data)) for each in (lazy, rest))
-    scale = scale_of(model, _WHOLE)
+    scale = scale_of(model, parts / (parts - 1))
     kept, mean = kept_spectra(model)
     maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
     used = model[v.COMPONENT_KEEP].values == 1
@@ -246,18 +251,32 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise) -> HeldOut:
             g[place],
             (spectra, single),
             Scale(scale.pixel[place], scale.energy),
+            parts,
         )
         for place, *blocks in zip(places, delayed_blocks(every), delayed_blocks(fitted_to))
     ]
     (error, variance), gains, variances = (sum(parts) for parts in zip(*compute(sums)[0]))
     # In units of the noise of all counts, beside which that of the fitted ones is larger.
-    units = _WHOLE * scale.pixel.size * scale.energy.size
+    units = parts / (parts - 1) * scale.pixel.size * scale.energy.size
+    ratio = v.HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units)
     return HeldOut(
-        v.HELD_OUT_ERROR.array(np.array([error, np.sqrt(variance)]) / units),
+        ratio.assign_attrs({FITTED: fitted_words(_PARTS, frames)}),
         loadings[order],
         gains / units,
         variances / units**2,
     )
+
+
+def fitted_words(folds: int = _PARTS, frames: FrameFolds | None = None) -> str:
+    """What is fitted while a part is held out.
+
+    Examples
+    --------
+    >>> fitted_words(4), fitted_words(8, FrameFolds(50, lambda marks: None))
+    ('3/4 of the counts', '7/8 of the 50 frames')
+    """
+    whole = "counts" if frames is None else f"{frames.number} frames"
+    return f"{folds - 1}/{folds} of the {whole}"
 
 
 def _judged_block(
@@ -266,23 +285,29 @@ def _judged_block(
     g: np.ndarray,
     spectra: tuple[np.ndarray, np.ndarray],
     scale: Scale,
+    folds: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E and its variance, and the gains of all components, those that are kept first."""
     filled, both = sparse_block(held_out), np.concatenate(maps)
     return (
-        error_of_block(filled, maps[0], g, spectra[0], scale),
-        *gains_of_block(filled, both, g, spectra[1], scale),
+        error_of_block(filled, maps[0], g, spectra[0], scale, folds),
+        *gains_of_block(filled, both, g, spectra[1], scale, folds),
     )
 
 
 def gains_of_block(
-    held_out: Block, maps: np.ndarray, g: np.ndarray, spectra: np.ndarray, scale: Scale
+    held_out: Block,
+    maps: np.ndarray,
+    g: np.ndarray,
+    spectra: np.ndarray,
+    scale: Scale,
+    folds: float = _PARTS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much less E each component alone leaves, summed over a block, and the variance of that.
 
     Parameters
     ----------
-    held_out, g, scale
+    held_out, g, scale, folds
         As `error_of_block` takes them.
     maps : array, shape (component, y, x)
     spectra : array, shape (component, energy)
@@ -293,13 +318,13 @@ def gains_of_block(
     gains, variances : array, shape (component,)
     """
     rows = sparse_block(held_out).rows
-    scores = _WHOLE * g.reshape(-1, 1) * maps.reshape(len(maps), -1).T
+    scores = folds / (folds - 1) * g.reshape(-1, 1) * maps.reshape(len(maps), -1).T
     scores /= scale.pixel.reshape(-1, 1)
     shares = spectra / scale.energy
     own = (spectra * shares).sum(axis=1) * (scale.pixel.reshape(-1) @ scores**2)
     seen = ((rows @ shares.T) * scores).sum(axis=0)
     spread = ((rows @ (shares**2).T) * scores**2).sum(axis=0)
-    return 2 * _PARTS * seen - own, 4 * _PARTS**2 * spread
+    return 2 * folds * seen - own, 4 * folds**2 * spread
 
 
 def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:
@@ -309,7 +334,12 @@ def scale_of(ds: xr.Dataset, factor: float = 1.0) -> Scale:
 
 
 def error_of_block(
-    held_out: Block, maps: np.ndarray, g: np.ndarray, spectra: np.ndarray, scale: Scale
+    held_out: Block,
+    maps: np.ndarray,
+    g: np.ndarray,
+    spectra: np.ndarray,
+    scale: Scale,
+    folds: float = _PARTS,
 ) -> np.ndarray:
     """E and its variance, summed over a block.
 
@@ -325,10 +355,12 @@ def error_of_block(
         In units of the counts; the mean comes first.
     scale : Scale
         With a map (y, x) in place of pixels.
+    folds : float
+        K.
     """
     rows = sparse_block(held_out).rows
     scores = np.concatenate([np.ones((1, *g.shape)), maps]).reshape(len(spectra), -1)
-    scores = _WHOLE * g.reshape(-1, 1) * scores.T
+    scores = folds / (folds - 1) * g.reshape(-1, 1) * scores.T
     expected = scale.pixel.reshape(-1)
     form = (spectra / scale.energy) @ spectra.T
     total = np.array([(((scores @ form) * scores).sum(axis=1) / expected).sum(), 0.0])
@@ -342,13 +374,13 @@ def error_of_block(
         else:
             predicted = (scores[piece] @ spectra)[own.row, own.col]
         weight = 1 / (expected[piece][own.row] * scale.energy[own.col])
-        terms = error_terms(own.data.astype(np.float64), predicted, weight, _PARTS)
+        terms = error_terms(own.data.astype(np.float64), predicted, weight, folds)
         total += [each.sum() for each in terms]
     return total
 
 
 def error_terms(
-    counts: np.ndarray, predicted: np.ndarray, weight: np.ndarray, folds: int
+    counts: np.ndarray, predicted: np.ndarray, weight: np.ndarray, folds: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a cell that holds counts adds to E beside its squared prediction, and to the variance.
 
@@ -360,7 +392,7 @@ def error_terms(
         p.
     weight : array
         w.
-    folds : int
+    folds : float
         K.
     """
     once, twice = counts * weight, counts * (counts - 1) * weight
@@ -380,7 +412,7 @@ def heldout_sums(
     held_out: np.ndarray,
     predictions: np.ndarray,
     scale: Scale,
-    folds: int,
+    folds: float,
     regions: np.ndarray,
     lines: LineWindows,
 ) -> Sums:
@@ -393,7 +425,7 @@ def heldout_sums(
     predictions : array, shape (model, n, energy)
         p, in units of all counts.
     scale : Scale
-    folds : int
+    folds : float
         K.
     regions : array, shape (region, n)
         1 where a pixel belongs to a region, else 0.

@@ -111,7 +111,7 @@ def quantity_sums(
     predictions: np.ndarray,
     values: np.ndarray,
     quantities: Quantities,
-    folds: int,
+    folds: float,
     regions: np.ndarray,
 ) -> Sums:
     """Sums over pixels of products of predictions, numerators and divisors.

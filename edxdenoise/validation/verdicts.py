@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from edxdenoise.validation.holdout import FITTED
+
 # Differences beyond this many standard errors are called differences.
 _SURE = 2.0
 # Within one region another model must be better by a wider margin: there are many regions.
@@ -39,7 +41,7 @@ def verdict(compared: xr.Dataset) -> list[str]:
         sentences += _contrasts(compared)
     folds = compared.attrs["folds"]
     sentences.append(
-        f"Every model was fitted {folds} times, to {folds - 1}/{folds} of the counts: this holds "
+        f"Every model was fitted {folds} times, to {compared.attrs[FITTED]}: this holds "
         "for that dose, and more counts favour more components."
     )
     return sentences
@@ -284,6 +286,7 @@ def as_records(compared: xr.Dataset) -> dict[str, Any]:
     stddev = compared["deviance_stddev"].sel(region="all").values
     return {
         "folds": int(compared.attrs["folds"]),
+        FITTED: compared.attrs[FITTED],
         "supported": supported(compared),
         "verdict": verdict(compared),
         "models": models,

@@ -10,25 +10,33 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from edxdenoise.errors import FormatError
 from edxdenoise.io.child import isolated
+from edxdenoise.io.events import Events
 from edxdenoise.io.guard import guarded, named
-from edxdenoise.io.vendor.base import Frames, VendorSignal, no_frames, run_plugin, vendor_signal
+from edxdenoise.io.vendor.base import (
+    Frames,
+    VendorSignal,
+    frame_limits,
+    no_frames,
+    run_plugin,
+    vendor_signal,
+)
 from edxdenoise.io.vendor.bruker import open_bruker
-from edxdenoise.io.vendor.jeol import count_pts, open_asw, open_pts
+from edxdenoise.io.vendor.jeol import open_asw, open_pts, pts_events
 from edxdenoise.io.vendor.others import check_edax, check_ripple, open_phenom, open_tia
-from edxdenoise.io.vendor.velox import compile_reader, count_velox, is_velox, open_velox
+from edxdenoise.io.vendor.velox import compile_reader, is_velox, open_velox, velox_events
 
 __all__ = [
     "Frames",
     "VendorSignal",
-    "count_frames",
+    "frame_limits",
+    "keeps_frames",
     "no_frames",
     "open_isolated",
     "open_signals",
     "plugins",
+    "read_events",
 ]
 
 # Extensions for which RosettaSciIO's plugins, in its own order, are not likeliest first.
@@ -58,8 +66,13 @@ def open_isolated(path: Path, frames: Frames | None = None) -> list[VendorSignal
     return guarded(path, lambda: open_signals(path, frames)) if signals is None else signals
 
 
-def count_frames(path: Path) -> np.ndarray:
-    """Counts of every frame and channel, shape (frame, energy), from a child process.
+def keeps_frames(path: Path) -> bool:
+    """Whether a file is of a kind that holds frames apart."""
+    return path.suffix.lower() == ".pts" or _is_velox(path)
+
+
+def read_events(path: Path) -> Events:
+    """Events of a map and their frames, from a child process.
 
     Raises
     ------
@@ -67,9 +80,9 @@ def count_frames(path: Path) -> np.ndarray:
         If the file does not hold frames apart.
     """
     if path.suffix.lower() == ".pts":
-        return isolated(path, partial(count_pts, path))
+        return isolated(path, partial(pts_events, path))
     if _is_velox(path):
-        return isolated(path, partial(count_velox, path), prepare=compile_reader)
+        return isolated(path, partial(velox_events, path), prepare=compile_reader)
     raise no_frames(path)
 
 

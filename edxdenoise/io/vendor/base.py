@@ -44,6 +44,8 @@ class VendorSignal:
         Pixels of a map that were not measured.
     needed : int, optional
         Bytes that `load` takes; by default those of all cells.
+    frames : int, optional
+        Frames of which the counts are the sum, where that is known.
     """
 
     data: Any
@@ -54,6 +56,7 @@ class VendorSignal:
     images: tuple[VendorSignal, ...] = ()
     missing: np.ndarray | None = None
     needed: int | None = None
+    frames: int | None = None
 
 
 def run_plugin(plugin: str, path: Path, **options: Any) -> list[dict[str, Any]]:
@@ -107,8 +110,8 @@ def frame_limits(path: Path, frames: Frames, number: int) -> tuple[int, int]:
 def no_frames(path: Path) -> ParameterError:
     """The error for a file without frames of which some are wanted."""
     return ParameterError(
-        f"'{path}' does not hold frames apart, as Velox .emd and JEOL .pts files do; leave out "
-        "--frames and --by-frame"
+        f"'{path}' does not hold frames apart, as Velox .emd and JEOL .pts files do and a .zarr "
+        "made of one by convert --frames keep; leave out --frames and --by-frame"
     )
 
 

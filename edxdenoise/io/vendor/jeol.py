@@ -12,6 +12,7 @@ import numpy as np
 
 from edxdenoise.blocks import block_of_counts, channel_sums
 from edxdenoise.errors import FormatError
+from edxdenoise.io.events import Events
 from edxdenoise.io.vendor.base import (
     Frames,
     VendorSignal,
@@ -100,18 +101,16 @@ def _header(path: Path) -> dict[str, Any]:
         return _parsejeol(file)
 
 
-def count_pts(path: Path) -> np.ndarray:
-    """Counts of every sweep and channel, shape (sweep, energy), within the map."""
+def pts_events(path: Path) -> Events:
+    """Events of every whole sweep within the map."""
     header = _header(path)
     events, bounds = _sweeps(path, header)
-    shape = _sizes(header)[::-1]
-    image = np.zeros(shape, np.uint32)
-    return np.array(
-        [
-            np.bincount(_places(events[start:end], image)[1], minlength=_CHANNELS)
-            for start, end in zip(bounds, bounds[1:])
-        ]
-    )
+    width, height = _sizes(header)
+    image = np.zeros((height, width), np.uint32)
+    sweeps = [_places(events[start:end], image) for start, end in zip(bounds, bounds[1:])]
+    pixel, channel = (np.concatenate(parts) for parts in zip(*sweeps))
+    frame = np.repeat(np.arange(len(sweeps)), [len(each[0]) for each in sweeps])
+    return Events.of_places(pixel, channel, frame, (height, width, _CHANNELS), len(sweeps))
 
 
 def _load(path: Path, frames: Frames | None) -> VendorSignal:
@@ -119,11 +118,10 @@ def _load(path: Path, frames: Frames | None) -> VendorSignal:
     measured = header["EDS Data"]["AnalyzableMap MeasData"]
     events, bounds = _sweeps(path, header)
     sweeps = _stated_sweeps(header)
-    if frames is None:
-        signal = _counts_of(path, header, events[: bounds[-1]])
-    else:
-        first, last = frame_limits(path, frames, len(bounds) - 1)
-        signal = _counts_of(path, header, events[bounds[first] : bounds[last]])
+    first, last = 0, len(bounds) - 1
+    if frames is not None:
+        first, last = frame_limits(path, frames, last)
+    signal = _counts_of(path, header, events[bounds[first] : bounds[last]])
     spectrum = measured["Data"].get("EDXRF") if frames is None else None
     sums = channel_sums(signal.data, np.uint64)
     check_loss(path, int(sums.sum()), spectrum, allowed=1 / sweeps)
@@ -134,7 +132,7 @@ def _load(path: Path, frames: Frames | None) -> VendorSignal:
         above = _above_zero_peak(own != stated)
         check_channels(path, own[above:], stated[above:])
     _check_order(path, events, signal.data.shape[1])
-    return signal
+    return replace(signal, frames=last - first)
 
 
 def _counts_of(path: Path, header: dict[str, Any], events: np.ndarray) -> VendorSignal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from edxdenoise.blocks import Block, block_of_counts
 from edxdenoise.errors import FormatError
+from edxdenoise.io.events import Events
 from edxdenoise.io.vendor.base import (
     Frames,
     VendorSignal,
@@ -49,9 +51,13 @@ def open_velox(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
     items = _items(path, "single_spectrum")
     items += map(_mean_of_frames, _items(path, "images", load_SI_image_stack=True))
     maps = _items(path, "spectrum_image")
+    summed = _stated_frames(maps)
     if frames is not None:
-        first, last = frame_limits(path, frames, _number_of_frames(path, maps))
+        if summed is None:
+            raise no_frames(path)
+        first, last = frame_limits(path, frames, summed)
         maps = _items(path, "spectrum_image", first_frame=first, last_frame=last)
+        summed = last - first
     items += maps
     if _is_pruned(path) and not any(is_map(item) for item in items):
         raise FormatError(
@@ -64,41 +70,41 @@ def open_velox(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
         else:
             # Nothing open is left: the signals are handed to another process.
             item["data"] = np.asarray(item["data"])
-    return [vendor_signal(item) for item in items]
+    signals = map(vendor_signal, items)
+    return [replace(each, frames=summed if len(each.data.shape) == 3 else None) for each in signals]
 
 
 def _items(path: Path, kind: str, **options: Any) -> list[dict[str, Any]]:
     return run_plugin("emd", path, lazy=True, select_type=kind, SI_dtype=np.uint32, **options)
 
 
-def _number_of_frames(path: Path, maps: list[dict[str, Any]]) -> int:
+def _stated_frames(maps: list[dict[str, Any]]) -> int | None:
     """Frames of the X-ray map, which alone is a stream of events."""
     known = [item["original_metadata"].get("ImportedDataParameter") for item in maps]
-    numbers = [int(each["Number_of_frames"]) for each in known if each]
-    if not numbers:
-        raise no_frames(path)
-    return numbers[0]
+    return next((int(each["Number_of_frames"]) for each in known if each), None)
 
 
-def count_velox(path: Path) -> np.ndarray:
-    """Counts of every frame and channel, shape (frame, energy), of all detectors together."""
+def velox_events(path: Path) -> Events:
+    """Events of all frames and detectors."""
     import h5py
 
     maps = _items(path, "spectrum_image")
-    number = _number_of_frames(path, maps)
+    number = _stated_frames(maps)
+    if number is None:
+        raise no_frames(path)
     (shape,) = {item["data"].shape for item in maps if isinstance(item["data"], da.Array)}
     rows, columns, channels = shape
-    sums = np.zeros(number * channels, np.int64)
+    parts = []
     with h5py.File(path, "r") as file:
         for stream in file["Data/SpectrumStream"].values():
             events = stream["Data"][:, 0]
             counts = np.flatnonzero(events != _NEXT_PIXEL)
             # As many pixels have ended before a count as there are marks before it.
-            frame = (counts - np.arange(counts.size)) // (rows * columns)
+            frame, pixel = np.divmod(counts - np.arange(counts.size), rows * columns)
             inside = frame < number
-            place = frame[inside] * channels + events[counts[inside]]
-            sums += np.bincount(place, minlength=sums.size)
-    return sums.reshape(number, channels)
+            parts.append((pixel[inside], events[counts[inside]], frame[inside]))
+    pixel, channel, frame = (np.concatenate(each) for each in zip(*parts))
+    return Events.of_places(pixel, channel, frame, (rows, columns, channels), number)
 
 
 def _events_of(lazy: da.Array) -> Block:
