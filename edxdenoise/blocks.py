@@ -192,7 +192,7 @@ def block_of_counts(
 def in_smallest_type(block: Block) -> Block:
     """Whole counts in the smallest type that holds them."""
     largest = int(stored_counts(block).max(initial=0))
-    return _recast_block(block, kind=np.min_scalar_type(largest))
+    return recast_block(block, kind=np.min_scalar_type(largest))
 
 
 def in_rows(block: SparseBlock) -> da.Array:
@@ -381,10 +381,11 @@ def recast(counts: np.ndarray | da.Array, dtype: np.dtype) -> np.ndarray | da.Ar
     """Counts as another type, which holds them; lazy stay lazy."""
     if not isinstance(counts, da.Array):
         return counts.astype(dtype)
-    return mapped(_recast_block, counts, dtype=dtype, kind=dtype)
+    return mapped(recast_block, counts, dtype=dtype, kind=dtype)
 
 
-def _recast_block(block: Block, *, kind: np.dtype) -> Block:
+def recast_block(block: Block, *, kind: np.dtype) -> Block:
+    """A block of counts as another type, which holds them."""
     if isinstance(block, SparseBlock):
         return block.with_counts(block.rows.data.astype(kind))
     return block.astype(kind)

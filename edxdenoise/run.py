@@ -273,7 +273,7 @@ def convert_file(
     keep = frames == "keep"
     if keep and Path(out).suffix.lower() != ".zarr":
         raise ParameterError(f"'{out}' cannot keep frames apart; name a .zarr, or sum the frames")
-    chosen = Input((str(path),), signal, None if keep else frames)
+    chosen = Input((str(path),), signal, None if isinstance(frames, str) else frames)
     check_apart(files, [out])
     check_save(out, overwrite=overwrite)
     with progress("reading"), naming(files), reading(files):

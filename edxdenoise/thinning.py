@@ -20,7 +20,7 @@ from edxdenoise.blocks import (
     SparseBlock,
     less,
     mapped,
-    recast,
+    recast_block,
     split,
     stored_counts,
     whole_rows,
@@ -278,12 +278,12 @@ def parts_of(number: int, folds: int, frames: FrameFolds | None) -> float:
 
 
 def _rest_of_frames(counts: da.Array, part: da.Array) -> da.Array:
-    part = recast(part, counts.dtype).rechunk(counts.chunks)
-    return mapped(_rest_block, counts, part, dtype=counts.dtype)
+    part = part.rechunk(counts.chunks)
+    return mapped(_rest_block, counts, part, dtype=counts.dtype, kind=counts.dtype)
 
 
-def _rest_block(block: Block, part: Block) -> Block:
-    rest = less(block, part)
+def _rest_block(block: Block, part: Block, *, kind: np.dtype) -> Block:
+    rest = recast_block(less(block, part), kind=kind)
     left, held, whole = (stored_counts(each).sum(dtype=np.uint64) for each in (rest, part, block))
     if left + held != whole:
         raise DataError(

@@ -36,19 +36,33 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cloudpickle
 import dask
 import numpy as np
 from _study import RESULTS, kept_rows, write_csv
 
-from edxdenoise import simulate
+from edxdenoise import quantify, simulate
 from edxdenoise.blocks import load
+from edxdenoise.config import Denoise, Input, Output
 from edxdenoise.cube import make_cube
 from edxdenoise.errors import EdxdenoiseError, recorded
-from edxdenoise.io import atomic, check_output, open_dataset, read_cube, save, save_dataset
+from edxdenoise.io import (
+    atomic,
+    check_output,
+    frame_events,
+    open_dataset,
+    read_cube,
+    save,
+    save_dataset,
+)
+from edxdenoise.io.events import Events
+from edxdenoise.io.signals import open_file
+from edxdenoise.recipe import Recipe
 from edxdenoise.report import write_report
 from edxdenoise.review import Review, state
+from edxdenoise.run import run_recipe
 from edxdenoise.training.labels import add_labels, read_labels
 
 PATH = RESULTS / "faults.csv"
@@ -279,7 +293,6 @@ def result_of(path: Path) -> tuple[str, ...]:
 def small_result(seed: int = 0) -> Any:
     """A denoised phantom."""
     from edxdenoise import denoise
-    from edxdenoise.config import Denoise
 
     phantom = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
     recipe = Denoise(components=5, keep="1-3", shrink=False, subspace="pixel")
@@ -355,6 +368,86 @@ def _outcomes(work: Callable[[int], str], count: int) -> Iterator[str]:
     """Outcomes that `work` gives itself, or how its process ended."""
     for answer in forked_each(work, count):
         yield answer[1] if answer[0] == "done" else judge(answer, answer)
+
+
+def frames_of(path: Path) -> tuple[str, ...]:
+    """Digest of the counts of every frame, and of some frames together."""
+    found = frame_events(path).by_frame(), np.asarray(read_cube(path, frames=(1, 3)).counts)
+    return tuple(hashlib.sha256(part.tobytes()).hexdigest() for part in found)
+
+
+def signals_of(path: Path) -> tuple[str, ...]:
+    """Digest of all signals of a file."""
+    parts = [np.asarray(signal.data).tobytes() for signal in open_file(path)]
+    return tuple(hashlib.sha256(part).hexdigest() for part in parts)
+
+
+def attack_frames(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Damage a .zarr that keeps frames, and a .hspy with maps, as `attack_outputs` does."""
+    frames = np.random.default_rng(seed).poisson(0.1, (6, 20, 20, 50)).astype(np.uint8)
+    places = np.argwhere(frames).repeat(frames[frames > 0], axis=0).T
+    pixel = places[1] * 20 + places[2]
+    events = Events.of_places(pixel, places[3], places[0], frames.shape[1:], len(frames))
+    ds = make_cube(frames.sum(axis=0, dtype=np.uint8), energy=0.1 * np.arange(1, 51))
+    with recorded(show=False):
+        maps = quantify(small_result(), {"I_La": 3.4, "Pb_La": 4.4})
+    for kind, content, read in (
+        ("frames .zarr", ds.merge(events.to_dataset()), frames_of),
+        ("maps .hspy", maps, signals_of),
+    ):
+        suffix = kind.split()[1]
+        source, path = folder / f"source{suffix}", folder / f"damaged{suffix}"
+        save_dataset(content, source)
+
+        def work(case: int) -> Answer:
+            _copy(source, path)
+            if case:
+                _damage(path, np.random.default_rng([seed, case]))
+            return _answer(lambda: read(path))
+
+        answers = forked_each(work, 1 + seeds)
+        _, truth, _ = next(answers)
+        assert truth[0] == "done", truth
+        for answer in answers:
+            yield kind, judge(answer[1] if answer[0] == "done" else answer, truth)
+
+
+def attack_resumed(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Damage what an interrupted job has kept, and go on with --resume."""
+    source, out, kept = folder / "map.zarr", folder / "out.zarr", folder / "kept"
+    phantom = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16, seed=seed)
+    save_dataset(phantom[["counts"]], source)
+    recipe = Recipe(
+        Input((str(source),)),
+        denoise=Denoise(components=5, select="elbow"),
+        output=Output(str(out)),
+    )
+    stages = out.with_name("out.zarr.stages")
+    with recorded(show=False), patch("edxdenoise.run.save_dataset", side_effect=KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):
+            run_recipe(recipe, resume=True)
+    stages.rename(kept)
+
+    def work(case: int) -> Answer:
+        _remove(out)
+        _copy(kept, stages)
+        if case:
+            _damage(stages, np.random.default_rng([seed, case]))
+
+        def resumed() -> tuple[str, ...]:
+            run_recipe(recipe, resume=True)
+            assert not stages.exists()
+            return result_of(out)
+
+        answer = _answer(resumed)
+        _remove(stages)
+        return answer
+
+    answers = forked_each(work, 1 + seeds)
+    _, truth, _ = next(answers)
+    assert truth[0] == "done", truth
+    for answer in answers:
+        yield "resumed", judge(answer[1] if answer[0] == "done" else answer, truth)
 
 
 def attack_recipes(folder: Path, seeds: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -559,7 +652,6 @@ def attack_by_fuzzing(data: Path, folder: Path, seeds: int, seed: int) -> Iterat
     from edxdenoise.io.read import read_spectra
     from edxdenoise.io.regions import read_regions
     from edxdenoise.quantification.k_factors import read_k_factors
-    from edxdenoise.recipe import Recipe
     from edxdenoise.run import demo_recipe
 
     small = simulate("solar-cell", shape=(33, 50), channels=80, energy_width=0.16)[["counts"]]
@@ -830,6 +922,8 @@ def main() -> None:
     n, seed = arguments.seeds, arguments.seed
     attacks: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
         "outputs": lambda folder: attack_outputs(folder, 5 * n, seed),
+        "frames": lambda folder: attack_frames(folder, 2 * n, seed),
+        "resumed": lambda folder: attack_resumed(folder, 2 * n, seed),
         "recipes": lambda folder: attack_recipes(folder, 7 * n, seed),
         "signals": lambda folder: attack_by_signals(folder, 7 * n // 3, seed),
         "programs": lambda folder: attack_programs(folder, 2 * n, seed),

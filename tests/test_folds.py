@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edxdenoise.config import Denoise, Input, Output, Prepare
-from edxdenoise.errors import DataError, ParameterError
+from edxdenoise.errors import DataError, FormatError, ParameterError
 from edxdenoise.io.events import Events
+from edxdenoise.io.read import frame_events
 from edxdenoise.io.save import save_dataset
 from edxdenoise.recipe import Recipe
 from edxdenoise.run import compare_file, run_recipe
@@ -161,3 +162,6 @@ def test_commands_hold_out_the_frames_that_a_file_keeps(tmp_path):
     assert "fitted 8 times, to 7/8 of the 16 frames" in " ".join(verdict(compared))
     few = replace(recipe, input=replace(recipe.input, frames=(0, 7)))
     assert run_recipe(few, overwrite=True).held_out_error.attrs["fitted_to"] == "3/4 of the counts"
+    (tmp_path / "a.zarr" / "event_frame" / "zarr.json").write_text("{")
+    with pytest.raises(FormatError, match="cannot read '.*a.zarr'"):
+        frame_events(tmp_path / "a.zarr")

@@ -343,6 +343,14 @@ def test_nothing_is_resumed_of_another_input(phantom, tmp_path, monkeypatch):
         run_recipe(recipe, resume=True)
 
 
+def test_a_damaged_stage_is_named(tmp_path):
+    stages = Stages(tmp_path / "a", "job")
+    stages("one", lambda: xr.Dataset({"x": 1}))
+    (stages.folder / "one.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(FormatError, match="one.zarr' is damaged; remove that folder and repeat"):
+        stages("one", lambda: xr.Dataset({"x": 1}))
+
+
 def test_stages_are_removed_whole_or_not_at_all(tmp_path, monkeypatch):
     def stopped(path):
         raise KeyboardInterrupt

@@ -165,7 +165,7 @@ def frame_events(path: Path | str) -> Events:
         return read_events(path)
     if not holds_frames(path):
         raise no_frames(path)
-    return Events.of_dataset(open_checked(path, path.suffix.lower()))
+    return guarded(path, lambda: Events.of_dataset(open_checked(path, path.suffix.lower())))
 
 
 def _check_memory(path: Path, signal: VendorSignal, memory_limit: int | None) -> None:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import xarray as xr
 
-from edxdenoise.errors import EdxdenoiseWarning, ParameterError, Rank, issue, recorded
+from edxdenoise.errors import (
+    EdxdenoiseWarning,
+    FormatError,
+    ParameterError,
+    Rank,
+    issue,
+    recorded,
+)
 from edxdenoise.io.atomic import atomic_output, discard
+from edxdenoise.io.guard import guarded
 from edxdenoise.io.own import open_checked
 from edxdenoise.io.save import save_dataset
 
@@ -38,6 +46,8 @@ class Stages:
     ------
     ParameterError
         If what is kept there is of another job.
+    FormatError
+        When a stage is taken up that is damaged.
     """
 
     def __init__(self, output: Path, job: str) -> None:
@@ -47,7 +57,7 @@ class Stages:
             with atomic_output(folder, folder=True) as partial:
                 (partial / _KEY).write_text(job, encoding="utf-8")
         key = folder / _KEY
-        if not key.is_file() or key.read_text(encoding="utf-8") != job:
+        if not key.is_file() or key.read_text(encoding="utf-8", errors="replace") != job:
             raise ParameterError(
                 f"'{folder}' holds stages of another job: the input, the recipe or the version of "
                 "edxdenoise has changed; remove that folder, or leave out --resume"
@@ -62,8 +72,14 @@ class Stages:
             texts = json.dumps([each.args for each in issued])
             save_dataset(ds.assign_attrs({_ISSUED: texts}), path)
             return ds
-        ds = open_checked(path, path.suffix).load()
-        for finding, effect, remedy, rank in json.loads(ds.attrs.pop(_ISSUED)):
+        try:
+            ds = guarded(path, lambda: open_checked(path, path.suffix).load())
+            issued_before = json.loads(ds.attrs.pop(_ISSUED))
+        except (FormatError, KeyError) as error:
+            raise FormatError(
+                f"the stage kept in '{path}' is damaged; remove that folder and repeat the command"
+            ) from error
+        for finding, effect, remedy, rank in issued_before:
             issue(EdxdenoiseWarning(finding, effect, remedy, Rank(rank)))
         return ds
 
