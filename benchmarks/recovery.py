@@ -10,7 +10,6 @@ net counts that the lines of the phantom have, stands beside them.
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -380,7 +379,7 @@ def main() -> None:
         for dose in options.counts_per_pixel:
             ds = phantom(preset, dose, SHAPES[preset])
             kept = ", ".join(map(str, np.flatnonzero(ds.component_keep.values) + 1))
-            shape = " x ".join(map(str, json.loads(ds.attrs["simulated"])["shape"]))
+            shape = " x ".join(map(str, ds.counts.shape[:2]))
             head = f"{preset}, {dose:g} counts per pixel, {shape} pixels, components kept: {kept}"
             net, percent = intensity_rows(ds, LINES[preset]), percent_rows(ds, LINES[preset])
             for what, rows in (("net counts", net), ("at%", percent)):

@@ -377,9 +377,13 @@ def _with_regions(ds: xr.Dataset, recipe: Quantify) -> xr.Dataset:
 
 
 def quantities(ds: xr.Dataset) -> xr.Dataset:
-    """Return the variables by line, element, ratio, region or group, ``image`` and ``measured``."""
+    """Return the variables by line, element, ratio, region or group, ``image`` and ``measured``.
+
+    Those of elements of small parts of the map are among them: they name peaks.
+    """
     dims = {v.DIM_LINE, v.DIM_ELEMENT, v.DIM_RATIO, v.DIM_REGION, v.DIM_GROUP, v.DIM_DETECTOR}
-    return ds[[n for n, array in ds.data_vars.items() if dims & set(array.dims) or n == v.MEASURED]]
+    others = (v.MEASURED, *v.LOCAL_SPECS)
+    return ds[[n for n, array in ds.data_vars.items() if dims & set(array.dims) or n in others]]
 
 
 def check_quantify(

@@ -27,6 +27,10 @@ DIM_GROUP = "group"
 DIM_DIRECTION = "direction"
 DIM_EDGE = "edge"
 DIM_EVENT = "event"
+# Elements of small parts of the map alone, their lines, and what lies under one peak of a line.
+DIM_LOCAL_ELEMENT = "local_element"
+DIM_LOCAL_LINE = "local_line"
+DIM_LOCAL_PART = "local_part"
 # The second line of a covariance: a dimension cannot occur twice in one array.
 DIM_LINE_OTHER = "line_other"
 DIM_COMPONENT_OTHER = "component_other"
@@ -40,6 +44,11 @@ COORD_COMPONENT_NOTE = "component_note"
 COORD_K_FACTOR = "k_factor"
 COORD_K_FACTOR_STDDEV = "k_factor_stddev"
 COORD_K_FACTOR_ORIGIN = "k_factor_origin"
+# Along local elements: the main line, and the part of the map in words; energies are in keV.
+COORD_LOCAL_MAIN_LINE = "local_main_line"
+COORD_LOCAL_PLACE = "local_place"
+COORD_LOCAL_LINE_ENERGY = "local_line_energy"
+COORD_LOCAL_PART_ENERGY = "local_part_energy"
 COORD_REGION_KIND = "region_kind"
 COORD_REGION_SHARE = "region_share"
 COORD_REGION_DISTANCE = "region_distance"
@@ -406,6 +415,37 @@ ATOMIC_PERCENT_STDDEV = Variable(
 )
 RATIO = Variable("ratio_map", _RATIO_MAP, "f", "1", "ratio of atomic percents")
 RATIO_STDDEV = Variable("ratio_map_stddev", _RATIO_MAP, "f", "1", _STDDEV + "ratio_map")
+
+LOCAL_COUNTS = Variable(
+    "local_net_counts",
+    (DIM_LOCAL_ELEMENT,),
+    "f",
+    "counts",
+    "net counts of the main line of an element in the part of the map where it was found",
+)
+LOCAL_STDDEV = Variable(
+    "local_net_stddev", (DIM_LOCAL_ELEMENT,), "f", "counts", _STDDEV + "local_net_counts"
+)
+LOCAL_SIGNIFICANCE = Variable(
+    "local_significance", (DIM_LOCAL_ELEMENT,), "f", "1", "net counts over their error in the fit"
+)
+LOCAL_LINE_COUNTS = Variable(
+    "local_line_counts", (DIM_LOCAL_LINE,), "f", "counts", "net counts of a line of such an element"
+)
+LOCAL_PART_COUNTS = Variable(
+    "local_part_counts",
+    (DIM_LOCAL_PART,),
+    "f",
+    "counts",
+    "net counts, in the spectrum tested, of one of the transitions that make a line",
+)
+LOCAL_SPECS = (
+    LOCAL_COUNTS,
+    LOCAL_STDDEV,
+    LOCAL_SIGNIFICANCE,
+    LOCAL_LINE_COUNTS,
+    LOCAL_PART_COUNTS,
+)
 
 SPECS: dict[str, Variable] = {
     str(spec): spec for spec in list(globals().values()) if isinstance(spec, Variable)

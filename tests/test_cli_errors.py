@@ -279,12 +279,16 @@ def test_folders_and_files_without_rights(cubes, tmp_path):
     assert os.listdir(locked) == [] and os.listdir(tmp_path) == ["locked", "recipe.toml"]
 
 
+# Neither selection nor smoothing: what matters is how the output is written.
+QUICK = ("--keep", "1-3", "--components", 10, "--subspace", "pixel", "--no-shrink")
+
+
 @pytest.fixture(scope="module")
 def short_job(tmp_path_factory):
     """A map that was denoised once: what is compiled then is kept, and not written again."""
     folder = tmp_path_factory.mktemp("short")
     save_dataset(make_cube(poisson(40, 40, 100), energy=np.arange(1, 101) * 0.1), folder / "a.zarr")
-    run("denoise", folder / "a.zarr", "-o", folder / "o.zarr", "--select", "elbow", status=0)
+    run("denoise", folder / "a.zarr", "-o", folder / "o.zarr", *QUICK, status=0)
     return folder / "a.zarr"
 
 
@@ -297,7 +301,7 @@ def test_full_disk(short_job, tmp_path, suffix):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
-    process = program("denoise", source, "-o", out, "--select", "elbow", preexec_fn=limit)
+    process = program("denoise", source, "-o", out, *QUICK, preexec_fn=limit)
     _, stderr = process.communicate()
     assert process.returncode == 1
     one_error(stderr, f"o{suffix}", "not written")
@@ -309,10 +313,6 @@ def long_job(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "a.zarr"
     save_dataset(make_cube(poisson(200, 200, 400), energy=np.arange(1, 401) * 0.02), path)
     return path
-
-
-# Neither selection nor smoothing: what matters is how the output is written.
-QUICK = ("--keep", "1-3", "--components", 10, "--subspace", "pixel", "--no-shrink")
 
 
 def stopped(long_job, out, number):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import edxdenoise
 from edxdenoise import denoise, save_dataset, simulate
 from edxdenoise.cli import main
+from edxdenoise.errors import recorded
 from edxdenoise.io import to_hyperspy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,14 +127,20 @@ def phantom():
     return simulate("solar-cell", shape=(16, 20), channels=325, energy_width=0.04).compute()
 
 
+@pytest.fixture(scope="module")
+def denoised(phantom):
+    with recorded(show=False):
+        return denoise(phantom, shrink=False)
+
+
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=[path.stem for path in WITH_BLOCKS])
-def test_every_block_runs(page, phantom, tmp_path, monkeypatch):
+def test_every_block_runs(page, phantom, denoised, tmp_path, monkeypatch):
     """Those that need files of the reader, on small ones."""
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     if not all(any(part in line for part in EXCEPTIONS) for line in re.findall(r"\$ (.*)", text)):
-        save_dataset(denoise(phantom, shrink=False), "map.zarr")
+        save_dataset(denoised, "map.zarr")
     Path("known.csv").write_text("line,k_factor\nFe_Ka,1.0\nPt_La,4.0\n")
     for name, other in NAMES.items():
         text = text.replace(name, other)

@@ -14,6 +14,7 @@ from edxdenoise.cli import main
 from edxdenoise.config import Quantify
 from edxdenoise.cube import Resolution
 from edxdenoise.errors import recorded
+from edxdenoise.io import open_dataset
 from edxdenoise.simulation import PRESETS, simulate
 from edxdenoise.xray import (
     component_peaks,
@@ -142,7 +143,7 @@ def test_elements_of_a_few_pixels_are_found_where_they_are():
 
 
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
-def test_elements_of_a_few_pixels_enter_maps_fits_and_labels():
+def test_elements_of_a_few_pixels_enter_maps_fits_and_labels(tmp_path):
     """Without being asked for; they change nothing of the elements of the whole map."""
     energy = np.arange(0.005, 10.24, 0.02)
     rng = np.random.default_rng(0)
@@ -162,8 +163,12 @@ def test_elements_of_a_few_pixels_enter_maps_fits_and_labels():
     particle = cube[10:13, 14:17].sum((0, 1)).astype(float)
     names = {peak.name for peak in name_peaks(find_peaks(energy, particle), found)}
     assert {"Si Kα", "Ni Kα"} <= names
+    for name in ("maps.zarr", "maps.nc"):
+        save_dataset(maps, tmp_path / name)
+        assert identified(open_dataset(tmp_path / name)).elements == found.elements
     # Silicon of the whole map does not suffer.
-    without = quantify(ds.assign_attrs(elements_local="[]"), recipe=Quantify(source="counts"))
+    nowhere = ds.assign(local_net_counts=("local_element", []))
+    without = quantify(nowhere, recipe=Quantify(source="counts"))
     sums = [
         each.line_intensity_unbounded.sel(line="Si_Ka").sum().item() for each in (maps, without)
     ]

@@ -412,7 +412,9 @@ def test_schedulers_agree(maps, tmp_path):
     from edxdenoise.blocks import scheduler
 
     results = []
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    # Workers of "processes" are processes; those of an address may be anywhere.
+    local = {"processes": False, "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **local) as cluster:
         for name in ("threads", "processes", cluster.scheduler_address):
             path = tmp_path / f"{len(results)}.zarr"
             with scheduler(name, workers=2):

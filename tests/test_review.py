@@ -220,10 +220,10 @@ def test_elements_of_few_pixels_are_looked_for_while_others_are_added(path, monk
         return look(views)
 
     monkeypatch.setattr(Views, "with_local", slow)
-    assert "elements_local" not in review.views.ds.attrs
+    assert "local_net_counts" not in review.views.ds
     names = review.views.names
     assert review.find_local().names == review.views.names == (*names, "Mn_Ka")
-    assert "elements_local" in review.views.ds.attrs
+    assert "local_net_counts" in review.views.ds
 
 
 # Saving

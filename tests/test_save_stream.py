@@ -61,17 +61,22 @@ def test_memory_is_bounded(tmp_path, suffix):
     assert result["extra"] < 300e6, f"{result['extra'] / 1e6:.0f} MB beyond the imports"
 
 
+@pytest.fixture(scope="module")
+def processes():
+    with scheduler("processes", workers=2, memory_limit=2 * 10**9):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".nc", ".hspy"])
-def test_local_cluster(tmp_path, suffix):
+def test_local_cluster(tmp_path, suffix, processes):
     counts = da.arange(32 * 32 * 512, chunks=-1, dtype=np.uint32).reshape(32, 32, 512)
     ds = make_cube(counts.rechunk((8, 32, 512)), energy=np.arange(512.0))
     ds["counts_denoised"] = COUNTS_DENOISED.array(ds["counts"].data.astype(np.float32) * 2)
     path = tmp_path / f"out{suffix}"
-    with scheduler("processes", workers=2, memory_limit=2 * 10**9):
+    save_dataset(ds, path)
+    with pytest.raises(FormatError, match="exists"):
         save_dataset(ds, path)
-        with pytest.raises(FormatError, match="exists"):
-            save_dataset(ds, path)
     assert list(tmp_path.iterdir()) == [path]
     if suffix == ".hspy":
         hs = pytest.importorskip("hyperspy.api")

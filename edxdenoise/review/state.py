@@ -22,7 +22,6 @@ from edxdenoise.review.choice import Choice, applied, check_regions, labels_of
 from edxdenoise.review.views import Views, title
 from edxdenoise.training.labels import add_labels
 from edxdenoise.xray.families import element_of
-from edxdenoise.xray.identification import LOCAL
 
 LABELS = "labels.csv"
 _LONGEST_NOTE = 2000
@@ -330,8 +329,9 @@ class Review:
     def _reopen(self) -> None:
         """Look at the file as it is now: maps of components that are kept may be smoothed."""
         # Elements of few pixels are those that were found already.
-        known = {name: found for name, found in self.views.ds.attrs.items() if name == LOCAL}
-        views = Views.of(open_dataset(self.path).assign_attrs(known), self.choice.elements)
+        before = self.views.ds
+        known = {name: before[name] for name in v.LOCAL_SPECS if name in before}
+        views = Views.of(open_dataset(self.path).assign(known), self.choice.elements)
         # Peaks of the same spectra.
         vars(views)["peaks"] = self.views.peaks
         self.views = views

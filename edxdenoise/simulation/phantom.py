@@ -5,7 +5,6 @@ Counts are the same however the map is cut into blocks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -26,6 +25,7 @@ from edxdenoise.simulation.truth import (
     EXPECTED_COUNTS,
     PHASE_MAP,
     PHASE_SPECTRUM,
+    SIMULATED_PRESET,
     STRAY_PHASE,
     TRUE_ATOMIC_PERCENT,
     TRUE_WEIGHT_PERCENT,
@@ -88,8 +88,8 @@ def simulate(
         ``phase_spectrum``, ``true_atomic_percent``, ``true_weight_percent``. Amounts of phases
         are mass thicknesses in a foil (TEM) and shares of the mass in bulk (SEM). The phase
         ``"stray"`` is no part of the specimen. A stack of several maps has the coordinate
-        ``area`` along y; images are in ``image``. The attribute ``simulated`` holds the keywords
-        that make it again.
+        ``area`` along y; images are in ``image``. The attributes ``simulated_preset``,
+        ``simulated_seed`` and so on are the keywords that make it again.
 
     Raises
     ------
@@ -120,14 +120,14 @@ def simulate(
     expected = expected_counts(phase_map, spectra)
     counts = poisson_counts(expected, count_dtype(maps, spectra), seed=seed, stream=_NOISE)
 
-    arguments = {
-        "preset": preset,
-        "shape": list(shape),
-        "channels": channels,
-        "energy_width": energy_width,
-        "counts_per_pixel": float(counts_per_pixel),
-        "seed": seed,
-        "images": list(images),
+    keywords = {
+        SIMULATED_PRESET: preset,
+        "simulated_shape": list(shape),
+        "simulated_channels": channels,
+        "simulated_energy_width": energy_width,
+        "simulated_counts_per_pixel": float(counts_per_pixel),
+        "simulated_seed": seed,
+        "simulated_images": list(images),
     }
     pixel = definition.pixel_size * definition.shape[0] / shape[0]
     ds = make_cube(
@@ -136,7 +136,7 @@ def simulate(
         y=np.arange(shape[0]) * pixel,
         x=np.arange(shape[1]) * pixel,
         spatial_units="nm",
-        attrs=_attributes(definition, names, shape) | {"simulated": json.dumps(arguments)},
+        attrs=_attributes(definition, names, shape) | keywords,
     )
     elements, weight, atoms = composition_tables(names)
     bulk = definition.instrument.kind == "SEM"

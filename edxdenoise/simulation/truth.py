@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import dask.array as da
@@ -53,6 +52,8 @@ TRUE_WEIGHT_PERCENT = v.Variable(
 )
 
 STRAY_PHASE = "stray"
+# Attribute of a phantom.
+SIMULATED_PRESET = "simulated_preset"
 
 
 def composition_tables(names: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -151,9 +152,19 @@ def phase_line_counts(ds: xr.Dataset, lines: Iterable[str]) -> xr.DataArray:
     DataArray, dims (phase, line)
         Times ``phase_map`` and summed over phases it gives net counts per pixel. Stray X-rays
         are no part of it.
+
+    Raises
+    ------
+    ParameterError
+        If `ds` does not say which preset it is of.
     """
     names = list(lines)
-    instrument = PRESETS[json.loads(ds.attrs["simulated"])["preset"]].instrument
+    if SIMULATED_PRESET not in ds.attrs:
+        raise ParameterError(
+            f"the Dataset has no attribute '{SIMULATED_PRESET}', as phantoms of this version have; "
+            "simulate it again"
+        )
+    instrument = PRESETS[ds.attrs[SIMULATED_PRESET]].instrument
     phases = [str(name) for name in ds[v.DIM_PHASE].values]
     table = np.zeros((len(phases), len(names)))
     for i, phase in enumerate(phases):

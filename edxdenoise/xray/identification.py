@@ -19,11 +19,11 @@ the peaks are corrected on the way by the strong peaks themselves.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import compute, masked_sums
 from edxdenoise.cube import detector_resolution, sum_spectrum
 from edxdenoise.xray.detector import fwhm
-from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY
+from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, element_of
 from edxdenoise.xray.lines import line_energy
 from edxdenoise.xray.peaks import chess_board, local_peaks, square_side
 from edxdenoise.xray.spectrum_model import (
@@ -48,8 +48,6 @@ from edxdenoise.xray.spectrum_model import (
 
 # Attribute of a map for elements that its user named: they are present, seen or not.
 GIVEN = "elements_given"
-# And for elements of small parts of it alone, as JSON.
-LOCAL = "elements_local"
 # Share of an element's strongest line above which a line is worth listing.
 _LISTED_LINE = 0.05
 WHOLE_MAP = "whole map"
@@ -310,27 +308,53 @@ def with_local_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> xr.Dataset
     given : iterable of str
         Elements that are expected.
     """
-    if LOCAL in ds.attrs or v.COUNTS not in ds:
+    if v.LOCAL_COUNTS in ds or v.COUNTS not in ds:
         return ds
     found = _local_elements(ds, _of_sum(ds, given), given)
-    return ds.assign_attrs({LOCAL: json.dumps([asdict(one) for one in found])})
+    lines = [line for one in found for line in one.lines]
+    parts = [(line.name, *part) for line in lines for part in line.parts]
+    return ds.assign(
+        {
+            v.LOCAL_COUNTS: v.LOCAL_COUNTS.array([one.net_counts for one in found]),
+            v.LOCAL_STDDEV: v.LOCAL_STDDEV.array([one.net_stddev for one in found]),
+            v.LOCAL_SIGNIFICANCE: v.LOCAL_SIGNIFICANCE.array([one.significance for one in found]),
+            v.LOCAL_LINE_COUNTS: v.LOCAL_LINE_COUNTS.array([line.net_counts for line in lines]),
+            v.LOCAL_PART_COUNTS: v.LOCAL_PART_COUNTS.array([counts for *_, counts in parts]),
+        }
+    ).assign_coords(
+        {
+            v.DIM_LOCAL_ELEMENT: [one.element for one in found],
+            v.COORD_LOCAL_MAIN_LINE: (v.DIM_LOCAL_ELEMENT, [one.line for one in found]),
+            v.COORD_LOCAL_PLACE: (v.DIM_LOCAL_ELEMENT, [one.where for one in found]),
+            v.DIM_LOCAL_LINE: [line.name for line in lines],
+            v.COORD_LOCAL_LINE_ENERGY: (v.DIM_LOCAL_LINE, [line.energy for line in lines]),
+            v.DIM_LOCAL_PART: [name for name, *_ in parts],
+            v.COORD_LOCAL_PART_ENERGY: (v.DIM_LOCAL_PART, [energy for _, energy, _ in parts]),
+        }
+    )
 
 
 def _noted(ds: xr.Dataset) -> list[FoundElement]:
     """Elements that `with_local_elements` noted."""
+    if not ds.sizes.get(v.DIM_LOCAL_ELEMENT):
+        return []
+    parts: dict[str, list[tuple[float, float]]] = {}
+    for name, *part in _rows(ds, v.DIM_LOCAL_PART, v.COORD_LOCAL_PART_ENERGY, v.LOCAL_PART_COUNTS):
+        parts.setdefault(name, []).append(tuple(part))
+    lines: dict[str, list[FoundLine]] = {}
+    for name, *known in _rows(ds, v.DIM_LOCAL_LINE, v.COORD_LOCAL_LINE_ENERGY, v.LOCAL_LINE_COUNTS):
+        line = FoundLine(name, *known, tuple(parts[name]))
+        lines.setdefault(element_of(name), []).append(line)
+    columns = (v.DIM_LOCAL_ELEMENT, v.COORD_LOCAL_MAIN_LINE, v.LOCAL_COUNTS, v.LOCAL_STDDEV)
     return [
-        FoundElement(
-            **{
-                **one,
-                "lines": tuple(
-                    FoundLine(**{**line, "parts": tuple(map(tuple, line["parts"]))})
-                    for line in one["lines"]
-                ),
-                "confused_with": tuple(one["confused_with"]),
-            }
-        )
-        for one in json.loads(ds.attrs.get(LOCAL, "[]"))
+        FoundElement(element, *known, tuple(lines[element]), (), _STRAY.get(element, ""))
+        for element, *known in _rows(ds, *columns, v.LOCAL_SIGNIFICANCE, v.COORD_LOCAL_PLACE)
     ]
+
+
+def _rows(ds: xr.Dataset, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of a table whose columns are variables along one dimension."""
+    return zip(*(ds[name].values.tolist() for name in names))
 
 
 def present_elements(ds: xr.Dataset, given: Iterable[str] = ()) -> tuple[str, ...]:
