@@ -24,7 +24,7 @@ from _measure import machine, scratch, show
 from peak_width import SPECIMENS, phantom
 
 from edxdenoise import LineSpec
-from edxdenoise.config import Quantify
+from edxdenoise.config import Output, Quantify
 from edxdenoise.cube import Resolution, detector_resolution, energy_range, sum_spectrum
 from edxdenoise.errors import EdxdenoiseError, EdxdenoiseWarning, ParameterError
 from edxdenoise.io import read_cube
@@ -100,7 +100,7 @@ def regions(name: str, data: Path, folder: Path) -> list[list[str]]:
         shutil.copy(data / file, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EdxdenoiseWarning)
-        ds = run_recipe(recipe, folder=folder)
+        ds = run_recipe(replace(recipe, output=Output("out.zarr")), folder=folder)
     table = region_table(ds)
     elements = [element_of(line) for line in recipe.lines]
     head = ["region", "pixels", *(f"{element} at%" for element in elements)]

@@ -1,12 +1,7 @@
 """From counts to net line intensities, compositions and ratios, with an error beside each."""
 
 from edxdenoise.quantification.bias import bias_table, check_bias
-from edxdenoise.quantification.calibration import (
-    axis_error,
-    check_calibration,
-    energy_shift,
-    peak_shifts,
-)
+from edxdenoise.quantification.calibration import check_calibration
 from edxdenoise.quantification.composition import (
     check_composition,
     cliff_lorimer,
@@ -24,9 +19,8 @@ from edxdenoise.quantification.lines import (
     check_reach,
     quantified_lines,
 )
-from edxdenoise.quantification.region_table import bin_ratio, compare_groups, misfit, region_table
+from edxdenoise.quantification.region_table import compare_groups, misfit, region_table
 from edxdenoise.quantification.regions import (
-    Phases,
     area_regions,
     can_split,
     find_phases,
@@ -34,15 +28,13 @@ from edxdenoise.quantification.regions import (
 )
 from edxdenoise.quantification.response import measure_response
 from edxdenoise.quantification.windows import background_windows
-from edxdenoise.xray.families import element_of, list_lines
+from edxdenoise.xray.families import element_of
 
 __all__ = [
     "LineSpec",
-    "Phases",
     "area_regions",
     "background_windows",
     "bias_table",
-    "bin_ratio",
     "can_split",
     "check_bias",
     "check_calibration",
@@ -53,19 +45,15 @@ __all__ = [
     "cliff_lorimer",
     "compare_groups",
     "element_of",
-    "axis_error",
-    "energy_shift",
     "find_phases",
     "fractions",
     "frame_change",
     "frame_table",
     "line_intensity",
-    "list_lines",
     "mask_vacuum",
     "misfit",
     "measure_response",
     "parse_ratio",
-    "peak_shifts",
     "quantified_lines",
     "ratio",
     "region_table",

@@ -111,7 +111,6 @@ def percent_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) ->
         "Grey: no value. " + _NOTE,
     ]
     return _rows_figure(
-        ds,
         _composition(table, elements),
         frame_of(ds),
         area_regions(ds),
@@ -146,7 +145,6 @@ def ratios_figure(ds: xr.Dataset, table: pd.DataFrame, groups: pd.DataFrame) -> 
         rows.append(_Row(str(text), str(text), str(text), value, stddev, known))
     binned = f", of the summed counts of {factor} × {factor} pixels" if factor > 1 else ""
     return _rows_figure(
-        ds,
         f"Ratios of atoms{binned}",
         _binned_frame(frame_of(ds), factor, rows[0].value.shape[1]),
         binned_regions(ds, factor),
@@ -171,7 +169,6 @@ class _Row:
 
 
 def _rows_figure(
-    ds: xr.Dataset,
     title: str,
     frame: Frame,
     regions: Mapping[str, np.ndarray],

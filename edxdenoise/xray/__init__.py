@@ -3,7 +3,6 @@
 from edxdenoise.xray.detector import Detector, channel_response, efficiency, fwhm
 from edxdenoise.xray.families import DEFAULT_BEAM_ENERGY, element_spectrum
 from edxdenoise.xray.identification import (
-    FoundElement,
     Identification,
     find_elements,
     identified,
@@ -14,7 +13,6 @@ from edxdenoise.xray.identification import (
 from edxdenoise.xray.labels import line_label, name_peaks
 from edxdenoise.xray.lines import (
     SYMBOLS,
-    Line,
     atomic_number,
     atomic_weight,
     counted_lines,
@@ -27,9 +25,7 @@ from edxdenoise.xray.peaks import Peak, component_peaks, find_peaks
 __all__ = [
     "DEFAULT_BEAM_ENERGY",
     "Detector",
-    "FoundElement",
     "Identification",
-    "Line",
     "Peak",
     "SYMBOLS",
     "atomic_number",
