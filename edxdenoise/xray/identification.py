@@ -339,16 +339,31 @@ def _noted(ds: xr.Dataset) -> list[FoundElement]:
     if not ds.sizes.get(v.DIM_LOCAL_ELEMENT):
         return []
     parts: dict[str, list[tuple[float, float]]] = {}
-    for name, *part in _rows(ds, v.DIM_LOCAL_PART, v.COORD_LOCAL_PART_ENERGY, v.LOCAL_PART_COUNTS):
-        parts.setdefault(name, []).append(tuple(part))
+    for name, energy, counts in _rows(
+        ds, v.DIM_LOCAL_PART, v.COORD_LOCAL_PART_ENERGY, v.LOCAL_PART_COUNTS
+    ):
+        parts.setdefault(name, []).append((energy, counts))
     lines: dict[str, list[FoundLine]] = {}
-    for name, *known in _rows(ds, v.DIM_LOCAL_LINE, v.COORD_LOCAL_LINE_ENERGY, v.LOCAL_LINE_COUNTS):
-        line = FoundLine(name, *known, tuple(parts[name]))
+    for name, energy, counts in _rows(
+        ds, v.DIM_LOCAL_LINE, v.COORD_LOCAL_LINE_ENERGY, v.LOCAL_LINE_COUNTS
+    ):
+        line = FoundLine(name, energy, counts, tuple(parts[name]))
         lines.setdefault(element_of(name), []).append(line)
     columns = (v.DIM_LOCAL_ELEMENT, v.COORD_LOCAL_MAIN_LINE, v.LOCAL_COUNTS, v.LOCAL_STDDEV)
     return [
-        FoundElement(element, *known, tuple(lines[element]), (), _STRAY.get(element, ""))
-        for element, *known in _rows(ds, *columns, v.LOCAL_SIGNIFICANCE, v.COORD_LOCAL_PLACE)
+        FoundElement(
+            element,
+            main,
+            counts,
+            stddev,
+            significance,
+            where=place,
+            lines=tuple(lines[element]),
+            stray=_STRAY.get(element, ""),
+        )
+        for element, main, counts, stddev, significance, place in _rows(
+            ds, *columns, v.LOCAL_SIGNIFICANCE, v.COORD_LOCAL_PLACE
+        )
     ]
 
 
