@@ -176,6 +176,8 @@ def run_recipe(
                     "held-out", lambda: held_out_error(counts, chosen, frames).to_dataset()
                 )
                 judgement = HeldOut.of_dataset(kept)
+        # The events behind it are not wanted any more.
+        frames = None
         ds = denoise(ds, chosen, found=found, progress=progress, stage=stage)
         if judgement is not None:
             ds = judgement.of_components(ds.assign({v.HELD_OUT_ERROR: judgement.error}))

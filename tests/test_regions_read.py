@@ -92,6 +92,7 @@ def test_a_polygon_has_the_pixels_whose_centres_it_holds():
     [
         ("core=2-5,3-9", None, "must be written NAME=Y0:Y1,X0:X1"),
         ("core=1,2 3,4", None, "must be written NAME=Y0:Y1,X0:X1, NAME=Y,X Y,X Y,X"),
+        ("core=" + "1,2 " * 200, None, "must be written NAME=Y0:Y1,X0:X1, NAME=Y,X Y,X Y,X"),
         ("core=30:40,3:9", None, "region 'core' holds no pixel of the map of 12 x 20"),
         ("{}/none.tif", None, "none.tif' does not exist"),
         ("{}/a.geojson", b"{", "a.geojson' cannot be read"),

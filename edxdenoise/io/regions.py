@@ -8,6 +8,7 @@ belongs to a polygon that holds its centre.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,7 +58,7 @@ NAME=Y,X Y,X Y,X ... or [NAME=]FILE (.tif, .roi, .zip, .geojson)
     _, path = _named(text)
     if path.suffix.lower() not in _READERS:
         raise ParameterError(f"region '{text}' must be written {REGION_FORM}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FormatError(f"region file '{path}' does not exist; check its name")
 
 
@@ -180,7 +181,7 @@ def corners_of(text: str) -> np.ndarray:
 def _named(text: str) -> tuple[str, Path]:
     """Name that a user gives to a file, if any, and its path."""
     name, sign, path = text.partition("=")
-    return (name.strip(), Path(path)) if sign and not Path(text).exists() else ("", Path(text))
+    return (name.strip(), Path(path)) if sign and not os.path.exists(text) else ("", Path(text))
 
 
 def _one(text: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:
