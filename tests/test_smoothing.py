@@ -11,6 +11,8 @@ from scipy.stats import chi2
 
 from edxdenoise import LineSpec, denoise, quantify, simulate
 from edxdenoise.components import shrink
+from edxdenoise.components.neighbour import near_sums
+from edxdenoise.components.overfitting import overfit_shares
 from edxdenoise.components.pca import pca
 from edxdenoise.components.selection import select
 from edxdenoise.components.shrink import area_rows, error_variance, noise_scale
@@ -19,6 +21,7 @@ from edxdenoise.components.smoothing import (
     WIDTHS,
     Mixed,
     gaussian,
+    gaussian_line,
     local_mean,
     mix_gaussians,
     non_local_means,
@@ -357,6 +360,39 @@ def test_no_percent_is_sure_by_chance():
         maps.line_intensity_stddev.values**2,
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize(("by_neighbours", "strength"), [(True, 0.35), (True, 2.0), (False, 1.0)])
+def test_share_of_overfitting_is_that_of_the_truth(by_neighbours, strength):
+    """Of components above the edge of the noise; at the edge it is up to twice as much."""
+    shape, channels = (40, 50), 150
+    rng = RNG(0)
+    found, true = [], []
+    for _ in range(4):
+        # A smooth component, or one of pixels that are strangers, in noise of variance 1.
+        signal = rng.standard_normal(shape)
+        if by_neighbours:
+            signal = ndimage.gaussian_filter(signal, 4, mode="wrap")
+        signal *= strength / signal.std()
+        loading = rng.standard_normal(channels)
+        loading /= np.linalg.norm(loading)
+        data = signal[..., None] * loading + rng.standard_normal((*shape, channels))
+        rows = data.reshape(-1, channels)
+        meets = (
+            np.stack([near_sums(plane) for plane in np.moveaxis(data, -1, 0)], axis=-1)
+            if by_neighbours
+            else data
+        )
+        vector = np.linalg.eigh(rows.T @ meets.reshape(rows.shape))[1][:, -1]
+        scores = data @ vector
+        smoothed = ndimage.gaussian_filter(scores, 3, mode="wrap") if by_neighbours else scores
+        arguments = np.array([by_neighbours]), [slice(None)], channels, channels
+        found += list(overfit_shares(scores[None], smoothed[None], *arguments))
+        # Noise in the smoothed map beside that which each pixel has of its own.
+        own = gaussian_line(3.0).max() ** 2 if by_neighbours else 1
+        noise = np.vdot(smoothed, scores - signal * (loading @ vector)) - own * signal.size
+        true.append(noise / np.vdot(smoothed, smoothed))
+    assert np.mean(found) == pytest.approx(np.mean(true), rel=0.3)
 
 
 def test_what_smoothing_lost_is_part_of_the_error():

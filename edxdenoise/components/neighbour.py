@@ -31,7 +31,7 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 from scipy import sparse
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve1d, gaussian_filter
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from edxdenoise import schema as v
@@ -57,7 +57,7 @@ from edxdenoise.xray import channel_response, find_peaks, fwhm
 
 _SCALES = (1.0, 4.0)  # pixels
 _TRUNCATE = 3.0
-_REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
+REACH = int(_TRUNCATE * max(_SCALES) + 0.5)
 # By how much an eigenvalue must exceed the null: a tenth, or 4 standard deviations of the
 # difference of two largest eigenvalues of noise. Those measured on 64 x 64 to 200 x 200 pixels and
 # 120 or 200 channels follow the law of C. A. Tracy and H. Widom (Commun. Math. Phys. 159 (1994)
@@ -66,12 +66,12 @@ _MARGIN, _SPREADS = 0.10, 4 * 1.1 * math.sqrt(2)
 # Counts per pixel up to which the search is as smooth along the channels as the detector is, and
 # channels below which nothing is smoothed.
 _FEW_COUNTS, _LEAST_SMOOTHING = 10.0, 0.3
-_SMALLEST_TILE = 2 * _REACH
+_SMALLEST_TILE = 2 * REACH
 # Counts over which the expected counts of a pixel are averaged, and pixels below which nothing is.
 _WEIGHT_COUNTS, _LEAST_WIDTH = 30.0, 0.5
 # Peaks that are looked at one by one, the standard deviations of counting that they exceed, and the
 # least part of their shape that was not found before.
-_MOST_LINES, _LEAST_LINE, _LEAST_NEW = 12, 2.0, 0.3
+MOST_LINES, _LEAST_LINE, _LEAST_NEW = 12, 2.0, 0.3
 # Limit of the largest eigenvalue of noise in few directions: one in some 300 exceeds it.
 _SURE = 2.6
 # Eigenvalues found by iterations, and the channels from which on these are the faster way.
@@ -235,10 +235,10 @@ def _symmetric(sums: np.ndarray) -> np.ndarray:
 def _tile_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) -> da.Array:
     """Sums over square tiles with all their cells and those around them."""
     rows, columns, channels = counts.shape
-    side = max(math.isqrt(TILE_VALUES // channels) - 2 * _REACH, _SMALLEST_TILE)
+    side = max(math.isqrt(TILE_VALUES // channels) - 2 * REACH, _SMALLEST_TILE)
     tiles = (even_parts(rows, side), even_parts(columns, side))
     # Farther than the map is wide there is nothing to reach.
-    reach = (min(_REACH, rows), min(_REACH, columns))
+    reach = (min(REACH, rows), min(REACH, columns))
     # A weight of 0 leaves out what the tiles are padded with.
     pixels = [1 / g, da.from_array(sign), da.broadcast_to(area[:, None], (rows, columns))]
     padded = [
@@ -290,8 +290,8 @@ def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
     terms = []
     for first, end in zip(cuts, cuts[1:]):
         top, bottom = ends[first] - heights[first], ends[end - 1]
-        last = min(int(np.searchsorted(ends, bottom + _REACH)) + 1, len(ends))
-        rows = slice(top, min(bottom + _REACH, ends[-1]))
+        last = min(int(np.searchsorted(ends, bottom + REACH)) + 1, len(ends))
+        rows = slice(top, min(bottom + REACH, ends[-1]))
         band = blocks[first:last], bottom - top
         maps = as_delayed(1 / g[rows]), sign[rows], as_delayed(area[rows])
         terms.append(dask.delayed(neighbour_band)(*band, *maps))
@@ -333,10 +333,10 @@ def _pair_weights() -> np.ndarray:
 
     Twice the sum of the kernels: each pair is met once, and the symmetric part halves it.
     """
-    weights = np.zeros((_REACH + 1, 2 * _REACH + 1))
+    weights = np.zeros((REACH + 1, 2 * REACH + 1))
     for scale in _SCALES:
-        along_y, along_x, _ = _kernel(scale, 2 * _REACH + 1, 2 * _REACH + 1)
-        weights += 2 * np.outer(along_y[_REACH, _REACH:], along_x[_REACH])
+        along_y, along_x, _ = _kernel(scale, 2 * REACH + 1, 2 * REACH + 1)
+        weights += 2 * np.outer(along_y[REACH, REACH:], along_x[REACH])
     return weights
 
 
@@ -357,7 +357,7 @@ def neighbour_block(
     inverse_weight: np.ndarray,
     sign: np.ndarray,
     area: np.ndarray,
-    reach: tuple[int, int] = (_REACH, _REACH),
+    reach: tuple[int, int] = (REACH, REACH),
 ) -> np.ndarray:
     """Neighbour products of one tile, shape (2, channel, channel), as they are and flipped.
 
@@ -414,6 +414,24 @@ def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarr
         band = np.where(distance <= reach, np.exp(-0.5 * (distance / scale) ** 2), 0)
         bands.append(band.astype(np.float32))
     return bands[0], bands[1] / np.float32(norm), np.float32(1 / norm)
+
+
+def near_sums(values: np.ndarray) -> np.ndarray:
+    """sum_s K_s applied to a map (y, x), without the centre of each.
+
+    Examples
+    --------
+    >>> near_sums(np.eye(1, 3)).round(2)
+    array([[0.  , 0.55, 0.22]])
+    """
+    result = np.zeros(values.shape)
+    for scale in _SCALES:
+        reach = int(_TRUNCATE * scale + 0.5)
+        line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
+        near = convolve1d(values.astype(float), line, axis=0, mode="constant")
+        near = convolve1d(near, line, axis=1, mode="constant") - values
+        result += near / np.sqrt((line**2).sum() ** 2 - 1)
+    return result
 
 
 def detector_smoothing(
@@ -515,7 +533,7 @@ def _basis(
 
 
 def line_shapes(spectrum: np.ndarray, energy: np.ndarray, resolution: float) -> np.ndarray:
-    """Shapes of the largest peaks of a spectrum, shape (peak, channel), at most `_MOST_LINES`.
+    """Shapes of the largest peaks of a spectrum, shape (peak, channel), at most `MOST_LINES`.
 
     Parameters
     ----------
@@ -526,7 +544,7 @@ def line_shapes(spectrum: np.ndarray, energy: np.ndarray, resolution: float) -> 
     resolution : float
         FWHM in eV at Mn K alpha.
     """
-    peaks = find_peaks(energy, spectrum, resolution, least=_LEAST_LINE)[:_MOST_LINES]
+    peaks = find_peaks(energy, spectrum, resolution, least=_LEAST_LINE)[:MOST_LINES]
     return channel_response(np.array([peak.energy for peak in peaks]), energy, resolution)
 
 

@@ -22,6 +22,9 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.blocks import trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
+from edxdenoise.components.neighbour import detector_smoothing
+from edxdenoise.components.overfitting import overfit_shares
+from edxdenoise.components.pca import channel_counts
 from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.smoothing import (
     Mixed,
@@ -34,6 +37,7 @@ from edxdenoise.components.smoothing import (
 )
 from edxdenoise.cube import (
     add_history,
+    detector_resolution,
     guide_images,
     is_poisson_weighted,
     measured_pixels,
@@ -90,7 +94,8 @@ def shrink(
     the smoothed map is taken for the truth, noise of the known variance is added, and the sum is
     smoothed by the whole estimator, the choice of weights included. What smoothing has lost
     already is not lost again: where Stein's risk around a pixel is surely above that error, the
-    difference is added.
+    difference is added. So is the share of each map that is the noise its component was found in
+    (`edxdenoise.components.overfitting`).
     """
     v.validate(
         ds, v.COMPONENT_MAP, v.COMPONENT_SPECTRUM, v.COMPONENT_KEEP, v.WEIGHT_PIXEL, v.WEIGHT_ENERGY
@@ -121,6 +126,8 @@ def shrink(
         used = channels(guides, gains)
         found.put(rows, smooth_area(part, inside, seed, image=used, draws=draws))
         said += [str(gain) if len(areas) == 1 else f"area {number}: {gain}" for gain in gains]
+    if errors:
+        found.stddev = np.hypot(found.stddev, found.profiles * overfitted(ds, noisy, found, areas))
     # Scores t = g c / sqrt(N) of the pixel's smoothed counts.
     inverse = (1 / (g * np.sqrt(counts.sum(dtype=float)))).astype(np.float32)
     factor = found.totals * inverse
@@ -146,6 +153,29 @@ def shrink(
     if said:
         result = result.assign_attrs({v.IMAGE_GAIN: said})
     return add_history(result, f"shrink image={image} seed={seed}")
+
+
+def overfitted(ds: xr.Dataset, noisy: Profiles, found: Smoothed, areas: list[slice]) -> np.ndarray:
+    """Share of each kept component but the first that is the noise it was found in.
+
+    Returns
+    -------
+    array of float32, shape (k, 1, 1)
+        See `edxdenoise.components.overfitting`.
+    """
+    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)[1:]
+    none = v.COMPONENT_NEIGHBOUR.array(np.zeros(ds.sizes[v.DIM_COMPONENT], np.int8))
+    by_neighbours = ds.get(v.COMPONENT_NEIGHBOUR, none).values[kept] > 0
+    channels = int(np.count_nonzero(channel_counts(ds)))
+    level = noisy.counts.mean(dtype=float)
+    smoothing = detector_smoothing(ds[v.DIM_ENERGY].values, detector_resolution(ds), level)
+    directions = channels if smoothing is None else channels * smoothing.diagonal().mean()
+    deviation = np.sqrt(noisy.counts / np.float32(noisy.scale))
+    scores = np.tensordot(noisy.rotation.astype(np.float32), noisy.values, axes=1) * deviation
+    shares = overfit_shares(
+        scores, found.profiles * deviation, by_neighbours, areas, channels, directions
+    )
+    return shares.astype(np.float32)[:, np.newaxis, np.newaxis]
 
 
 def channels(images: dict[str, np.ndarray], gains: list[Gain]) -> np.ndarray | None:
@@ -269,7 +299,9 @@ def error_variance(
     # At least the noise of an average by a Gaussian, whose squared weights sum to half of the share
     # of its centre. Two draws tell little of a pixel. By how much they exceed that noise is alike
     # nearby, where the noise itself is not: errors of edges stay at the edges.
-    least = np.maximum(found.variance * variance / 2, np.finfo(np.float32).tiny)
+    own = found.own**2 / np.maximum(weights, np.float32(1))
+    least = np.maximum(found.variance / 2, own) * variance
+    np.maximum(least, np.finfo(np.float32).tiny, out=least)
     stated = least * np.maximum(nearby(square / least), 1)
     known = (weights > 0).astype(np.float32)
     beyond = weights * ((values - found.values) ** 2 - stated) / variance
