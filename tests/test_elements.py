@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -233,6 +234,16 @@ def test_escape_and_sum_peaks_are_named_as_such():
     peaks = name_peaks(find_peaks(ENERGY, spectrum), found)
     artefacts = {round(peak.energy, 1): peak.name for peak in peaks if peak.artefact}
     assert artefacts == {2.8: "Ti Kα escape", 9.0: "Ti Kα + Ti Kα sum"}
+
+
+def test_a_peak_has_the_name_of_a_line_that_can_fill_it():
+    """Si and K of a mineral under carbon: K Ll is where carbon is, but 50 times weaker."""
+    spectrum = spectrum_of({"Si": 3e5, "K": 3e4, "O": 1e5, "C": 4e4})
+    found = identified(cube_of(spectrum))
+    without = replace(found, elements=[one for one in found.elements if one.element != "C"])
+    peak = replace(find_peaks(ENERGY, spectrum)[0], energy=0.26, net_counts=4e4)
+    assert [one.name for one in name_peaks([peak], without)] == [""]
+    assert [one.name for one in name_peaks([replace(peak, net_counts=400.0)], without)] == ["K Ll"]
 
 
 def test_peaks_of_components_are_named_too():

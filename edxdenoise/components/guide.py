@@ -61,8 +61,8 @@ class Gain:
         shift = " shifted by {} and {} pixels".format(*self.shift) if moved else ""
         word = "guides" if self.used else "does not guide"
         return (
-            f"image {self.detector}{shift} {word} the smoothing: it takes {100 * self.gain:.0f} ± "
-            f"{100 * self.stddev:.0f} % off the squared error"
+            f"image {self.detector}{shift} {word} the smoothing: it takes {100 * self.gain:.1f} ± "
+            f"{100 * self.stddev:.1f} % off the squared error"
         )
 
     @property

@@ -246,7 +246,7 @@ def check_calibration(
         )
     warn(
         f"The peaks are {text} from their tabulated energies",
-        "integration windows and fits are misplaced and at% are wrong",
+        "windows and fits are misplaced, and at% can be wrong by more than their errors",
         "correct the energy axis with --correct-energy",
         rank=Rank.WRONG,
     )

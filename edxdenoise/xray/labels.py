@@ -20,8 +20,8 @@ _GREEK = {"a": "α", "b": "β", "g": "γ", "z": "ζ", "n": "η"}
 _NEAR = 0.3
 # Several lines in one peak are named if each has this share of the counts of the largest.
 _PARTNER = 0.25
-# An escape or sum peak may have this many times the counts expected.
-_MOST_ARTEFACT = 4.0
+# A peak may have this many times the counts expected of what names it.
+_MOST_COUNTS = 4.0
 # Share of all counts that arrive while another is measured, at most.
 _PILE_UP = 0.05
 
@@ -69,7 +69,7 @@ def _labelled(peak: Peak, lines: Sequence[FoundLine], found: Identification) -> 
         for line in lines
     }
     most = max(within.values(), default=0.0)
-    if most > 0:
+    if most > max(peak.net_counts / _MOST_COUNTS, 0):
         # Strongest first, one line of each element.
         labels: dict[str, str] = {}
         for name in sorted(within, key=lambda name: -within[name]):
@@ -79,7 +79,7 @@ def _labelled(peak: Peak, lines: Sequence[FoundLine], found: Identification) -> 
     for line in lines:
         place = law.place(line.energy - SI_KA_ENERGY)
         expected = line.net_counts * float(escape_fraction(np.array([line.energy]))[0])
-        if abs(place - peak.energy) < reach and expected > peak.net_counts / _MOST_ARTEFACT:
+        if abs(place - peak.energy) < reach and expected > peak.net_counts / _MOST_COUNTS:
             return replace(peak, name=f"{line_label(line.name)} escape", artefact=True)
     total = sum(line.net_counts for line in lines)
     for number, one in enumerate(lines):
