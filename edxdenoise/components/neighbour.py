@@ -168,6 +168,13 @@ def neighbours(ds: xr.Dataset, *, subspace: str = "union", seed: int = 0) -> xr.
     return result if is_lazy(ds) else load(result)
 
 
+def found_by_neighbours(ds: xr.Dataset) -> np.ndarray:
+    """Which components exceed the sign-flip null, shape (component,)."""
+    if v.COMPONENT_NEIGHBOUR not in ds:
+        return np.zeros(ds.sizes[v.DIM_COMPONENT], bool)
+    return np.asarray(ds[v.COMPONENT_NEIGHBOUR].values > 0)
+
+
 def expected_weights(g: np.ndarray, area: np.ndarray, level: float) -> np.ndarray:
     """Roots of the counts that a pixel and its neighbours let expect of it, shape (y, x).
 

@@ -69,6 +69,29 @@ def overfit_shares(
     return np.clip(shares, 0, 1)
 
 
+def noise_inflation(variances: np.ndarray, by_neighbours: np.ndarray, ratio: float) -> np.ndarray:
+    """Variance of the noise of scores over that of independent counts, shape (k,).
+
+    A score holds the noise of its pixel in full, and h times itself beside it: 1 / (1 - h)^2. That
+    of components found by neighbours is 1: no pixel meets itself there.
+
+    Parameters
+    ----------
+    variances : array, shape (k,)
+        Mean squared scores, over that of independent noise.
+    by_neighbours : array of bool, shape (k,)
+    ratio : float
+        Channels over pixels.
+
+    Examples
+    --------
+    >>> noise_inflation(np.array([9.0, 2.25, 1.0]), np.array([False, False, True]), 0.25).round(2)
+    array([1.07, 2.25, 1.  ])
+    """
+    shares = [ratio * marchenko_pastur_moment(each, ratio) for each in variances]
+    return np.where(by_neighbours, 1.0, (1 - np.array(shares)) ** -2.0)
+
+
 def wigner_moment(value: float, pixels: int, directions: float) -> float:
     """sum_m 1 / (value - lambda_m) over the noise of the neighbour covariance.
 

@@ -17,6 +17,7 @@ import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise.blocks import load
+from edxdenoise.components.neighbour import found_by_neighbours
 from edxdenoise.components.nmf import HELD, is_nmf
 from edxdenoise.components.pca import NO_VARIANCE
 from edxdenoise.components.spatial import (
@@ -331,10 +332,7 @@ def network_verdict(ds: xr.Dataset, models: Sequence[str] = ()) -> Verdict:
     evidence = evidence_of(ds)
     if evidence.correlated:
         return Verdict((probability + evidence.probability) / 2 > 0.5, probability)
-    keep = probability > 0.5
-    if v.COMPONENT_NEIGHBOUR in ds:
-        keep |= ds[v.COMPONENT_NEIGHBOUR].values > 0
-    return Verdict(keep, probability)
+    return Verdict((probability > 0.5) | found_by_neighbours(ds), probability)
 
 
 def select_all(ds: xr.Dataset, seed: int) -> Verdict:

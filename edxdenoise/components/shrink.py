@@ -22,8 +22,8 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.blocks import trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
-from edxdenoise.components.neighbour import detector_smoothing
-from edxdenoise.components.overfitting import overfit_shares
+from edxdenoise.components.neighbour import detector_smoothing, found_by_neighbours
+from edxdenoise.components.overfitting import noise_inflation, overfit_shares
 from edxdenoise.components.pca import channel_counts
 from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.smoothing import (
@@ -110,7 +110,11 @@ def shrink(
     scale = noise_scale(ds) if len(kept) > 1 else 1.0
     g, h = ds[v.WEIGHT_PIXEL].values, ds[v.WEIGHT_ENERGY].values.astype(float)
     maps, spectra = (ds[spec].values[kept] for spec in (v.COMPONENT_MAP, v.COMPONENT_SPECTRUM))
-    noisy = profiles(maps, spectra, g, h, counts, scale)
+    by_neighbours = found_by_neighbours(ds)[kept[1:]]
+    filled = int(np.count_nonzero(channel_counts(ds)))
+    variances = ds[v.COMPONENT_VARIANCE].values[kept[1:]] * counts.sum(dtype=float) / scale
+    inflation = noise_inflation(variances, by_neighbours, filled / counts.size)
+    noisy = profiles(maps, spectra, g, h, counts, scale, inflation)
     found = Smoothed.empty(noisy)
     images = guide_images(ds, image)
     areas = area_rows(area_numbers(ds))
@@ -127,7 +131,20 @@ def shrink(
         found.put(rows, smooth_area(part, inside, seed, image=used, draws=draws))
         said += [str(gain) if len(areas) == 1 else f"area {number}: {gain}" for gain in gains]
     if errors:
-        found.stddev = np.hypot(found.stddev, found.profiles * overfitted(ds, noisy, found, areas))
+        energy, level = ds[v.DIM_ENERGY].values, counts.mean(dtype=float)
+        smoothing = detector_smoothing(energy, detector_resolution(ds), level)
+        directions = filled if smoothing is None else filled * smoothing.diagonal().mean()
+        deviation = np.sqrt(counts / np.float32(scale))
+        shares = overfit_shares(
+            np.tensordot(noisy.rotation.astype(np.float32), noisy.values, axes=1) * deviation,
+            found.profiles * deviation,
+            by_neighbours,
+            areas,
+            channels=filled,
+            directions=directions,
+        )
+        shares = shares.astype(np.float32)[:, np.newaxis, np.newaxis]
+        found.stddev = np.hypot(found.stddev, found.profiles * shares)
     # Scores t = g c / sqrt(N) of the pixel's smoothed counts.
     inverse = (1 / (g * np.sqrt(counts.sum(dtype=float)))).astype(np.float32)
     factor = found.totals * inverse
@@ -153,29 +170,6 @@ def shrink(
     if said:
         result = result.assign_attrs({v.IMAGE_GAIN: said})
     return add_history(result, f"shrink image={image} seed={seed}")
-
-
-def overfitted(ds: xr.Dataset, noisy: Profiles, found: Smoothed, areas: list[slice]) -> np.ndarray:
-    """Share of each kept component but the first that is the noise it was found in.
-
-    Returns
-    -------
-    array of float32, shape (k, 1, 1)
-        See `edxdenoise.components.overfitting`.
-    """
-    kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)[1:]
-    none = v.COMPONENT_NEIGHBOUR.array(np.zeros(ds.sizes[v.DIM_COMPONENT], np.int8))
-    by_neighbours = ds.get(v.COMPONENT_NEIGHBOUR, none).values[kept] > 0
-    channels = int(np.count_nonzero(channel_counts(ds)))
-    level = noisy.counts.mean(dtype=float)
-    smoothing = detector_smoothing(ds[v.DIM_ENERGY].values, detector_resolution(ds), level)
-    directions = channels if smoothing is None else channels * smoothing.diagonal().mean()
-    deviation = np.sqrt(noisy.counts / np.float32(noisy.scale))
-    scores = np.tensordot(noisy.rotation.astype(np.float32), noisy.values, axes=1) * deviation
-    shares = overfit_shares(
-        scores, found.profiles * deviation, by_neighbours, areas, channels, directions
-    )
-    return shares.astype(np.float32)[:, np.newaxis, np.newaxis]
 
 
 def channels(images: dict[str, np.ndarray], gains: list[Gain]) -> np.ndarray | None:

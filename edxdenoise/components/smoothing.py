@@ -515,7 +515,7 @@ class Profiles:
     counts : array of float32, shape (y, x)
         n, the weight.
     rotation : array, shape (k, k)
-        Profiles of the components are ``rotation @ values``.
+        Profiles of the components are ``rotation @ values``, whose noise is the same in all.
     constant, slope : array, shape (k,), (k, k)
         n Var(c) is ``constant + slope @ c - c^2``.
     scale : float
@@ -578,6 +578,7 @@ def profiles(
     h: np.ndarray,
     counts: np.ndarray,
     scale: float = 1.0,
+    inflation: np.ndarray | None = None,
 ) -> Profiles:
     """Profiles of components, of which the first is the total.
 
@@ -593,17 +594,21 @@ def profiles(
         Counts of the pixels.
     scale : float
         Variance of the noise over that of Poisson counts.
+    inflation : array, shape (k,), optional
+        By how much larger than that it is in each component (`overfitting.noise_inflation`).
     """
     counts = np.asarray(counts, np.float32)
     total = counts.sum(dtype=float)
     others = spectra[1:].astype(float)
     known = counts > 0
     inverse = np.where(known, np.sqrt(total) / np.where(known, g, 1), 0).astype(np.float32)
-    values = maps[1:] * inverse
-    rotation = signal_directions(values, counts)
-    values = np.tensordot(rotation.T.astype(np.float32), values, axes=1)
+    root = np.ones(len(others)) if inflation is None else np.sqrt(inflation)
+    values = maps[1:] * inverse / root.astype(np.float32)[:, np.newaxis, np.newaxis]
+    directions = signal_directions(values, counts)
+    values = np.tensordot(directions.T.astype(np.float32), values, axes=1)
+    rotation = root[:, np.newaxis] * directions
+    square = total * (directions.T @ others) ** 2 / h**2
     rotated = rotation.T @ others
-    square = total * rotated**2 / h**2
     first = spectra[0].astype(float) * h
     # The first profile is 1: its spectrum is that of all counts.
     constant = square @ first / first.sum()
