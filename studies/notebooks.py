@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -25,14 +24,8 @@ _SECONDS = 600  # for one cell, on a machine under load
 _PLACE = re.compile(r"^\S*ipykernel_\S+?: (.*)\n.*\n", re.M)
 
 
-def executed(path: Path, kernel: KernelManager | None = None) -> nbformat.NotebookNode:
-    """Run a notebook in its own folder and return it with its outputs.
-
-    Parameters
-    ----------
-    path : Path
-    kernel : KernelManager, optional
-        Kernel to run it in, whose names are forgotten first; a new one by default.
+def executed(path: Path) -> nbformat.NotebookNode:
+    """Run a notebook in a new kernel, in its own folder, and return it with its outputs.
 
     Raises
     ------
@@ -40,11 +33,8 @@ def executed(path: Path, kernel: KernelManager | None = None) -> nbformat.Notebo
         If a cell raises an error.
     """
     notebook = nbformat.read(path, as_version=4)
-    options = {"timeout": _SECONDS, "resources": {"metadata": {"path": str(path.parent)}}}
-    if kernel is not None:
-        forget = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
-        NotebookClient(forget, kernel, **options).execute()
-    NotebookClient(notebook, kernel, record_timing=False, **options).execute()
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=_SECONDS, record_timing=False, resources=resources).execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":

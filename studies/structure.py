@@ -15,6 +15,8 @@ import ast
 import io
 import subprocess
 import tarfile
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from _study import RESULTS, write_csv
@@ -75,7 +77,8 @@ def measures(package: dict[str, str]) -> dict[str, int]:
     assert isinstance(public, ast.Assign) and isinstance(public.value, ast.List)
     return {
         "lines": sum(lines.values()),
-        "lines of code": sum(map(code_lines, modules.values())),
+        "lines of code": sum(len(code(text)) for text in modules.values()),
+        "blocks of six lines of code found more than once": repeated_blocks(modules.values()),
         "modules": len(modules),
         "modules below 120 lines, commands and __init__ aside": sum(
             count < 120
@@ -93,21 +96,32 @@ def measures(package: dict[str, str]) -> dict[str, int]:
     }
 
 
-def code_lines(text: str) -> int:
-    """Count lines that hold code."""
-    tree = ast.parse(text)
-    docs = {
+def code(text: str, *, imports: bool = True) -> list[str]:
+    """Return the lines that hold code, without their indentation."""
+    others = {
         number
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
+        or not imports
+        and isinstance(node, (ast.Import, ast.ImportFrom))
         for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") and number not in docs
+    return [
+        line.strip()
         for number, line in enumerate(text.splitlines(), start=1)
-    )
+        if line.strip() and not line.strip().startswith("#") and number not in others
+    ]
+
+
+def repeated_blocks(modules: Iterable[str]) -> int:
+    """Count blocks of six lines of code, imports aside, that are found more than once."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for text in modules:
+        lines = code(text, imports=False)
+        found.update(zip(*(lines[start:] for start in range(6))))
+    return sum(times > 1 for times in found.values())
 
 
 def schema_lines(text: str) -> int:

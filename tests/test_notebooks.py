@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client import KernelManager
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from notebooks import FOLDER, executed  # noqa: E402
@@ -45,16 +44,7 @@ def test_outputs_are_kept_and_small(path):
     assert path.stat().st_size < 260_000
 
 
-@pytest.fixture(scope="module")
-def kernel():
-    """One kernel for all: what it imports takes longer than many a notebook."""
-    manager = KernelManager()
-    manager.start_kernel(cwd=str(FOLDER))
-    yield manager
-    manager.shutdown_kernel(now=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_runs(path, kernel):
-    assert kinds(executed(path, kernel)) == kinds(nbformat.read(path, as_version=4))
+def test_runs(path):
+    assert kinds(executed(path)) == kinds(nbformat.read(path, as_version=4))
