@@ -20,14 +20,16 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.linalg
 import xarray as xr
 from helpers import cube, nothing_computed, phases, solar_cell, weighted
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from edxdenoise import blocks
 from edxdenoise.blocks import DENSITY, load
-from edxdenoise.components.pca import check_components, pca
+from edxdenoise.components.pca import check_components, leading_eigenvectors, pca
 from edxdenoise.components.selection import select
 from edxdenoise.components.split import split_probability
 from edxdenoise.cube import reconstruct
@@ -434,3 +436,30 @@ def test_component_1_is_the_total_however_few_the_counts():
     )
     loadings = ds.component_spectrum.values
     np.testing.assert_allclose(loadings @ loadings.T, np.eye(10), atol=1e-9)
+
+
+@pytest.mark.parametrize("h", [None, 0.7])
+def test_few_counts_have_the_eigenvectors_of_lapack(monkeypatch, h):
+    """By iterations; channels alone in their pixels and pairs, of equal eigenvalues, are there."""
+    rng = np.random.default_rng(0)
+    rows = sparse.random_array((2000, 300), density=0.004, rng=rng, dtype=float)
+    pair = np.array([[2.0, 1.0], [1.0, 2.0]])
+    alone = sparse.block_diag(
+        [rows, *[pair] * 5, 3 * sparse.eye_array(4), np.zeros((1, 2))], format="csr"
+    )
+    gram = (alone.T @ alone).toarray()
+    h = None if h is None else h + rng.random(len(gram))
+    plain = leading_eigenvectors(gram, 30, h)
+    monkeypatch.setattr(import_module("edxdenoise.components.pca"), "_LEAST_LANCZOS", 10)
+    monkeypatch.setattr(import_module("edxdenoise.components.pca"), "_SPARSE_PRODUCT", 0.5)
+    lapack = scipy.linalg.eigh
+
+    def small(matrix, **options):
+        assert len(matrix) < 180 and not options
+        return lapack(matrix)
+
+    monkeypatch.setattr(scipy.linalg, "eigh", small)
+    singular, vectors = leading_eigenvectors(gram, 30, h)
+    np.testing.assert_allclose(singular, plain[0], rtol=1e-10)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(30), atol=1e-10)
+    np.testing.assert_allclose(np.linalg.svd(vectors @ plain[1].T)[1], 1, atol=1e-6)
