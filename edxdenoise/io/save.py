@@ -390,7 +390,9 @@ def round_mantissa(values: np.ndarray, dropped: np.ndarray) -> np.ndarray:
     >>> round_mantissa(np.array([1.0, 1.26, -100.3], np.float32), np.full(256, 21, np.uint32))
     array([  1.  ,   1.25, -96.  ], dtype=float32)
     """
-    from edxdenoise.io.kernels import rounded_bits
+    from edxdenoise.io.kernels import round_bits
 
     bits = np.ascontiguousarray(values).view(np.uint32)
-    return rounded_bits(bits.reshape(-1), dropped).view(np.float32).reshape(values.shape)
+    result = np.empty_like(bits)
+    round_bits(bits.reshape(-1), dropped, result.reshape(-1))
+    return result.view(np.float32).reshape(values.shape)
