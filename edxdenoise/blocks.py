@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import operator
+import os
 import re
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dask
 import dask.array as da
+import dask.local
+import dask.threaded
 import numpy as np
 import xarray as xr
 from dask._task_spec import GraphNode, Task, TaskRef
@@ -47,6 +53,10 @@ DENSITY = 0.03
 # Bytes of the channel number that is stored with every count, and of the place of a pixel's first.
 _INDEX = 4
 _WORD = 8
+# Of glibc's malloc.h, and the bytes from which on an array has memory of its own.
+_MMAP_THRESHOLD, _LARGE_ARRAY = -3, 6_000_000
+# Bytes of maps from which on those that are dropped wait in a file.
+_WORTH_A_FILE = 100_000_000
 # Where lazy counts keep what they know of themselves.
 _KNOWN = "edxdenoise"
 
@@ -457,6 +467,51 @@ def whole_rows(counts: da.Array) -> da.Array:
     return counts_of(replace(known, blocks=blocks), counts.shape[2])
 
 
+def square_blocks(counts: da.Array, side: int) -> da.Array:
+    """The same lazy counts in blocks of `side` x `side` pixels; sparse ones stay sparse."""
+    counts = whole_rows(counts)
+    rows, columns, channels = counts.shape
+    known = compact_of(counts)
+    wide = delayed_blocks(known.blocks)
+    ends = np.cumsum(counts.chunks[0])
+    edges = [[*range(0, length, side), length] for length in (rows, columns)]
+    graph = []
+    for top, bottom in zip(edges[0], edges[0][1:]):
+        first, last = np.searchsorted(ends, [top, bottom - 1], side="right").tolist()
+        parts, start = wide[first : last + 1], int(ends[first] - counts.chunks[0][first])
+        band = dask.delayed(_below)(parts, slice(top - start, bottom - start))
+        graph.append(
+            [
+                da.from_delayed(
+                    dask.delayed(_columns)(band, slice(left, right)),
+                    (bottom - top, right - left),
+                    dtype=counts.dtype,
+                    meta=np.empty((0, 0), counts.dtype),
+                )
+                for left, right in zip(edges[1], edges[1][1:])
+            ]
+        )
+    return counts_of(replace(known, blocks=da.block(graph)), channels)
+
+
+def _below(blocks: Sequence[Block], rows: slice) -> Block:
+    """Some rows of blocks of whole rows that lie below one another; sparse where all are."""
+    if not all(isinstance(block, SparseBlock) for block in blocks):
+        return np.concatenate([dense(block) for block in blocks])[rows]
+    columns = blocks[0].shape[1]
+    joined = sparse.vstack([sparse_block(block).rows for block in blocks], format="csr")
+    own = sparse.csr_array(joined[rows.start * columns : rows.stop * columns])
+    return SparseBlock(own, (rows.stop - rows.start, columns))
+
+
+def _columns(block: Block, columns: slice) -> Block:
+    if not isinstance(block, SparseBlock):
+        return block[:, columns]
+    height, width = block.sides
+    chosen = np.arange(height * width).reshape(height, width)[:, columns]
+    return SparseBlock(sparse.csr_array(block.rows[chosen.ravel()]), chosen.shape)
+
+
 def beside(blocks: Sequence[Block]) -> Block:
     """Join blocks of the same rows along x; sparse where all are."""
     if not all(isinstance(block, SparseBlock) for block in blocks):
@@ -698,6 +753,76 @@ def as_blocks(array: np.ndarray, chunks: tuple[Any, ...]) -> da.Array:
     return da.Array(graph, name, chunks, meta=array[(slice(0, 0),) * array.ndim])
 
 
+def as_planes(
+    planes: Sequence[np.ndarray | Callable[[], np.ndarray]], shape: tuple[int, int]
+) -> da.Array:
+    """A lazy stack of maps of float32, shape (n, y, x): each a block, or a function that makes it.
+
+    Parameters
+    ----------
+    planes : sequence
+        Arrays of shape (y, x), or functions that return them.
+    shape : tuple of int
+        y, x.
+    """
+    name = f"planes-{uuid.uuid4().hex}"
+    graph: dict[Key, Any] = {}
+    for number, plane in enumerate(planes):
+        key = (name, number, 0, 0)
+        graph[key] = Task(key, _made, plane) if callable(plane) else plane[np.newaxis]
+    chunks = ((1,) * len(planes), *((size,) for size in shape))
+    return da.Array(graph, name, chunks, meta=np.empty((0, 0, 0), np.float32))
+
+
+def _made(plane: Callable[[], np.ndarray]) -> np.ndarray:
+    return plane()[np.newaxis]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A map in a file; where it is sent to another process, the map itself is."""
+
+    file: Any
+    number: int
+    shape: tuple[int, int]
+
+    def __call__(self) -> np.ndarray:
+        size = 4 * math.prod(self.shape)
+        content = os.pread(self.file.fileno(), size, self.number * size)
+        return np.frombuffer(content, np.float32).reshape(self.shape)
+
+    def __reduce__(self) -> Any:
+        return partial, (np.asarray, self())
+
+
+def set_aside(maps: np.ndarray, kept: Sequence[int]) -> np.ndarray | da.Array:
+    """Leave in memory those of many maps that are kept; the others wait in a temporary file.
+
+    The file has no name, so that nothing is left of it however the program ends. Maps of less than
+    `_WORTH_A_FILE` bytes, and those that no temporary file has room for, stay as they are.
+
+    Parameters
+    ----------
+    maps : array of float32, shape (n, y, x)
+    kept : sequence of int
+    """
+    if maps.nbytes < _WORTH_A_FILE or not hasattr(os, "pread"):
+        return maps
+    shape = maps.shape[1:]
+    try:
+        file = tempfile.TemporaryFile()
+        for number in set(range(len(maps))) - set(kept):
+            file.seek(4 * number * math.prod(shape))
+            file.write(np.ascontiguousarray(maps[number]).data)
+        file.flush()
+    except OSError:
+        return maps
+    planes: list[Any] = [_Stored(file, number, shape) for number in range(len(maps))]
+    for number in kept:
+        planes[number] = maps[number].copy()
+    return as_planes(planes, shape)
+
+
 @contextmanager
 def scheduler(
     name: str = "threads",
@@ -729,6 +854,7 @@ def scheduler(
     ClusterError
         As `cluster.connect`.
     """
+    keep_heap_small()
     if name == "threads":
         # One BLAS thread per Dask thread: two layers of threads would fight for the processors.
         with (
@@ -775,10 +901,30 @@ def compute(*lazy: Any) -> tuple[Any, ...]:
 
 def load(ds: xr.Dataset) -> xr.Dataset:
     """Return the Dataset with all its lazy variables computed, as one graph."""
-    with threadpool_limits(1), _damaged_netcdf():
-        computed = ds.compute()
-    trim_memory()
-    return computed
+    lazy = {name: each.data for name, each in ds.variables.items() if each.chunks}
+    # Blocks written one by one to where they belong need not be held beside the whole.
+    several = {name: data for name, data in lazy.items() if data.npartitions > 1}
+    threads = (None, dask.threaded.get, dask.local.get_sync)
+    if dask.base.get_scheduler() not in threads or not several:
+        with threadpool_limits(1), _damaged_netcdf():
+            computed = ds.compute()
+        trim_memory()
+        return computed
+    whole = {name: np.empty(data.shape, data.dtype) for name, data in several.items()}
+    filled = [_filled(data, whole[name]) for name, data in several.items()]
+    _, rest = compute(filled, {name: lazy[name] for name in lazy if name not in several})
+    return ds.assign({name: ds[name].copy(data=data) for name, data in {**whole, **rest}.items()})
+
+
+def _filled(data: da.Array, target: np.ndarray) -> da.Array:
+    """Write the blocks of `data` into `target`; lazy."""
+
+    def put(block: np.ndarray, block_info: dict[int, Any]) -> np.ndarray:
+        target[tuple(slice(*ends) for ends in block_info[0]["array-location"])] = block
+        return np.empty((0,) * target.ndim)
+
+    name = f"filled-{uuid.uuid4().hex}"
+    return da.map_blocks(put, data, name=name, dtype=float, meta=np.empty((0,) * target.ndim))
 
 
 @contextmanager
@@ -792,6 +938,18 @@ def _damaged_netcdf() -> Iterator[None]:
         raise FormatError(
             f"a part of a .nc file is damaged ({error}); copy or write that file again"
         ) from error
+
+
+def keep_heap_small() -> None:
+    """Give each array of more than `_LARGE_ARRAY` bytes memory of its own, which glibc does not.
+
+    By itself glibc raises that limit to 32 MB as arrays are freed, and the holes that smaller ones
+    leave in its heap count as ours. Below 6 MB, memory that is taken anew each time costs time.
+    """
+    if sys.platform == "linux":
+        option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if option is not None:
+            option(_MMAP_THRESHOLD, _LARGE_ARRAY)
 
 
 def trim_memory() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import load, trim_memory
-from edxdenoise.cluster import check_total
+from edxdenoise.blocks import load, set_aside, trim_memory
+from edxdenoise.cluster import check_total, client
 from edxdenoise.components import shrink, weight_by_signal
 from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.nmf import SPARE, Count, check_number, nmf, unwatched
@@ -27,6 +27,7 @@ from edxdenoise.cube import (
     energy_axis,
     energy_range,
     guide_images,
+    is_lazy,
     reconstruct,
 )
 from edxdenoise.errors import DataError, Rank, warn
@@ -192,6 +193,11 @@ def fitted(
         ds = stage("components", work).assign({v.COUNTS: ds[v.COUNTS]})
     with progress("selection"):
         ds = _selected(ds, recipe)
+        if is_lazy(ds) and client() is None:
+            kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values).tolist()
+            maps = ds[v.COMPONENT_MAP].copy(data=set_aside(ds[v.COMPONENT_MAP].values, kept))
+            ds = ds.assign({v.COMPONENT_MAP: maps})
+            del maps
         trim_memory()
     return rebuilt(ds, recipe, errors=errors, progress=progress, stage=stage)
 

@@ -23,10 +23,13 @@ _STATISTIC_MAPS, _TRANSFORMS = 14, 8
 # worker holds a few copies.
 TILE_VALUES = 8_000_000
 _TILE_COPIES = 6
-# Maps that averaging over like pixels works on: some fourteen for each of seven kept components.
-_SHRINK_MAPS = 100
-# What Python and the libraries take by themselves.
-_PROGRAM = 350_000_000
+# Maps that smoothing of eight kept components works on, those kept included; measured on a map of
+# 1024 x 1024 pixels.
+_SHRINK_MAPS = 240
+# Bytes of the sums over neighbours of all bands together, where few cells hold counts.
+NEIGHBOUR_SUMS = 300_000_000
+# What Python, the libraries and compiled code take by themselves.
+_PROGRAM = 450_000_000
 
 _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -97,7 +100,8 @@ class MemoryNeed:
     cube : int
         The counts as they are stored.
     held : int
-        What is held throughout whatever the block size: score maps and Gram matrices.
+        What is held while blocks are worked on, whatever their size: score maps, or sums over
+        pairs of channels.
     streamed : int
         The least the job can do with: one pixel per worker at a time, and what is held.
     in_memory : int
@@ -118,47 +122,55 @@ def memory_needed(
     workers: int | None = None,
     neighbours: bool = False,
     shrink: bool = False,
+    sparse: bool = False,
 ) -> MemoryNeed:
     """Memory for denoising a cube of this shape (y, x, energy) and bytes per count.
 
     With `neighbours`, components are looked for in tiles with their surroundings; with `shrink`,
-    maps are averaged over like pixels.
+    maps are averaged over like pixels; `sparse` where few cells hold counts. The need is that of
+    the stage that needs most.
 
     Examples
     --------
     >>> format_memory(memory_needed((1024, 1024, 2048), 1, workers=2).held)
-    '1.32 GB'
+    '1.29 GB'
     """
     workers = default_workers() if workers is None else workers
     pixels, channels = shape[0] * shape[1], shape[2]
     cube = pixels * channels * itemsize
-    # The maps once as computed, once more while they are put together, or what the spatial
-    # statistic needs beside them; a Gram matrix for each worker, its running sum and the
-    # eigensolver's copy, in 64 bits.
-    beside = [components, _STATISTIC_MAPS + _TRANSFORMS * workers]
-    if shrink:
-        # Shrunk maps, their errors, pixelwise components to compare with, and what is worked on.
-        beside.append((3 if neighbours else 2) * components + _SHRINK_MAPS)
-    maps = components + max(beside)
-    held = _PROGRAM + 4 * maps * pixels + (workers + 2) * 8 * channels**2
-    if neighbours:
+    square = 8 * channels**2
+    # A Gram matrix for each worker, its running sum and the eigensolver's copy, in 64 bits.
+    sums = (2 if sparse else workers + 2) * square
+    if neighbours and sparse:
+        # Two sums for every band.
+        sums += 2 * square * max(1, min(workers, NEIGHBOUR_SUMS // (2 * square)))
+    elif neighbours:
         # Two sums for every worker, and two while they are added up.
         tile = min(TILE_VALUES, 4 * pixels * channels)
-        held += workers * _TILE_COPIES * 4 * tile + (workers + 2) * 16 * channels**2
+        sums += workers * _TILE_COPIES * 4 * tile + (workers + 2) * 2 * square
+    # The maps once as computed, once more until their signs are known.
+    maps = 4 * pixels * 2 * components
+    held = _PROGRAM + max(sums, maps)
+    # Later no blocks are worked on; once components are selected, those dropped wait on the disk.
+    selected = components + _STATISTIC_MAPS + _TRANSFORMS * workers
+    later = _PROGRAM + 4 * pixels * max(selected, _SHRINK_MAPS if shrink else 0)
     per_worker = 4 * channels * BLOCK_COPIES
+    blocks = workers * per_worker * min(block_pixels(channels), pixels)
     return MemoryNeed(
         cube=cube,
         held=held,
-        streamed=held + workers * per_worker,
-        in_memory=held + cube + workers * per_worker * min(block_pixels(channels), pixels),
+        streamed=max(held + workers * per_worker, later),
+        in_memory=max(held + blocks, later) + cube,
     )
 
 
-def check_memory(need: int, limit: int, what: str) -> None:
+def check_memory(
+    need: int, limit: int, what: str, way_out: str = "crop, rebin or ask for fewer components"
+) -> None:
     """Raise MemoryLimitError if `what` needs more bytes than the limit."""
     if need > limit:
         raise MemoryLimitError(
             # Half a percent more than needed, so that the number as printed is enough.
             f"{what} needs {format_memory(1.005 * need)}, the limit is {format_memory(limit)}; "
-            "raise --memory-limit, or crop, rebin or ask for fewer components"
+            f"raise --memory-limit, or {way_out}"
         )

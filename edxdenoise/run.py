@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import xarray as xr
 
 from edxdenoise import schema as v
 from edxdenoise._version import __version__
-from edxdenoise.blocks import chunk, compact_size, hold
+from edxdenoise.blocks import chunk, compact_size, hold, is_sparse, trim_memory
 from edxdenoise.config import Denoise, Input, Output, Pictures, Quantify
 from edxdenoise.cube import (
     detector_resolution,
@@ -97,6 +97,9 @@ from edxdenoise.validation.verdicts import (
 )
 from edxdenoise.xray import find_elements
 
+# Pixels a side of the part that tells whether a map is nearly empty, and components below which
+# fewer are no advice.
+_LOOKED_AT, _FEWEST_COMPONENTS = 32, 10
 _DEMO_LINES = ("Pb_La", "I_La", "N_Ka", "C_Ka", "In_La", "Sn_La")
 
 
@@ -178,6 +181,7 @@ def run_recipe(
                 judgement = HeldOut.of_dataset(kept)
         # The events behind it are not wanted any more.
         frames = None
+        trim_memory()
         ds = denoise(ds, chosen, found=found, progress=progress, stage=stage)
         if judgement is not None:
             ds = judgement.of_components(ds.assign({v.HELD_OUT_ERROR: judgement.error}))
@@ -502,20 +506,43 @@ def job_memory(
     Raises
     ------
     MemoryLimitError
-        If that is not enough.
+        If that is not enough; it says what to leave out.
     """
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    rows, columns, channels = ds[v.COUNTS].shape
-    need = memory_needed(
+    counts = ds[v.COUNTS]
+    rows, columns, channels = counts.shape
+    needed = partial(
+        memory_needed,
         (rows, columns, channels),
-        ds[v.COUNTS].dtype.itemsize,
-        components=components,
+        counts.dtype.itemsize,
         workers=workers,
         neighbours=recipe.asks_neighbours,
-        shrink=recipe.averages,
+        sparse=_looks_sparse(counts),
     )
-    check_memory(need.streamed, limit, "this job")
+    need = needed(components=components, shrink=recipe.averages)
+    if need.streamed > limit:
+        check_memory(need.streamed, limit, "this job", _way_out(needed, components, recipe, limit))
     return need, limit
+
+
+def _looks_sparse(counts: xr.DataArray) -> bool:
+    """Whether the middle of a map fills few cells; all counts are looked at later."""
+    sizes = zip((v.DIM_Y, v.DIM_X), counts.shape)
+    part = counts[{dim: slice(size // 2, size // 2 + _LOOKED_AT) for dim, size in sizes}]
+    return is_sparse(part.shape, int(np.count_nonzero(part.values)))
+
+
+def _way_out(
+    needed: Callable[..., MemoryNeed], components: int, recipe: Denoise, limit: int
+) -> str:
+    """Name what to leave out so that the job keeps within the limit."""
+    for shrink in (True, False) if recipe.averages else (False,):
+        for fewer in range(components, _FEWEST_COMPONENTS - 1, -1):
+            if needed(components=fewer, shrink=shrink).streamed <= limit:
+                options = [] if shrink == recipe.averages else ["--no-shrink"]
+                options += [] if fewer == components else [f"--components {fewer}"]
+                return f"use {' '.join(options)}"
+    return "crop or rebin"
 
 
 def _held(ds: xr.Dataset) -> xr.Dataset:

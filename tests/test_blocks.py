@@ -1,5 +1,8 @@
 """Blocks with empty cells and without: everything is the same, and nothing is read twice."""
 
+import pickle
+import tempfile
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -16,16 +19,20 @@ from edxdenoise.blocks import (
     compact_of,
     compact_size,
     compute,
+    delayed_blocks,
     dense,
     hold,
     in_rows,
     known_sparse,
     pixel_totals,
     recast,
+    set_aside,
     sparse_block,
+    square_blocks,
     whole_rows,
 )
 from edxdenoise.config import Denoise
+from edxdenoise.cube import make_cube
 from edxdenoise.pipeline import quantities
 from edxdenoise.preprocess import weight
 from edxdenoise.survey import survey
@@ -49,6 +56,45 @@ def few_counts(shape=(24, 30, 120), mean=0.02, seed=0):
 def density(request, monkeypatch):
     monkeypatch.setattr(blocks, "DENSITY", request.param)
     return request.param
+
+
+@pytest.mark.parametrize("mean", [0.02, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("chunks", [(5, 7), (24, 30), (1, 30)])
+def test_square_blocks_hold_the_same_counts(mean, chunks):
+    counts = few_counts(mean=mean)
+    found = square_blocks(da.from_array(counts, (*chunks, -1)), 9)
+    assert found.chunks[:2] == ((9, 9, 6), (9, 9, 9, 3))
+    np.testing.assert_array_equal(found, counts)
+    kept = {type(block) for block in compute(*delayed_blocks(compact_of(found).blocks))}
+    assert kept == {SparseBlock if mean < 1 else np.ndarray}
+
+
+def test_maps_set_aside_come_back(monkeypatch):
+    maps = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    assert set_aside(maps, [1]) is maps
+    monkeypatch.setattr(blocks, "_WORTH_A_FILE", 100)
+    aside = set_aside(maps, [1, 3])
+    for found in (aside, pickle.loads(pickle.dumps(aside))):
+        np.testing.assert_array_equal(found, maps)
+        np.testing.assert_array_equal(found[[0, 3]], maps[[0, 3]])
+
+    def full(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert set_aside(maps, [1]) is maps
+
+
+@pytest.mark.parametrize("options", [{}, {"shrink": False}])
+def test_denoised_alike_with_maps_set_aside(monkeypatch, options):
+    ds = make_cube(few_counts(mean=0.2), energy=np.arange(120) * 0.1)
+    plain = denoise(ds, components=12, **options)
+    monkeypatch.setattr(blocks, "_WORTH_A_FILE", 1)
+    found = denoise(chunk(ds), components=12, **options)
+    assert isinstance(found.component_map.data, da.Array)
+    for name in ("component_map", "component_map_shrunk", "counts_denoised"):
+        scale = np.abs(plain[name]).max()
+        np.testing.assert_allclose(found[name], plain[name], atol=1e-5 * float(scale))
 
 
 @given(

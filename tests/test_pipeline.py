@@ -26,7 +26,7 @@ from edxdenoise.io.stages import Stages
 from edxdenoise.pipeline import denoise, prepare
 from edxdenoise.recipe import Recipe
 from edxdenoise.resources import memory_needed
-from edxdenoise.run import _blocks, convert_file, run_recipe
+from edxdenoise.run import _blocks, convert_file, job_memory, run_recipe
 from edxdenoise.simulation import simulate
 
 
@@ -277,6 +277,26 @@ def test_memory_limit_names_what_is_enough(maps, tmp_path):
     needed = str(caught.value).split("needs ")[1].split(",")[0]
     run_recipe(recipe, memory_limit=round(float(needed.split()[0]) * 1e6), workers=2)
     assert (tmp_path / "o.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "advice"),
+    [(1.3e9, "use --no-shrink"), (1e9, "use --no-shrink --components 68")],
+)
+def test_memory_limit_says_what_to_leave_out(limit, advice):
+    """What it names fits, and no more; of a map of zeros that takes no memory."""
+    counts = np.broadcast_to(np.uint8(0), (1000, 1000, 100))
+    ds = xr.Dataset({"counts": (("y", "x", "energy"), counts)})
+    with pytest.raises(MemoryLimitError, match=f"needs .* or {advice}$"):
+        job_memory(ds, 100, Denoise(), int(limit), 2)
+    components = int(advice.split()[-1]) if "components" in advice else 100
+    plain = Denoise(shrink=False)
+    assert job_memory(ds, components, plain, int(limit), 2)[0].streamed <= limit
+    if components < 100:
+        with pytest.raises(MemoryLimitError):
+            job_memory(ds, components + 1, plain, int(limit), 2)
+    with pytest.raises(MemoryLimitError, match="or crop or rebin$"):
+        job_memory(ds, 100, Denoise(), 300_000_000, 2)
 
 
 def test_memory_limit_chooses_blocks(phantom):

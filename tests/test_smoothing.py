@@ -28,6 +28,7 @@ from edxdenoise.components.smoothing import (
     offsets,
     profiles,
     smooth,
+    spikes,
 )
 from edxdenoise.config import Denoise, Quantify
 from edxdenoise.cube import kept_maps, reconstruct
@@ -104,10 +105,10 @@ def test_non_local_means_are_the_formula(shape):
     guide, values = rng.normal(size=(2, *shape)).astype(np.float32)
     noise = rng.uniform(0.2, 1, shape).astype(np.float32)
     weights = rng.poisson(2, shape[1:]).astype(np.float32)
-    found, own = non_local_means(guide, noise, values, weights)
+    found, own = non_local_means(guide, noise, values * weights, weights)
     impulse = np.zeros_like(values)
     impulse[:, 3, 0] = 1
-    response, _ = non_local_means(guide, noise, impulse, weights)
+    response, _ = non_local_means(guide, noise, impulse * weights, weights)
     np.testing.assert_allclose(response[:, 0, 3, 0], own[:, 0, 3, 0], rtol=1e-5)
     for mean, alike in zip(found, TOLERANCES):
         plain = plain_means(*(a.astype(float) for a in (guide, noise, values, weights)), alike)
@@ -177,7 +178,8 @@ def test_single_counts_are_no_detail_and_five_are():
 
     def smoothed():
         values = counts[np.newaxis] - level
-        return smooth(values, weights, variance, window=8.0, carriers=variance).values[0]
+        spike = spikes(values, weights, variance, variance)
+        return smooth(values, weights, variance, window=8.0, spike=spike).values[0]
 
     assert smoothed().max() < 0.1
     counts[30, 30] = 8

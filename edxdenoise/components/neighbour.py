@@ -52,7 +52,7 @@ from edxdenoise.components.pca import channel_counts, map_signs, project, weight
 from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, channel_width, detector_resolution, is_lazy
 from edxdenoise.errors import ParameterError
-from edxdenoise.resources import TILE_VALUES, default_workers
+from edxdenoise.resources import NEIGHBOUR_SUMS, TILE_VALUES, default_workers
 from edxdenoise.xray import channel_response, find_peaks, fwhm
 
 _SCALES = (1.0, 4.0)  # pixels
@@ -78,8 +78,6 @@ _SURE = 2.6
 _FEW, _LEAST_LANCZOS = 24, 500
 # Relative error of the largest eigenvalue of random signs, far below the margin.
 _NULL_TOLERANCE = 1e-4
-# Bytes of the sums of all bands together.
-_SUMS = 300_000_000
 # Rows of a matrix worked on at a time.
 _STRIP = 128
 # Widths of the smoothing along the channels beyond which its weights are nothing, below 1e-12.
@@ -290,7 +288,7 @@ def _pair_sums(counts: da.Array, g: da.Array, area: da.Array, sign: np.ndarray) 
     ends = np.cumsum(heights)
     # Every part needs its sums in memory: one part per worker, fewer where many channels make the
     # sums large.
-    number = max(1, min(default_workers(), _SUMS // (16 * channels**2)))
+    number = max(1, min(default_workers(), NEIGHBOUR_SUMS // (16 * channels**2)))
     wanted = np.linspace(0, ends[-1], number + 1)[1:]
     cuts = sorted({0, *(np.searchsorted(ends, wanted) + 1).tolist()})
     blocks = delayed_blocks(compact_blocks(counts))

@@ -99,7 +99,9 @@ def score_noise(ds: xr.Dataset) -> ScoreNoise:
     loadings = ds[v.COMPONENT_SPECTRUM].values.astype(float)
     g, h = ds[v.WEIGHT_PIXEL].values, ds[v.WEIGHT_ENERGY].values.astype(float)
     # A pixel without counts has neither score nor noise.
-    filled = np.abs(maps).max(axis=0) > 0
+    filled = np.zeros(g.shape, bool)
+    for each in maps:
+        filled |= np.abs(each) > 0
     first = loadings[:_MODEL_COMPONENTS]
     mean = ds[v.MEAN_SPECTRUM].values.astype(float)
     transfer = ((first / h) @ (loadings**2).T).astype(np.float32)

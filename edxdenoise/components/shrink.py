@@ -13,14 +13,16 @@ counts remain a fixed filter of the raw ones, and no pixel is averaged with anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import trim_memory
+from edxdenoise.blocks import as_planes, trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.neighbour import detector_smoothing, found_by_neighbours
 from edxdenoise.components.overfitting import noise_inflation, overfit_shares
@@ -34,11 +36,13 @@ from edxdenoise.components.smoothing import (
     profiles,
     risk_window,
     smooth,
+    spikes,
 )
 from edxdenoise.cube import (
     add_history,
     detector_resolution,
     guide_images,
+    is_lazy,
     is_poisson_weighted,
     measured_pixels,
     pixel_counts,
@@ -79,8 +83,9 @@ def shrink(
     -------
     Dataset
         With ``component_map_shrunk`` and ``component_map_shrunk_stddev`` (NaN for dropped
-        components), ``total_stddev`` and ``component_signal_kept``, in memory. What each image
-        gains is said in the attribute ``image_gain`` (`edxdenoise.components.guide`).
+        components; lazy where the counts are), ``total_stddev`` and ``component_signal_kept``.
+        What each image gains is said in the attribute ``image_gain``
+        (`edxdenoise.components.guide`).
 
     Raises
     ------
@@ -109,12 +114,16 @@ def shrink(
     counts = (pixel_counts(ds) * measured).astype(np.float32)
     scale = noise_scale(ds) if len(kept) > 1 else 1.0
     g, h = ds[v.WEIGHT_PIXEL].values, ds[v.WEIGHT_ENERGY].values.astype(float)
-    maps, spectra = (ds[spec].values[kept] for spec in (v.COMPONENT_MAP, v.COMPONENT_SPECTRUM))
+    maps, spectra = (
+        ds[spec].isel({v.DIM_COMPONENT: kept}).values
+        for spec in (v.COMPONENT_MAP, v.COMPONENT_SPECTRUM)
+    )
     by_neighbours = found_by_neighbours(ds)[kept[1:]]
     filled = int(np.count_nonzero(channel_counts(ds)))
     variances = ds[v.COMPONENT_VARIANCE].values[kept[1:]] * counts.sum(dtype=float) / scale
     inflation = noise_inflation(variances, by_neighbours, filled / counts.size)
     noisy = profiles(maps, spectra, g, h, counts, scale, inflation)
+    del maps
     found = Smoothed.empty(noisy)
     images = guide_images(ds, image)
     areas = area_rows(area_numbers(ds))
@@ -150,13 +159,12 @@ def shrink(
     factor = found.totals * inverse
     shrunk = np.concatenate([factor[np.newaxis], found.profiles * factor])
     stddev = np.concatenate([(found.total_stddev * inverse)[np.newaxis], found.stddev * factor])
-    # Maps of all components come next, most of them NaN.
     trim_memory()
     result = ds.assign(
         {
-            v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(_of_kept(ds, shrunk)),
+            v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(_maps_of_kept(ds, shrunk)),
             v.COMPONENT_MAP_SHRUNK_STDDEV: v.COMPONENT_MAP_SHRUNK_STDDEV.array(
-                _of_kept(ds, stddev)
+                _maps_of_kept(ds, stddev)
             ),
             v.COMPONENT_ERROR_CORRELATION: v.COMPONENT_ERROR_CORRELATION.array(
                 _of_pairs(ds, found.correlation)
@@ -245,9 +253,11 @@ def smooth_area(
         deviation = np.sqrt(variance / np.maximum(counts, 1))
         values = random.standard_normal(variance.shape, np.float32) * deviation + found.values
         values *= counts > 0
+        del deviation
         again, maps, _ = estimate(noisy, values, counts, measured, seed + draw + 1, image)
         total_square += (again.values[0] - totals.values[0]) ** 2 / draws
         square += (maps.values - found.values) ** 2 / draws
+        del values, again, maps
     square = error_variance(square, noisy.values, noisy.counts, found, variance)
     rotation = noisy.rotation.astype(np.float32)
     stddev = np.sqrt(np.tensordot(rotation**2, square, axes=1))
@@ -342,17 +352,19 @@ def estimate(
         found = Mixed(*(np.empty_like(values) for _ in range(4)))
         others = None
     else:
-        carriers = noisy.carriers(pilot, variance)
-        found = smooth(
-            values, counts, variance, window=window, carriers=carriers, image=image, seed=seed
-        )
+        spike = spikes(values, counts, variance, noisy.carriers(pilot, variance))
+        del pilot
+        found = smooth(values, counts, variance, window=window, spike=spike, image=image, seed=seed)
+        del spike
         others = found.values, found.variance * variance
     totals = smooth(
         counts[np.newaxis],
         measured,
         total_variance,
         window=window,
-        carriers=total_variance / np.float32(noisy.scale),
+        spike=spikes(
+            counts[np.newaxis], measured, total_variance, total_variance / np.float32(noisy.scale)
+        ),
         others=others,
         image=image,
         seed=seed,
@@ -478,13 +490,24 @@ def _of_pairs(ds: xr.Dataset, correlation: np.ndarray) -> np.ndarray:
     return every
 
 
-def _of_kept(ds: xr.Dataset, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def _of_kept(ds: xr.Dataset, values: np.ndarray) -> np.ndarray:
     """One value or map for every component, NaN for those dropped."""
     kept = np.flatnonzero(ds[v.COMPONENT_KEEP].values)
-    every = np.full((ds.sizes[v.DIM_COMPONENT], *np.shape(values[0])), np.nan, np.float32)
-    for number, value in zip(kept, values):
-        every[number] = value
+    every = np.full((ds.sizes[v.DIM_COMPONENT], *values.shape[1:]), np.nan, np.float32)
+    every[kept] = values
     return every
+
+
+def _maps_of_kept(ds: xr.Dataset, maps: np.ndarray) -> np.ndarray | da.Array:
+    """A map for every component; of lazy counts lazy too, so that none of NaN takes memory."""
+    if not is_lazy(ds):
+        return _of_kept(ds, maps)
+    shape = maps.shape[1:]
+    nothing = partial(np.full, shape, np.nan, np.float32)
+    planes: list[Any] = [nothing] * ds.sizes[v.DIM_COMPONENT]
+    for number, one in zip(np.flatnonzero(ds[v.COMPONENT_KEEP].values), maps):
+        planes[number] = one
+    return as_planes(planes, shape)
 
 
 def weight_by_signal(ds: xr.Dataset) -> xr.Dataset:
@@ -502,13 +525,14 @@ def weight_by_signal(ds: xr.Dataset) -> xr.Dataset:
         ``component_signal_kept``. The total, component 1, has the weight 1.
     """
     v.validate(ds, v.COMPONENT_MAP, v.COMPONENT_KEEP)
-    noise, maps = score_noise(ds), ds[v.COMPONENT_MAP].values
+    noise = score_noise(ds)
+    maps, kept = noise.maps, np.flatnonzero(ds[v.COMPONENT_KEEP].values)
     shares = np.full(len(maps), np.nan, np.float32)
-    for k in map(int, np.flatnonzero(ds[v.COMPONENT_KEEP].values)):
+    for k in map(int, kept):
         square = float(np.vdot(maps[k], maps[k]))
         left = square - float(noise.variance(k).sum(dtype=float))
         shares[k] = 1 if k == 0 else max(left, 0) / square if square > 0 else 0
-    shrunk = maps * shares[:, np.newaxis, np.newaxis]
+    shrunk = _maps_of_kept(ds, maps[kept] * shares[kept, np.newaxis, np.newaxis])
     result = ds.assign(
         {
             v.COMPONENT_MAP_SHRUNK: v.COMPONENT_MAP_SHRUNK.array(shrunk),

@@ -275,7 +275,7 @@ def mix_gaussians(
     own.append(known.astype(np.float32)[np.newaxis])
     with np.errstate(divide="ignore"):
         spread.append(np.where(known, weights**-0.5, spread[0]).astype(np.float32))
-    mixed = np.empty((3, *values.shape), np.float32)
+    mixed = [np.zeros_like(values) for _ in range(3)]
     evidence = []
     for k in range(len(values)):
         plane, noise = values[k : k + 1], variance[k : k + 1]
@@ -291,11 +291,10 @@ def mix_gaussians(
         scores = [-0.5 * _windowed(risk, window) for risk in risks]
         shares, logs = softmax(np.concatenate(scores))
         evidence.append(logs - np.float32(np.log(len(means))))
-        parts = kernels.enlarged(shares, _BIN, *shape)
-        for target, stack in zip(mixed[:, k], (means, spread, own)):
-            target[:] = 0
-            for part, each in zip(parts, stack):
-                target += part * each[0]
+        for share, *terms in zip(shares, means, spread, own):
+            part = kernels.enlarged(share[np.newaxis], _BIN, *shape)[0]
+            for target, term in zip(mixed, terms):
+                target[k] += part * term[0]
     mixed[1] **= 2
     return Mixed(mixed[0], mixed[1], mixed[2], np.stack(evidence))
 
@@ -352,7 +351,7 @@ def smooth(
     variance: np.ndarray,
     *,
     window: float,
-    carriers: np.ndarray | None = None,
+    spike: np.ndarray | None = None,
     others: tuple[np.ndarray, np.ndarray] | None = None,
     image: np.ndarray | None = None,
     seed: int = 0,
@@ -367,8 +366,8 @@ def smooth(
         n.
     window : float
         Of the risk, in pixels; see `risk_window`.
-    carriers : array of float32, shape (k, y, x), optional
-        Expected number of counts that make each value; without it noise is normal.
+    spike : array of float32, shape (k, y, x), optional
+        See `spikes`; without it noise is normal.
     others : tuple of array, shape (q, y, x), optional
         Other maps that tell pixels apart, smoothed already, and the variance of their noise.
     image : array of float32, shape (p, y, x), optional
@@ -378,61 +377,85 @@ def smooth(
     """
     from edxdenoise.components import kernels
 
-    spike = np.zeros_like(values)
-    if carriers is not None:
-        spike = spikes(values, weights, variance, carriers)
+    spike = np.zeros_like(values) if spike is None else spike
+    # Maps are let go as soon as they can be: of a large map they are most of the memory.
     plain = mix_gaussians(values, weights, variance, window, spike)
-    found, least = _alike(plain, values, weights, variance, others, image)
+    known = weights > 0
+    unknown = plain.variance[:, ~known]
+    guide, noise, own_shares, logs = plain.values, plain.variance, plain.own, plain.evidence
+    del plain
+    noise *= variance
+    found, least = _alike(guide, noise, values * weights, weights, others, image)
+    del noise
+    sign = np.random.default_rng(seed).integers(0, 2, values.shape, np.int8) * np.int8(2)
+    sign -= np.int8(1)
+    moved = np.empty_like(values)
+    for k, one in enumerate(values):
+        moved[k] = one + _perturbation(weights, variance[k], sign[k])
+    mixed = mix_gaussians(moved, weights, variance, window, spike)
+    moved_guide, noise = mixed.values, mixed.variance
+    del mixed
+    noise *= variance
+    moved *= weights
+    again, _ = _alike(moved_guide, noise, moved, weights, others, image)
+    del moved_guide, noise, moved
+    line = gaussian_line(_RESPONSE)
+    below = kernels.filtered(known.astype(np.float32)[np.newaxis], line)
+    below = np.maximum(below, np.float32(1e-6))
+    result = np.zeros((2, *values.shape), np.float32)
+    evidence = []
+    for k in range(len(values)):
+        one = slice(k, k + 1)
+        step = _perturbation(weights, variance[k], sign[k])
+        inverse = np.where(step != 0, 1 / np.where(step != 0, step, 1), 0).astype(np.float32)
+        risks, stack, shares = [logs[one]], [guide[one]], [own_shares[one]]
+        for mean, changed, share in zip(found[:, one], again[:, one], least):
+            own = kernels.filtered((changed - mean) * inverse, line) / below
+            # A random response may be low, even negative, by chance.
+            own = np.maximum(own, share) * known
+            spiked = own_risk(own, spike[one])
+            risk = kernels.binned_risk(mean, values[one], weights, variance[one], spiked, _BIN)
+            risks.append(-0.5 * _windowed(risk, window))
+            stack.append(mean)
+            shares.append(own)
+        parts, log = softmax(np.stack(risks))
+        evidence.append(log)
+        for part, mean, own in zip(parts, stack, shares):
+            part = kernels.enlarged(part.astype(np.float32), _BIN, *weights.shape)
+            result[0, one] += part * mean
+            result[1, one] += part * own
+    smoothed, own = result
+    # The share of a pixel over its weight; where it has none, that of the Gaussians.
+    per = own / np.where(known, weights, 1)
+    per[:, ~known] = unknown
+    return Mixed(smoothed, per, own, np.concatenate(evidence))
+
+
+def _perturbation(weights: np.ndarray, variance: np.ndarray, sign: np.ndarray) -> np.ndarray:
+    """Steps of one map by a part of the standard deviation of its noise, either way."""
     with np.errstate(divide="ignore"):
         deviation = np.where(weights > 0, np.sqrt(variance / weights), 0).astype(np.float32)
-    random = np.random.default_rng(seed)
-    sign = random.integers(0, 2, values.shape, np.int8) * np.float32(2) - np.float32(1)
-    step = np.float32(_STEP) * deviation * sign
-    moved_plain = mix_gaussians(values + step, weights, variance, window, spike)
-    moved, _ = _alike(moved_plain, values + step, weights, variance, others, image)
-    line = gaussian_line(_RESPONSE)
-    known = (weights > 0).astype(np.float32)
-    below = np.maximum(kernels.filtered(known[np.newaxis], line), np.float32(1e-6))
-    inverse = np.where(step != 0, np.float32(1) / np.where(step != 0, step, 1), 0)
-    logs, stack, shares = [plain.evidence], [plain.values], [plain.own]
-    for mean, again, share in zip(found, moved, least):
-        own = kernels.filtered((again - mean) * inverse.astype(np.float32), line) / below
-        # A random response may be low, even negative, by chance.
-        own = np.maximum(own, share) * known
-        risk = kernels.binned_risk(mean, values, weights, variance, own_risk(own, spike), _BIN)
-        logs.append(-0.5 * _windowed(risk, window))
-        stack.append(mean)
-        shares.append(own)
-    parts, evidence = softmax(np.stack(logs))
-    result = np.zeros((2, *values.shape), np.float32)
-    for part, mean, own in zip(parts, stack, shares):
-        part = kernels.enlarged(part.astype(np.float32), _BIN, *weights.shape)
-        result[0] += part * mean
-        result[1] += part * own
-    smoothed, own = result
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per = np.where(weights > 0, own / weights, plain.variance)
-    return Mixed(smoothed, per.astype(np.float32), own, evidence)
+    return np.float32(_STEP) * deviation * sign
 
 
 def _alike(
-    guide: Mixed,
-    values: np.ndarray,
+    maps: np.ndarray,
+    noise: np.ndarray,
+    products: np.ndarray,
     weights: np.ndarray,
-    variance: np.ndarray,
     others: tuple[np.ndarray, np.ndarray] | None,
     image: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Non-local means without the image, then with it, shape (estimator, k, y, x); own shares."""
-    maps, noise = guide.values, (guide.variance * variance).astype(np.float32)
     if others is not None:
         maps, noise = (np.concatenate(pair) for pair in zip((maps, noise), others))
-    found = [non_local_means(maps, noise, values, weights)]
-    if image is not None:
-        maps = np.concatenate([maps, image])
-        noise = np.concatenate([noise, np.ones_like(image)])
-        found.append(non_local_means(maps, noise, values, weights))
-    means, own = (np.concatenate(parts) for parts in zip(*found))
+    found = non_local_means(maps, noise, products, weights)
+    if image is None:
+        return found
+    maps = np.concatenate([maps, image])
+    noise = np.concatenate([noise, np.ones_like(image)])
+    both = found, non_local_means(maps, noise, products, weights)
+    means, own = (np.concatenate(parts) for parts in zip(*both))
     return means, own
 
 
@@ -463,7 +486,7 @@ def offsets() -> tuple[np.ndarray, np.ndarray]:
 
 
 def non_local_means(
-    guide: np.ndarray, guide_variance: np.ndarray, values: np.ndarray, weights: np.ndarray
+    guide: np.ndarray, guide_variance: np.ndarray, products: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average every pixel with those nearby whose guide is alike.
 
@@ -471,8 +494,8 @@ def non_local_means(
     ----------
     guide, guide_variance : array of float32, shape (q, y, x)
         u and v of the module. The first k are what is averaged, smoothed already.
-    values : array of float32, shape (k, y, x)
-        What is averaged.
+    products : array of float32, shape (k, y, x)
+        What is averaged times the weights.
     weights : array of float32, shape (y, x)
         n; 0 where nothing was measured.
 
@@ -486,14 +509,16 @@ def non_local_means(
     from edxdenoise.components.kernels import alike_means
 
     tolerances = chi2.ppf(TOLERANCES, len(guide)).astype(np.float32)
-    sums = alike_means(guide, guide_variance, values * weights, weights, *offsets(), tolerances)
+    sums = alike_means(guide, guide_variance, products, weights, *offsets(), tolerances)
     # The pixel itself is alike.
     sums[:, 0] += weights
-    sums[:, 1:] += values * weights
-    below = sums[:, :1]
+    below, means = sums[:, :1], sums[:, 1:]
+    means += products
     alone = below < _LEAST_WEIGHT
     below[alone] = 1
-    return np.where(alone, guide[: len(values)], sums[:, 1:] / below), weights / below
+    means /= below
+    np.copyto(means, guide[: len(products)], where=alone)
+    return means, weights / below
 
 
 # Pixels over which the signal is looked for, in two scales.

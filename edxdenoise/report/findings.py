@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from edxdenoise import schema as v
-from edxdenoise.blocks import as_blocks, load
+from edxdenoise.blocks import as_blocks, load, square_blocks
 from edxdenoise.components.selection import kept_numbers, uncertain_numbers
 from edxdenoise.cube import (
     DETECTOR_RESPONSE,
@@ -323,7 +323,7 @@ def _audited(kept: xr.Dataset) -> Audit | None:
     counts = kept[v.COUNTS]
     # In the blocks of the audit, so that each is rebuilt where it is scanned.
     if is_lazy(kept):
-        blocks = counts.data.rechunk((BLOCK, BLOCK, -1))
+        blocks = square_blocks(counts.data, BLOCK)
     else:
         blocks = as_blocks(counts.values, (BLOCK, BLOCK, -1))
     try:

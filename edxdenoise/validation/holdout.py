@@ -238,7 +238,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise, frames: FrameFolds | None = 
     kept, mean = kept_spectra(model)
     maps, spectra = kept_maps(model).values, np.concatenate([mean[np.newaxis], kept])
     used = model[v.COMPONENT_KEEP].values == 1
-    others = model[v.COMPONENT_MAP].isel({v.DIM_COMPONENT: ~used}).values
+    every_map = model[v.COMPONENT_MAP].values
     loadings = model[v.COMPONENT_SPECTRUM].values
     order = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])
     single = loadings[order] * model[v.WEIGHT_ENERGY].values
@@ -247,7 +247,7 @@ def held_out_error(ds: xr.Dataset, recipe: Denoise, frames: FrameFolds | None = 
     sums = [
         dask.delayed(_judged_block)(
             dask.delayed(less)(*blocks),
-            (maps[:, *place], others[:, *place]),
+            (maps[:, *place], every_map[:, *place], ~used),
             g[place],
             (spectra, single),
             Scale(scale.pixel[place], scale.energy),
@@ -281,16 +281,17 @@ def fitted_words(folds: int = _PARTS, frames: FrameFolds | None = None) -> str:
 
 def _judged_block(
     held_out: Block,
-    maps: tuple[np.ndarray, np.ndarray],
+    maps: tuple[np.ndarray, np.ndarray, np.ndarray],
     g: np.ndarray,
     spectra: tuple[np.ndarray, np.ndarray],
     scale: Scale,
     folds: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E and its variance, and the gains of all components, those that are kept first."""
-    filled, both = sparse_block(held_out), np.concatenate(maps)
+    kept, every, dropped = maps
+    filled, both = sparse_block(held_out), np.concatenate([kept, every[dropped]])
     return (
-        error_of_block(filled, maps[0], g, spectra[0], scale, folds),
+        error_of_block(filled, kept, g, spectra[0], scale, folds),
         *gains_of_block(filled, both, g, spectra[1], scale, folds),
     )
 
