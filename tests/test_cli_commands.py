@@ -21,6 +21,8 @@ from edxdenoise.recipe import Recipe
 from edxdenoise.run import run_recipe
 
 PROGRAM = [sys.executable, "-m", "edxdenoise"]
+# Without the network, which a new process imports for seconds.
+QUICK = ["--select", "elbow", "--no-shrink"]
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +214,7 @@ def test_verbose_gives_times(folder, tmp_path):
 
 
 def test_no_bars_where_stderr_is_no_terminal(folder, tmp_path):
-    args = ["denoise", str(folder / "phantom.zarr"), "-o", str(tmp_path / "d.nc")]
+    args = ["denoise", str(folder / "phantom.zarr"), "-o", str(tmp_path / "d.nc"), *QUICK]
     result = subprocess.run([*PROGRAM, *args], capture_output=True, text=True)
     assert result.returncode == 0
     # The phantom is sparse at its ends, which may be told; nothing else.
@@ -242,7 +244,9 @@ def in_terminal(*args):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_bars_in_a_terminal(folder, tmp_path):
-    status, output = in_terminal("denoise", folder / "phantom.zarr", "-o", tmp_path / "d.nc")
+    status, output = in_terminal(
+        "denoise", folder / "phantom.zarr", "-o", tmp_path / "d.nc", *QUICK
+    )
     assert status == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     for stage in ("reading", "weights", "components", "selection", "writing"):
