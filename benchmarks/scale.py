@@ -2,18 +2,23 @@
 
     python benchmarks/scale.py
     python benchmarks/scale.py --map 512x512x4096:1.2 --against ../older --csv
-    python benchmarks/scale.py --map 256x256x2048:10 512x512x2048:10 1024x1024x2048:10
+    python benchmarks/scale.py --map 256x256x2048:10 512x512x2048:10 1024x1024x2048:10 \
+        --no-quantify --table scale_pixels --csv
+    python benchmarks/scale.py --map 1024x1024x2048:10 --memory-limit 1GB 2GB 4GB --csv
 
 Each map is rows x columns x channels : counts per pixel. Peak memory is that of the whole process
 tree. With ``--against``, a folder with another version of edxdenoise works on the same files, one
 after the other: only the ratios of one run mean something, and those of processor time alone where
 other programs run. `denoise` has its defaults; `quantify` gets what this version denoised, and
-estimates the k-factors, which early versions cannot.
+estimates the k-factors, which early versions cannot. With ``--memory-limit``, `denoise` is run with
+its report under each limit. A limit that is refused is tried once more with the options that the
+refusal names.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -27,15 +32,30 @@ from edxdenoise.io import save_dataset
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = "nanoparticles"
 _RANGE = 20.0  # keV
+
+Rows = list[list[str]]
 HEAD = (
     "map",
     "counts per pixel",
     "command",
     "code",
     "time",
+    "time per pixel",
     "processor time",
     "peak memory",
     "stages in s",
+)
+
+
+LIMITS_HEAD = (
+    "map",
+    "counts per pixel",
+    "limit",
+    "options",
+    "foretold by plan",
+    "peak memory",
+    "time",
+    "says",
 )
 
 
@@ -79,11 +99,36 @@ class Map:
         save_dataset(phantom[["counts"]], path)
 
 
-def measured(code: Path, command: str, path: Path, out: Path, *extra: str) -> Run:
+def measured(code: Path, *arguments: str | Path) -> Run:
     """Run a command of the package in the folder `code`."""
     # Not the package in the working directory, which comes first without -P.
-    program = ["env", f"PYTHONPATH={code}", sys.executable, "-P", "-m", "edxdenoise"]
-    return run([*program, "-v", command, path, "-o", out, "--overwrite", *extra]).checked()
+    return run(["env", f"PYTHONPATH={code}", sys.executable, "-P", "-m", "edxdenoise", *arguments])
+
+
+def under_limit(each: Map, path: Path, folder: Path, limit: str, options: list[str]) -> list[str]:
+    """One row of the table of limits."""
+    options = [*options, "--memory-limit", limit]
+    outputs = ["-o", folder / "out.zarr", "--report", folder / "report", "--overwrite"]
+    plan = measured(ROOT, "plan", path, "--json", *options)
+    result = measured(ROOT, "denoise", path, *outputs, *options)
+    cells = [each.name, f"{each.counts:g}", limit, " ".join(options[:-2])]
+    if result.status:
+        says = result.errors.strip().split("\n")[-1].split(f"{path}: ")[-1]
+        same = says in plan.errors
+        return [*cells, "refused" if same else "no refusal", "", "", says]
+    planned = json.loads(plan.checked().output)
+    need = planned["memory"]["in_memory" if planned["held"] else "streamed"]
+    peak = f"{result.peak / 1e9:.2f} GB"
+    return [*cells, f"{need / 1e9:.2f} GB", peak, f"{result.seconds:.0f} s", "done"]
+
+
+def limit_rows(each: Map, path: Path, folder: Path, limit: str, options: list[str]) -> Rows:
+    """Rows of a limit: with these options, and where they are refused, with those it names."""
+    found = [under_limit(each, path, folder, limit, options)]
+    advice = re.search(r"or use (--.*)$", found[0][-1])
+    if advice:
+        found.append(under_limit(each, path, folder, limit, [*options, *advice[1].split()]))
+    return found
 
 
 def row(each: Map, command: str, name: str, result: Run, first: Run) -> list[str]:
@@ -96,6 +141,7 @@ def row(each: Map, command: str, name: str, result: Run, first: Run) -> list[str
         command,
         name,
         f"{result.seconds:.0f} s",
+        f"{result.seconds / (each.shape[0] * each.shape[1]) * 1e6:.0f} us",
         f"{result.processor:.0f} s{ratio}",
         f"{result.peak / 1e9:.2f} GB",
         ", ".join(f"{stage} {float(seconds):.0f}" for stage, seconds in found),
@@ -110,33 +156,47 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="folder of another version")
     parser.add_argument("--options", nargs="*", default=[], help="of denoise, without the dashes")
     parser.add_argument("--folder", type=Path, help="for scratch files")
-    parser.add_argument("--csv", action="store_true", help="write studies/results/scale.csv")
+    parser.add_argument("--memory-limit", nargs="+", default=[], metavar="SIZE")
+    parser.add_argument("--table", default="scale", help="its name in studies/results")
+    parser.add_argument("--csv", action="store_true", help="write studies/results/TABLE.csv")
     chosen = parser.parse_args()
     versions = {"this": ROOT} | ({"before": chosen.against} if chosen.against else {})
     extra = [f"--{option}" for option in chosen.options]
-    rows = []
+    rows: Rows = []
+    limits: Rows = []
     with scratch(chosen.folder) as folder:
         for each in map(Map.parse, chosen.map):
             counts, denoised = folder / "map.zarr", folder / "denoise this.zarr"
             each.write(counts)
-            jobs = {
-                "denoise": (counts, extra),
-                "quantify": (denoised, ["--k-factor", "estimate"]),
-            }
+            if chosen.memory_limit:
+                for limit in chosen.memory_limit:
+                    limits += limit_rows(each, counts, folder, limit, extra)
+            jobs = (
+                {}
+                if chosen.memory_limit
+                else {
+                    "denoise": (counts, extra),
+                    "quantify": (denoised, ["--k-factor", "estimate"]),
+                }
+            )
             if chosen.no_quantify:
-                del jobs["quantify"]
+                jobs.pop("quantify", None)
             for command, (source, options) in jobs.items():
                 # One version may refuse to replace the output of another.
                 runs = {
                     name: measured(
-                        code.resolve(), command, source, folder / f"{command} {name}.zarr", *options
-                    )
+                        *(code.resolve(), "-v", command, source, "--overwrite"),
+                        *("-o", folder / f"{command} {name}.zarr", *options),
+                    ).checked()
                     for name, code in versions.items()
                 }
                 rows += [row(each, command, name, runs[name], runs["this"]) for name in versions]
             run(["rm", "-r", counts]).checked()
     print(f"{PRESET}; {machine()}")
-    show("scale", HEAD, rows, chosen.csv)
+    if limits:
+        show("scale_limits", LIMITS_HEAD, limits, chosen.csv)
+    else:
+        show(chosen.table, HEAD, rows, chosen.csv)
 
 
 if __name__ == "__main__":
