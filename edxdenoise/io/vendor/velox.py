@@ -70,18 +70,27 @@ def open_velox(path: Path, frames: Frames | None = None) -> list[VendorSignal]:
         else:
             # Nothing open is left: the signals are handed to another process.
             item["data"] = np.asarray(item["data"])
-    signals = map(vendor_signal, items)
-    return [replace(each, frames=summed if len(each.data.shape) == 3 else None) for each in signals]
+    # Of several maps, nobody knows which events are whose.
+    if len(_streamed(items)) > 1:
+        summed = None
+    return [
+        replace(vendor_signal(item), frames=summed if _streamed([item]) else None) for item in items
+    ]
 
 
 def _items(path: Path, kind: str, **options: Any) -> list[dict[str, Any]]:
     return run_plugin("emd", path, lazy=True, select_type=kind, SI_dtype=np.uint32, **options)
 
 
+def _streamed(maps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """X-ray maps, which alone are streams of events."""
+    return [item for item in maps if item["original_metadata"].get("ImportedDataParameter")]
+
+
 def _stated_frames(maps: list[dict[str, Any]]) -> int | None:
-    """Frames of the X-ray map, which alone is a stream of events."""
-    known = [item["original_metadata"].get("ImportedDataParameter") for item in maps]
-    return next((int(each["Number_of_frames"]) for each in known if each), None)
+    for item in _streamed(maps):
+        return int(item["original_metadata"]["ImportedDataParameter"]["Number_of_frames"])
+    return None
 
 
 def velox_events(path: Path) -> Events:
@@ -89,10 +98,10 @@ def velox_events(path: Path) -> Events:
     import h5py
 
     maps = _items(path, "spectrum_image")
-    number = _stated_frames(maps)
-    if number is None:
+    number, shapes = _stated_frames(maps), [item["data"].shape for item in _streamed(maps)]
+    if number is None or len(shapes) != 1:
         raise no_frames(path)
-    (shape,) = {item["data"].shape for item in maps if isinstance(item["data"], da.Array)}
+    (shape,) = shapes
     rows, columns, channels = shape
     parts = []
     with h5py.File(path, "r") as file:
