@@ -108,9 +108,10 @@ def measured(code: Path, *arguments: str | Path) -> Run:
 def under_limit(each: Map, path: Path, folder: Path, limit: str, options: list[str]) -> list[str]:
     """One row of the table of limits."""
     options = [*options, "--memory-limit", limit]
-    outputs = ["-o", folder / "out.zarr", "--report", folder / "report", "--overwrite"]
-    plan = measured(ROOT, "plan", path, "--json", *options)
-    result = measured(ROOT, "denoise", path, *outputs, *options)
+    report = ["--report", folder / "report"]
+    outputs = ["-o", folder / "out.zarr", "--overwrite"]
+    plan = measured(ROOT, "plan", path, "--json", *report, *options)
+    result = measured(ROOT, "denoise", path, *outputs, *report, *options)
     cells = [each.name, f"{each.counts:g}", limit, " ".join(options[:-2])]
     if result.status:
         says = result.errors.strip().split("\n")[-1].split(f"{path}: ")[-1]
@@ -125,7 +126,7 @@ def under_limit(each: Map, path: Path, folder: Path, limit: str, options: list[s
 def limit_rows(each: Map, path: Path, folder: Path, limit: str, options: list[str]) -> Rows:
     """Rows of a limit: with these options, and where they are refused, with those it names."""
     found = [under_limit(each, path, folder, limit, options)]
-    advice = re.search(r"or use (--.*)$", found[0][-1])
+    advice = re.search(r"or use (--[a-z0-9 -]+?)$", found[0][-1])
     if advice:
         found.append(under_limit(each, path, folder, limit, [*options, *advice[1].split()]))
     return found

@@ -113,7 +113,10 @@ def plan_file(
         maps = [read_file(path, recipe.input, memory_limit) for path in files]
         ds = prepare(maps, recipe.prepare, exposure=recipe.input.exposure)
         components = check_denoise(ds, recipe.denoise)
-        need, limit = job_memory(ds, components, recipe.denoise, memory_limit, workers)
+        report = recipe.output.report is not None
+        need, limit = job_memory(
+            ds, components, recipe.denoise, memory_limit, workers, report=report
+        )
     held = need.in_memory <= limit
     pixels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X]
     with progress("trial"), recorded(show=False):

@@ -166,7 +166,9 @@ def run_recipe(
             if recipe.quantifies:
                 check_quantify(recipe.lines, recipe.quantify, ds)
             components = check_denoise(ds, chosen)
-            ds, found, judged = _blocks(ds, components, chosen, memory_limit, workers)
+            ds, found, judged = _blocks(
+                ds, components, chosen, memory_limit, workers, report=report is not None
+            )
             # Counts that were read as a whole: what is held of them now takes less.
             del maps
         check_survey(found, name=name_of(ds))
@@ -467,6 +469,8 @@ def _blocks(
     recipe: Denoise,
     memory_limit: int | None,
     workers: int | None,
+    *,
+    report: bool = False,
 ) -> tuple[xr.Dataset, Survey, bool]:
     """Cut into blocks that keep within the limit, and hold the counts if the limit allows.
 
@@ -474,7 +478,7 @@ def _blocks(
     by NMF, which would take as long again.
     """
     shape, dtype = ds[v.COUNTS].shape, ds[v.COUNTS].dtype
-    need, limit = job_memory(ds, components, recipe, memory_limit, workers)
+    need, limit = job_memory(ds, components, recipe, memory_limit, workers, report=report)
     ds = chunk(ds, memory_limit=limit - need.held, workers=workers)
     room = limit - (need.in_memory - need.cube)
     ds, found = _surveyed(ds, room)
@@ -500,6 +504,8 @@ def job_memory(
     recipe: Denoise,
     memory_limit: int | None,
     workers: int | None,
+    *,
+    report: bool = False,
 ) -> tuple[MemoryNeed, int]:
     """Return what denoising a map needs, as the recipe says, and the bytes that it may take.
 
@@ -519,9 +525,10 @@ def job_memory(
         neighbours=recipe.asks_neighbours,
         sparse=_looks_sparse(counts),
     )
-    need = needed(components=components, shrink=recipe.averages)
+    need = needed(components=components, shrink=recipe.averages, report=report)
     if need.streamed > limit:
-        check_memory(need.streamed, limit, "this job", _way_out(needed, components, recipe, limit))
+        way_out = _way_out(needed, components, recipe, limit, report)
+        check_memory(need.streamed, limit, "this job", way_out)
     return need, limit
 
 
@@ -533,15 +540,18 @@ def _looks_sparse(counts: xr.DataArray) -> bool:
 
 
 def _way_out(
-    needed: Callable[..., MemoryNeed], components: int, recipe: Denoise, limit: int
+    needed: Callable[..., MemoryNeed], components: int, recipe: Denoise, limit: int, report: bool
 ) -> str:
     """Name what to leave out so that the job keeps within the limit."""
-    for shrink in (True, False) if recipe.averages else (False,):
-        for fewer in range(components, _FEWEST_COMPONENTS - 1, -1):
-            if needed(components=fewer, shrink=shrink).streamed <= limit:
-                options = [] if shrink == recipe.averages else ["--no-shrink"]
-                options += [] if fewer == components else [f"--components {fewer}"]
-                return f"use {' '.join(options)}"
+    for reported in (True, False) if report else (False,):
+        for shrink in (True, False) if recipe.averages else (False,):
+            for fewer in range(components, _FEWEST_COMPONENTS - 1, -1):
+                if needed(components=fewer, shrink=shrink, report=reported).streamed <= limit:
+                    options = [] if shrink == recipe.averages else ["--no-shrink"]
+                    options += [] if fewer == components else [f"--components {fewer}"]
+                    words = [f"use {' '.join(options)}"] if options else []
+                    words += ["leave out --report"] if report and not reported else []
+                    return " and ".join(words)
     return "crop or rebin"
 
 

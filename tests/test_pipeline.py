@@ -297,6 +297,9 @@ def test_memory_limit_says_what_to_leave_out(limit, advice):
             job_memory(ds, components + 1, plain, int(limit), 2)
     with pytest.raises(MemoryLimitError, match="or crop or rebin$"):
         job_memory(ds, 100, Denoise(), 300_000_000, 2)
+    few = Denoise(shrink=False)
+    with pytest.raises(MemoryLimitError, match="use --components .* and leave out --report$"):
+        job_memory(ds, 100, few, 1_000_000_000, 2, report=True)
 
 
 def test_memory_limit_chooses_blocks(phantom):

@@ -26,7 +26,7 @@ from edxdenoise.config import Denoise, Input, Output, Prepare
 @section_options(Input)
 @section_options(Prepare)
 @section_options(Denoise)
-@section_options(Output, "cube")
+@section_options(Output, "cube", "report")
 @json_option
 @compute_options
 def plan(
