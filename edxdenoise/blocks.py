@@ -53,7 +53,7 @@ DENSITY = 0.03
 # Bytes of the channel number that is stored with every count, and of the place of a pixel's first.
 _INDEX = 4
 _WORD = 8
-# Of glibc's malloc.h, and the bytes from which on an array has memory of its own.
+# M_MMAP_THRESHOLD of glibc's malloc.h, and the bytes above which an array is mapped separately.
 _MMAP_THRESHOLD, _LARGE_ARRAY = -3, 6_000_000
 # Bytes of maps from which on those that are dropped wait in a file.
 _WORTH_A_FILE = 100_000_000
@@ -941,10 +941,10 @@ def _damaged_netcdf() -> Iterator[None]:
 
 
 def keep_heap_small() -> None:
-    """Give each array of more than `_LARGE_ARRAY` bytes memory of its own, which glibc does not.
+    """Make glibc map each array of more than `_LARGE_ARRAY` bytes separately.
 
-    By itself glibc raises that limit to 32 MB as arrays are freed, and the holes that smaller ones
-    leave in its heap count as ours. Below 6 MB, memory that is taken anew each time costs time.
+    By default glibc raises this limit to 32 MB as arrays are freed. Smaller arrays then leave holes
+    in its heap, which count as memory of the program. A limit below 6 MB would cost time.
     """
     if sys.platform == "linux":
         option = getattr(ctypes.CDLL(None), "mallopt", None)

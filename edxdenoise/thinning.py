@@ -237,7 +237,7 @@ def fold(counts: np.ndarray, random: np.random.Generator, number: int, *, folds:
 class FrameFolds:
     """Frames of a map, to hold out whole ones.
 
-    Each frame is a measurement of its own, what the beam and the stage do in the meantime included.
+    Each frame is a separate measurement: changes of the beam and drift of the stage are part of it.
 
     Parameters
     ----------

@@ -371,7 +371,7 @@ def test_share_of_overfitting_is_that_of_the_truth(by_neighbours, strength):
     rng = RNG(0)
     found, true = [], []
     for _ in range(4):
-        # A smooth component, or one of pixels that are strangers, in noise of variance 1.
+        # A smooth component, or one whose pixels are independent, in noise of variance 1.
         signal = rng.standard_normal(shape)
         if by_neighbours:
             signal = ndimage.gaussian_filter(signal, 4, mode="wrap")
@@ -390,7 +390,7 @@ def test_share_of_overfitting_is_that_of_the_truth(by_neighbours, strength):
         smoothed = ndimage.gaussian_filter(scores, 3, mode="wrap") if by_neighbours else scores
         arguments = np.array([by_neighbours]), [slice(None)], channels, channels
         found += list(overfit_shares(scores[None], smoothed[None], *arguments))
-        # Noise in the smoothed map beside that which each pixel has of its own.
+        # Noise in the smoothed map, less what each pixel contributes to itself.
         own = gaussian_line(3.0).max() ** 2 if by_neighbours else 1
         noise = np.vdot(smoothed, scores - signal * (loading @ vector)) - own * signal.size
         true.append(noise / np.vdot(smoothed, smoothed))

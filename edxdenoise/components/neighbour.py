@@ -410,9 +410,8 @@ def _kernel(scale: float, rows: int, columns: int) -> tuple[np.ndarray, np.ndarr
     >>> bool(abs((weights**2).sum() - 1) < 1e-6), bool(abs(weights[15, 15]) < 1e-7)
     (True, True)
     """
-    reach = int(_TRUNCATE * scale + 0.5)
-    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
-    norm = np.sqrt((line**2).sum() ** 2 - 1)
+    line, norm = _line(scale)
+    reach = len(line) // 2
     bands = []
     for size in (rows, columns):
         distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
@@ -431,12 +430,18 @@ def near_sums(values: np.ndarray) -> np.ndarray:
     """
     result = np.zeros(values.shape)
     for scale in _SCALES:
-        reach = int(_TRUNCATE * scale + 0.5)
-        line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
+        line, norm = _line(scale)
         near = convolve1d(values.astype(float), line, axis=0, mode="constant")
         near = convolve1d(near, line, axis=1, mode="constant") - values
-        result += near / np.sqrt((line**2).sum() ** 2 - 1)
+        result += near / norm
     return result
+
+
+def _line(scale: float) -> tuple[np.ndarray, float]:
+    """Gaussian along one axis, 1 in its centre, and |K| of the plane without that centre."""
+    reach = int(_TRUNCATE * scale + 0.5)
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / scale) ** 2)
+    return line, float(np.sqrt((line**2).sum() ** 2 - 1))
 
 
 def detector_smoothing(
