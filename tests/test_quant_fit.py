@@ -140,3 +140,17 @@ def test_more_families_than_channels_are_refused():
     found = families(["Si", "Ca", "Fe", "Ti", "K", "Cr"], (0.5, 6.5))
     with pytest.raises(ParameterError, match="6 channels cannot separate"):
         fit_model(energy, np.ones(6), found, pixels=100)
+
+
+@pytest.mark.parametrize("vanadium, listed", [(100.0, False), (50_000.0, True)])
+def test_trace_under_a_far_stronger_peak_takes_none_of_it(vanadium, listed):
+    """V L alpha lies under O K alpha, which is 4 eV off."""
+    found = families(["O", "V"], (LOWEST_FITTED, ENERGY[-1]), names=["O_Ka", "V_Ka"])
+    amounts = [60_000.0, vanadium, vanadium / 2]
+    moved = [np.array(f.energies) - 0.004 * (f.element == "O") for f in found]
+    lines = [np.array(f.weights) @ channel_response(e, ENERGY, 125) for f, e in zip(found, moved)]
+    spectrum = amounts @ np.array(lines) + 150 / ENERGY
+    model = fit_model(ENERGY, spectrum, found, pixels=1, resolution=125.0, needed=2)
+    assert ("V_La" in model.names) == listed
+    if not listed:
+        assert abs(model.estimators[0] @ spectrum / 60_000 - 1) < 0.04

@@ -34,6 +34,9 @@ _LEAST_DISTINCT = 1e-4
 # The least a channel's mean counts as, in units of the mean over all channels: an empty channel
 # must not weigh without end.
 _LEAST_MEAN = 1e-3
+# Families whose counts, as the other lines of their element foretell them, are less than this share
+# of the peaks in the same channels are left out: a fit would take the errors of those for them.
+_NEGLIGIBLE = 0.01
 # By how much the slope of the factor between background and plain bremsstrahlung changes within a
 # FWHM (standard deviation), and the relative error of the shapes of lines. With these the
 # background of phantoms comes out within 3 % above 1.2 keV.
@@ -118,8 +121,10 @@ def fit_model(
         If a family that is needed has the shape of others, or there are too few channels.
     """
     used = energy >= LOWEST_FITTED
-    lines = line_shapes(energy, families, resolution)
     mean = np.maximum(mean_spectrum, _LEAST_MEAN * mean_spectrum.mean())
+    instrument = pixels, resolution, beam_energy
+    families = noticeable_families(energy, mean, families, *instrument, needed=needed)
+    lines = line_shapes(energy, families, resolution)
     families, lines = _separable(families, lines, used / mean, needed)
     smooth = smooth_background(
         energy, mean, lines, pixels=pixels, resolution=resolution, beam_energy=beam_energy
@@ -133,6 +138,57 @@ def fit_model(
             f"({', '.join(names)}) from a background; use narrower channels or fewer elements"
         )
     return model
+
+
+def noticeable_families(
+    energy: np.ndarray,
+    mean: np.ndarray,
+    families: Sequence[Family],
+    pixels: int,
+    resolution: float,
+    beam_energy: float,
+    *,
+    needed: int = 0,
+) -> list[Family]:
+    """Families without those that lie under far stronger peaks.
+
+    V L alpha of some vanadium that stray X-rays excite lies under O K alpha. Its counts are those
+    of V K alpha times the ratio of both shells, with three standard deviations of the former.
+
+    Parameters
+    ----------
+    energy, mean : array, shape (energy,)
+        Channel centres in keV; mean counts per channel, above 0.
+    families : sequence of Family
+    pixels : int
+        Over how many the mean is.
+    resolution : float
+        FWHM at Mn K alpha in eV.
+    beam_energy : float
+        In keV.
+    needed : int
+        How many of the first families stay, whatever they count.
+    """
+    first = {family.element: i for i, family in reversed(list(enumerate(families)))}
+    if len(first) == len(families):
+        return list(families)
+    lines = line_shapes(energy, families, resolution)
+    used = energy >= LOWEST_FITTED
+    kept = _distinct_rows(lines, used / mean)
+    background = _fitted(energy, mean, lines[kept], pixels, resolution, beam_energy)[0]
+    peaks = used * (mean - background)
+    filters = lines[kept] * (used / mean)
+    inverse = np.linalg.inv(filters @ lines[kept].T)
+    most = dict(zip(kept, inverse @ filters @ peaks + 3 * np.sqrt(np.diag(inverse) / pixels)))
+    # What of the peaks has the shape of each family, whatever it is of.
+    covered = (lines @ peaks) / (lines**2).sum(axis=1)
+    found = []
+    for i, family in enumerate(families):
+        mate = first[family.element]
+        foretold = max(most.get(mate, np.inf), 0.0) * family.photons / families[mate].photons
+        if i in (mate, *range(needed)) or foretold > _NEGLIGIBLE * covered[i]:
+            found.append(family)
+    return found
 
 
 def freer_background(energy: np.ndarray, model: FitModel) -> FitModel:

@@ -31,7 +31,12 @@ from edxdenoise.cube import (
 )
 from edxdenoise.errors import Rank, warn
 from edxdenoise.quantification.calibration import AxisError, axis_error, clean_lines, peak_shifts
-from edxdenoise.quantification.fit import LOWEST_FITTED, fit_spectrum, line_shapes
+from edxdenoise.quantification.fit import (
+    LOWEST_FITTED,
+    fit_spectrum,
+    line_shapes,
+    noticeable_families,
+)
 from edxdenoise.xray import DEFAULT_BEAM_ENERGY, find_peaks, fwhm
 from edxdenoise.xray.detector import MN_KA_ENERGY
 from edxdenoise.xray.families import Family, families
@@ -97,6 +102,9 @@ def measure_response(ds: xr.Dataset, elements: Iterable[str]) -> xr.Dataset:
     span = energy_range(ds)
     beam_energy = DEFAULT_BEAM_ENERGY if beam is None else beam
     found = families(elements, (max(span[0], LOWEST_FITTED), span[1]), beam_energy=beam)
+    if spectrum.sum() > 0:
+        mean = np.maximum(spectrum, spectrum.mean() / 1000)
+        found = noticeable_families(energy, mean, found, 1, stated, beam_energy)
     positions = [position for _, position in clean_lines(ds, elements)]
     response, covariance, used = Resolution(float(stated), _SLOPE), np.zeros((3, 3)), 0
     depth, depth_variance = 0.0, 0.0

@@ -40,12 +40,16 @@ class Family:
         Symbol.
     energies, weights : tuple of float
         In keV, and relative to the line named with its unresolved partners.
+    photons : float
+        Of the line named with its partners that a windowless detector counts, per atom and
+        electron.
     """
 
     name: str
     element: str
     energies: tuple[float, ...]
     weights: tuple[float, ...]
+    photons: float = 1.0
 
 
 def element_of(name: str) -> str:
@@ -132,6 +136,7 @@ def families(
                 element,
                 tuple(line.energy for line, _ in kept),
                 tuple(p / scale for _, p in kept),
+                scale,
             )
             found[family.name] = family
     for name in names:
