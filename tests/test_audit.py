@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import cube, solar_cell
 
-from edxdenoise import denoise
+from edxdenoise import denoise, make_cube
 from edxdenoise.config import Denoise
 from edxdenoise.errors import DataError, ParameterError, SchemaError
 from edxdenoise.validation import residual_audit
@@ -43,6 +43,16 @@ def test_a_grain_is_found_where_it_is(side, gain):
     assert first.x_start < 14 + side and first.x_stop > 14
     assert first.energy_low < 4.15 < first.energy_high
     assert first.z > 0 and first.false_alarm < 0.01 and first.counts > first.expected
+
+
+@pytest.mark.parametrize(("start", "found"), [(-0.2, False), (0.3, True)])
+def test_the_zero_peak_is_not_scanned(start, found):
+    truth = np.full((8, 8, 60), 0.5)
+    seen = truth + 9.0 * (np.arange(60) < 9)
+    ds = make_cube(np.random.default_rng(0).poisson(seen), energy=start + 0.01 * np.arange(60))
+    ds["counts_denoised"] = (ds.counts.dims, truth.astype(np.float32))
+    table = residual_audit(ds).table
+    assert (table.energy_high - table.energy_low < 0.5).any() == found
 
 
 def test_dropped_components_are_found_where_they_are():

@@ -39,7 +39,7 @@ from edxdenoise.cube import check_cube, detector_resolution, energy_axis, energy
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.quantification.estimators import behind_projection
 from edxdenoise.xray import fwhm, identified
-from edxdenoise.xray.families import candidate_lines
+from edxdenoise.xray.families import LOWEST_ENERGY, candidate_lines
 
 # Rows of the table.
 _MOST_FINDS = 1000
@@ -335,7 +335,8 @@ EXTENT = ("first", "last", "y_start", "y_stop", "x_start", "x_stop")
 def scan_windows(energy: np.ndarray, resolution: float) -> np.ndarray:
     """First channel and the one after the last of each window, shape (window, 2).
 
-    Windows are one FWHM wide and overlap by half; the last one holds all channels.
+    Windows are one FWHM wide and overlap by half; the last one holds all channels. The detector's
+    zero peak, which holds no X-rays, has none.
 
     Parameters
     ----------
@@ -346,15 +347,19 @@ def scan_windows(energy: np.ndarray, resolution: float) -> np.ndarray:
 
     Examples
     --------
-    >>> scan_windows(0.01 * np.arange(12), 130.0).tolist()
-    [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12], [0, 12]]
+    >>> scan_windows(0.05 + 0.01 * np.arange(12), 130.0).tolist()
+    [[4, 8], [6, 10], [8, 12], [0, 12]]
     """
     width = energy[1] - energy[0]
     half = fwhm(np.maximum(energy, _LOWEST), resolution) / 2000 / width
     edges = [0]
     while edges[-1] < len(energy):
         edges.append(min(edges[-1] + max(1, round(float(half[edges[-1]]))), len(energy)))
-    pairs = [(start, stop) for start, stop in zip(edges, edges[2:])]
+    pairs = [
+        (start, stop)
+        for start, stop in zip(edges, edges[2:])
+        if energy[start] + energy[stop - 1] > 2 * LOWEST_ENERGY or energy[-1] < LOWEST_ENERGY
+    ]
     return np.array([*pairs, (0, len(energy))])
 
 
