@@ -186,6 +186,7 @@ def run_recipe(
         trim_memory()
         ds = denoise(ds, chosen, found=found, progress=progress, stage=stage)
         if judgement is not None:
+            judgement.check()
             ds = judgement.of_components(ds.assign({v.HELD_OUT_ERROR: judgement.error}))
         if recipe.quantifies:
             ds = quantify(ds, recipe.lines, recipe.quantify, progress=progress)

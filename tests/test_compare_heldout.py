@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
-from edxdenoise import denoise, make_cube, simulate
+from edxdenoise import denoise, make_cube
+from edxdenoise import schema as v
+from edxdenoise import simulate
 from edxdenoise.config import Denoise
+from edxdenoise.errors import Rank
 from edxdenoise.validation.holdout import (
     FLOOR,
+    HeldOut,
     LineWindows,
     Scale,
     error_of_block,
@@ -274,3 +278,10 @@ def test_gains_of_orthogonal_components_add_up():
         found = error_of_block(held_out, maps[keep], g, np.vstack([mean, spectra[keep]]), scale)
         assert found[0] == pytest.approx(nothing - gains[keep].sum())
     assert (variances > 0).all()
+
+
+@pytest.mark.parametrize("error, worse", [(1.95, True), (1.15, False), (0.02, False)])
+def test_counts_that_denoising_makes_worse_are_warned_of(error, worse, recwarn):
+    none = np.zeros(0)
+    HeldOut(v.HELD_OUT_ERROR.array(np.array([error, 0.09])), none, none, none).check()
+    assert [w.message.rank for w in recwarn] == [Rank.WRONG] * worse

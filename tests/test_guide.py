@@ -106,5 +106,6 @@ def test_an_image_must_be_sure_to_gain():
     assert Gain("a", (0, 0), 0.2, 0.05).used
     assert not Gain("a", (0, 0), 0.2, 0.1).used
     assert not Gain("a", (0, 0), 0.005, 0.0001).used
+    assert str(Gain("a", (0, 0), 0.0, np.nan)).endswith("too few pixels judge it")
     total, stddev = sum_and_stddev(RNG(0).standard_normal((160, 160)))
     assert abs(total) < 4 * 160 and stddev == pytest.approx(160, rel=0.2)

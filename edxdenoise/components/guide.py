@@ -60,6 +60,8 @@ class Gain:
         moved = self.used and self.shift != (0, 0)
         shift = " shifted by {} and {} pixels".format(*self.shift) if moved else ""
         word = "guides" if self.used else "does not guide"
+        if not np.isfinite(self.stddev):
+            return f"image {self.detector} {word} the smoothing: too few pixels judge it"
         return (
             f"image {self.detector}{shift} {word} the smoothing: it takes {100 * self.gain:.1f} ± "
             f"{100 * self.stddev:.1f} % off the squared error"

@@ -109,7 +109,7 @@ def read_cube(
             pick_signal(path, list_signals(path), signal)
         ds = open_counts(path)
         if frames is not None:
-            ds = _with_frames(path, ds, frames)
+            ds = _without_times(_with_frames(path, ds, frames))
         _check_blocks(path, ds[v.COUNTS].data, memory_limit)
         return mark_missing(ds)
     signals = open_file(path, frames=frames)
@@ -119,6 +119,8 @@ def read_cube(
     if chosen.load is not None:
         chosen = isolated(path, chosen.load, memory_limit=memory_limit)
     ds = guarded(path, lambda: mark_missing(dataset_of(path, chosen), chosen.missing))
+    if frames is not None:
+        ds = _without_times(ds)
     images = detector_images(path, ds, [*signals, *chosen.images])
     if images is not None and v.MEASURED in images[v.DIM_DETECTOR]:
         # A .hspy of ours has this variable as one more signal.
@@ -135,6 +137,14 @@ def _with_frames(path: Path, ds: xr.Dataset, frames: Frames) -> xr.Dataset:
     counts = events.counts(chosen, ds[v.COUNTS].dtype)
     ds = ds.assign({v.COUNTS: ds[v.COUNTS].copy(data=counts)})
     return ds.assign_attrs({v.FRAMES: int(chosen.sum())})
+
+
+def _without_times(ds: xr.Dataset) -> xr.Dataset:
+    """Drop the times of the whole measurement: JEOL states those of all frames, Velox of one."""
+    ds = ds.copy()
+    for name in ("live_time", "real_time"):
+        ds.attrs.pop(name, None)
+    return ds
 
 
 def chosen_frames(path: Path, frames: Frames | None, number: int) -> np.ndarray:

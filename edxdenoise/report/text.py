@@ -132,7 +132,7 @@ def verdict(ds: xr.Dataset, number: int) -> str:
         share = float(component[v.COMPONENT_SIGNAL_KEPT])
         if np.isfinite(share):
             by = "smoothing" if v.TOTAL_STDDEV in ds else "its weight"
-            words.append(f"{share:.0%} of its signal left by {by}")
+            words.append(f"{100 * share:.0f} % of its signal left by {by}")
     words.append(f"{100 * float(component[v.COMPONENT_VARIANCE_RATIO]):.2g} % of the variance")
     return ", ".join(words)
 

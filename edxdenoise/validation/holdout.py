@@ -50,7 +50,7 @@ from edxdenoise.blocks import (
 from edxdenoise.components.selection import kept_numbers
 from edxdenoise.config import Denoise
 from edxdenoise.cube import is_lazy, kept_maps, kept_spectra, pixel_counts, sum_spectrum
-from edxdenoise.errors import recorded
+from edxdenoise.errors import Rank, recorded, warn
 from edxdenoise.pipeline import fitted
 from edxdenoise.survey import survey
 from edxdenoise.thinning import FrameFolds, hold_out, parts_of
@@ -144,6 +144,18 @@ class HeldOut:
         """Return what `to_dataset` was of."""
         arrays = (ds[name].values for name in ("spectra", "gains", "variances"))
         return cls(ds["error"], *arrays)
+
+    def check(self) -> None:
+        """Warn where the counts are farther from the truth after denoising, beyond two errors."""
+        error, stddev = 100 * self.error.values.astype(float)
+        if error - 2 * stddev > 100:
+            warn(
+                "Denoised counts are farther from the truth than raw ones: their squared error is "
+                f"{error:.0f} ± {stddev:.0f} % of that of raw counts",
+                "maps of denoised counts are wrong by more than noise",
+                "--keep more components, or quantify with --source counts",
+                rank=Rank.WRONG,
+            )
 
     def of_components(self, ds: xr.Dataset) -> xr.Dataset:
         """Add the gain of each component of a fit to all counts, and its standard deviation.
