@@ -1,15 +1,23 @@
-# `make demo`, `make test` and `make docs`. All make .venv and install what they need.
+# `make demo`, `make test`, `make fast` and `make docs`. All make .venv and install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := bash
 
-.PHONY: demo test test-processors docs lint clean
+.PHONY: demo test fast test-processors docs lint clean
 
 demo: .venv/run
 	$(BIN)/edxdenoise demo --overwrite
 
+# As many workers as cores: threads of linear algebra beside them would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest \
+	--numprocesses auto --dist worksteal
+
 test: .venv/test lint
-	$(BIN)/python -m pytest --doctest-modules --numprocesses auto --dist worksteal
+	$(PYTEST) --doctest-modules
+
+# What takes long is left out: whole reports and documents, processes, training.
+fast: .venv/test
+	$(PYTEST) -m "not slow" tests
 
 # The numeric tests with the instructions of other processors, with and without oneDNN, and with one
 # and two threads: eight runs, in which every two of these choices meet. Tests of processes make

@@ -409,7 +409,7 @@ def _net(ds: xr.Dataset, counts: np.ndarray, line: str) -> np.ndarray:
 def areas(options: argparse.Namespace) -> None:
     """Components that differ between areas only, on the stack and cut apart."""
     warnings.simplefilter("ignore")
-    shape = (132, 200) if options.quick else (198, 300)
+    shape = (66, 100) if options.quick else (198, 300)
     arguments = {"shape": shape, "channels": 325, "counts_per_pixel": 2000, "seed": options.seed}
     ds, truth = _plain_films(simulate("solar-cell", **arguments).compute(), options.seed)
     ds, _ = decomposed(ds)
@@ -498,10 +498,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--model", action="append", default=[], metavar="FILE", help="a network")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="two images of each bin")
+    parser.add_argument("--quick", action="store_true", help="one image of each bin")
     options = parser.parse_args()
     if options.quick:
-        options.images = 2
+        options.images = 1
     print(f"{machine()}; seed {options.seed}")
     registry(options.model)
     for name in options.only:

@@ -13,6 +13,7 @@ import base64
 import io
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -24,8 +25,14 @@ _SECONDS = 600  # for one cell, on a machine under load
 _PLACE = re.compile(r"^\S*ipykernel_\S+?: (.*)\n.*\n", re.M)
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path, change: Callable[[str], str] = str) -> nbformat.NotebookNode:
     """Run a notebook in a new kernel, in its own folder, and return it with its outputs.
+
+    Parameters
+    ----------
+    path : Path
+    change : callable, optional
+        Gives the text of a cell as it is run, such as one for smaller maps.
 
     Raises
     ------
@@ -33,6 +40,8 @@ def executed(path: Path) -> nbformat.NotebookNode:
         If a cell raises an error.
     """
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = change(cell.source)
     resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=_SECONDS, record_timing=False, resources=resources).execute()
     for cell in notebook.cells:

@@ -29,6 +29,7 @@ def texts(figure):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_maps_are_drawn_by_name(maps):
     for name, caption in (("Pb", "Pb"), ("I/Pb", "I/Pb"), ("Pb_La", "Pb Lα")):
@@ -39,6 +40,7 @@ def test_maps_are_drawn_by_name(maps):
         maps.edx.plot("Zr")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_two_or_three_maps_are_laid_over_each_other(maps, tmp_path):
     figure = maps.edx.plot(["Pb", "I", "Cu"])
@@ -87,6 +89,7 @@ def test_spectrum_components_and_scree_are_figures(maps):
     assert len([axes for axes in page.axes if axes.images]) >= maps.component_keep.values.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_nothing_lies_outside_a_figure(maps):
     names = ["a control with a long name 1", "treated at 85 degrees for a thousand hours 1"]

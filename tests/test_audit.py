@@ -22,6 +22,7 @@ def uneven(shape=(20, 24, 60)):
     return 0.02 + 2.0 * (x > 10) * np.exp(-((e - 20) ** 2) / 8) * (1 + y / 20)
 
 
+@pytest.mark.slow
 def test_false_alarms_are_no_more_than_stated():
     alarms = [
         not residual_audit(model(uneven((12, 18, 40)), seed), false_alarm_rate=0.1).table.empty
@@ -55,6 +56,7 @@ def test_the_zero_peak_is_not_scanned(start, found):
     assert (table.energy_high - table.energy_low < 0.5).any() == found
 
 
+@pytest.mark.slow
 def test_dropped_components_are_found_where_they_are():
     """Nitrogen differs between areas, and lead between grains: in components after the fourth."""
     phantom = solar_cell(1000.0, (132, 200), 325)

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from edxdenoise.cli import main
 from edxdenoise.cli.helpers import Verbosity
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -71,7 +73,6 @@ def test_markdown_is_aligned(measure):
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_pca_table(benchmark):
     pytest.importorskip("hyperspy")
@@ -82,7 +83,6 @@ def test_pca_table(benchmark):
     assert names[2:] == only
 
 
-@pytest.mark.slow
 def test_stream_table(benchmark, commands_here, tmp_path):
     size = ["--side", 16, 32, "--channels", 128, "--components", 10, "--repeats", 1]
     rows = benchmark("stream", *size, "--select", "edge", "--folder", tmp_path)
@@ -90,7 +90,6 @@ def test_stream_table(benchmark, commands_here, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_real_files_table(benchmark, commands_here, shared_data, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
@@ -109,7 +108,6 @@ def test_real_files_table(benchmark, commands_here, shared_data, tmp_path):
     assert "refused (status 1)" in tia
 
 
-@pytest.mark.slow
 def test_classifier_speed_table(benchmark):
     rows = benchmark("classifier_speed", "--shape", 33, 50, "--components", 12, "--repeats", 1)
     names = [row.split("|")[1].strip() for row in rows[2:]]
@@ -118,7 +116,6 @@ def test_classifier_speed_table(benchmark):
     ]
 
 
-@pytest.mark.slow
 def test_two_doses_table(benchmark, shared_data):
     rows = benchmark("two_doses", shared_data)
     head, _, *elements = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]

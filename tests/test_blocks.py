@@ -198,6 +198,7 @@ def test_negative_counts_are_refused(density):
     assert np.isnan(lazy["pixel_counts"].values).sum() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_denoised_the_same_from_sparse_and_dense_blocks(monkeypatch):
     counts = few_counts(mean=0.05)
@@ -220,6 +221,7 @@ def test_denoised_the_same_from_sparse_and_dense_blocks(monkeypatch):
     np.testing.assert_array_equal(sparse["counts"], counts)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_quantified_the_same_from_sparse_and_dense_blocks_read_twice(monkeypatch):
     phantom = simulate("solar-cell", shape=(16, 24), channels=130, energy_width=0.1)

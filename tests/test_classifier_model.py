@@ -74,6 +74,7 @@ def test_the_shipped_networks_tell_signal_from_noise():
     assert Classifier.load() is Classifier.load()
 
 
+@pytest.mark.slow
 def test_predictions_do_without_tensorflow():
     code = (
         "import sys; from edxdenoise.components.networks import Classifier;"

@@ -165,6 +165,7 @@ def test_impossible_configurations_are_refused():
         network_config("default", (0.0,), (1.0,) * CHANNELS)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_the_terminal():
     code = (
         "from edxdenoise.components.networks import *;"

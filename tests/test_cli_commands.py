@@ -20,6 +20,8 @@ from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.run import run_recipe
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = [sys.executable, "-m", "edxdenoise"]
 # Without the network, which a new process imports for seconds.
 QUICK = ["--select", "elbow", "--no-shrink"]
@@ -261,7 +263,6 @@ def test_reader_of_stdout_that_goes_away(folder):
     assert result.stderr == "" and len(result.stdout.splitlines()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.EdxdenoiseWarning")
 def test_demo_is_right_warns_of_nothing_and_can_be_made_again_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

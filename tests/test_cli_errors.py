@@ -292,6 +292,7 @@ def short_job(tmp_path_factory):
     return folder / "a.zarr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".nc", ".hspy"])
 def test_full_disk(short_job, tmp_path, suffix):
     """A limit on the size of files is what every user may set, and fails as a full disk does."""
@@ -311,7 +312,7 @@ def test_full_disk(short_job, tmp_path, suffix):
 @pytest.fixture(scope="module")
 def long_job(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "a.zarr"
-    save_dataset(make_cube(poisson(200, 200, 400), energy=np.arange(1, 401) * 0.02), path)
+    save_dataset(make_cube(poisson(100, 100, 400), energy=np.arange(1, 401) * 0.02), path)
     return path
 
 

@@ -42,6 +42,7 @@ def test_help_of_a_command_loads_nothing_heavy(command):
     assert not loaded_by(statement)[0] & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", ["import edxdenoise", "import edxdenoise.pipeline"])
 def test_import_loads_no_tensorflow_dask_ml_matplotlib(statement):
     modules, _ = loaded_by(statement)

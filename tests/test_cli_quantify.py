@@ -17,6 +17,8 @@ from edxdenoise.quantification import region_table
 from edxdenoise.recipe import Recipe
 from edxdenoise.simulation import simulate
 
+pytestmark = pytest.mark.slow
+
 FACTORS = ["--k-factor", "Cu_Ka=1.7", "--k-factor", "I_La=3.4", "--k-factor", "Pb_La=4.4+-0.2"]
 PHANTOM = {"shape": (32, 40), "channels": 200, "energy_width": 0.065}
 

@@ -157,6 +157,7 @@ def test_failures_name_scheduler_or_worker(monkeypatch, error, words):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_whose_memory_is_full_are_given_up():
     """Also where that happens between two computations; nothing is computed here instead."""
     said = []

@@ -115,6 +115,7 @@ def clusters_of(names):
     return {name for name in names if name.startswith("cluster")}
 
 
+@pytest.mark.slow
 def test_blocks_do_not_matter(compared):
     lazy = chunk(phantom(), memory_limit=2_000_000, workers=2)
     assert lazy[COUNTS].data.npartitions > 3
@@ -138,6 +139,7 @@ def test_the_dataset_given_is_not_changed():
     assert before.identical(ds)
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat():
     ds = phases((18, 20, 40))
     first, again, other = (
@@ -148,6 +150,7 @@ def test_seeds_differ_and_repeat():
     assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_supports_the_true_number_of_components():
     ds = phases((40, 40, 40), counts=400)
     compared = compare(ds, [f"pca:{n}" for n in (1, 2, 3, 4, 8)], folds=8)
@@ -164,6 +167,7 @@ def test_equal_models_are_not_told_apart():
     assert "do not tell apart, before all others" in verdict(compared)[0]
 
 
+@pytest.mark.slow
 def test_without_truth_lines_and_factors():
     ds = phantom().drop_vars("expected_counts")
     compared = compare(ds, ["pca:1", "pca:3"], lines={"I_La": LineSpec()}, folds=2)
@@ -202,6 +206,7 @@ def test_what_denoise_does_is_a_model():
     assert np.abs(z).max() < 4.5
 
 
+@pytest.mark.slow
 def test_a_blur_is_a_model():
     """Its width is chosen by the risk alone; lazy counts give the same, and no components."""
     y, _ = np.mgrid[:40, :50]
@@ -295,6 +300,7 @@ def run(*args, status=0):
     return result
 
 
+@pytest.mark.slow
 def test_command(file, tmp_path):
     report = tmp_path / "compared"
     options = ["--model", "pca:1", "--model", "pca:4", "--folds", 2, "--energy", "0.2:12"]
@@ -342,6 +348,7 @@ def test_command_says_what_is_wrong(file, args, words):
     assert words in result.output and len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_recipe_for_one_decomposition_serves_both():
     ds = phases((18, 20, 40))
     recipe = Denoise(decomposition="nmf", components=3, loss="poisson", tolerance=1e-4)

@@ -234,6 +234,7 @@ def check_gains(made, weights, expected):
     assert error_of_choice(made.drop_vars("component_gain"), kept) is None
 
 
+@pytest.mark.slow
 def test_held_out_error_is_never_clipped():
     """Of a flat map, whose totals are smoothed to next to no error, chance decides the sign."""
     flat = np.random.default_rng(0).poisson(1.0, (12, 12, 12, 8)).astype(np.uint8)

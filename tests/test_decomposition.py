@@ -113,6 +113,7 @@ def test_errors_are_those_of_least_squares(phantom):
     assert (maps.line_intensity_stddev > 0).all()
 
 
+@pytest.mark.slow
 def test_command(files, tmp_path):
     out = tmp_path / "out.zarr"
     command = ["-q", "denoise", str(files / "phantom.zarr"), "-o", str(out)]

@@ -14,6 +14,8 @@ from edxdenoise.cli import main
 from edxdenoise.errors import recorded
 from edxdenoise.io import to_hyperspy
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS

@@ -54,6 +54,7 @@ def found_in(spectrum, **options):
     return [one.element for one in identify(ENERGY, spectrum, **options).elements]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_phantoms_hold_what_is_found_in_them(preset):
     phantom = simulate(preset, shape=(64, 64), counts_per_pixel=300.0).compute()
@@ -143,6 +144,7 @@ def test_elements_of_a_few_pixels_are_found_where_they_are():
     assert 7 <= top <= 10 and 13 <= bottom <= 16 and 17 <= left <= 20 and 24 <= right <= 27
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_elements_of_a_few_pixels_enter_maps_fits_and_labels(tmp_path):
     """Without being asked for; they change nothing of the elements of the whole map."""
@@ -278,6 +280,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", KNOWN)
 def test_real_files(shared_data, file):
     """Certain ones are found, and beyond them only what is possible."""
@@ -294,6 +297,7 @@ def run(*arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_commands(tmp_path):
     phantom = simulate("core-shell", shape=(16, 16), channels=500, energy_width=0.02)
     file = tmp_path / "map.zarr"

@@ -139,6 +139,7 @@ def test_what_changes_from_frame_to_frame_counts_as_error():
         assert low < (by_frame - at_random) / np.hypot(stddev, other) < high
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_commands_hold_out_the_frames_that_a_file_keeps(tmp_path):
     truth = phases((10, 12, 40), counts=300).counts.values / 20

@@ -53,6 +53,7 @@ def test_the_right_image_lowers_the_error_and_is_named():
     assert "image_gain" not in without.attrs and with_image.attrs.get("warnings", []) == []
 
 
+@pytest.mark.slow
 def test_wrong_images_change_nothing():
     """Turned, shifted too far, of something else, and of nothing."""
     image = specimen()[1]

@@ -449,6 +449,7 @@ def _explained(predictors: np.ndarray, image: np.ndarray) -> float:
     return float(1 - residual.var() / image.var())
 
 
+@pytest.mark.slow
 def test_from_simulation_to_report(tmp_path):
     """Image and mask go through crop, rebin and denoising to quantified maps and pictures."""
     phantom, mask = tmp_path / "phantom.zarr", tmp_path / "mask.tif"

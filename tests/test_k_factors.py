@@ -125,6 +125,7 @@ def test_a_table_at_another_beam_energy():
     assert convert_k_factors(scaled, from_energy=200, to_energy=80)["Fe_Ka"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_atomic_k_factors_give_the_same_composition():
     ds = ed.simulate("core-shell", shape=(8, 8), channels=500).compute()
@@ -169,6 +170,7 @@ def test_composition_of_fept(particles):
     assert float(found.atomic_percent_stddev.median()) > 0.5, "errors of k-factors are part"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_net_counts_need_no_k_factors(particles, tmp_path):
     save_dataset(particles[["counts"]], tmp_path / "p.zarr")
@@ -184,6 +186,7 @@ def test_net_counts_need_no_k_factors(particles, tmp_path):
     assert not (tmp_path / "r" / "at_percent.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_estimates_are_said_to_be_estimates(particles, tmp_path):
     save_dataset(particles[["counts"]], tmp_path / "p.zarr")
@@ -203,6 +206,7 @@ def test_estimates_are_said_to_be_estimates(particles, tmp_path):
     assert list(maps["k_factor_origin"].values) == ["given", "estimated", "none"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_numbers_pairs_and_specs_are_the_same(particles):
     film = particles.isel(y=slice(0, 8))
@@ -248,6 +252,7 @@ def test_command(tmp_path):
         read_k_factors(table)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_compositions_by_a_vendor_s_k_factors(monkeypatch):
     """FePt, GaAs and SrTiO3 whose counts follow from another source than the estimates."""
@@ -263,6 +268,7 @@ def test_compositions_by_a_vendor_s_k_factors(monkeypatch):
         assert 0.5 < error < 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 def test_elements_found_are_quantified_and_not_those_listed(particles):
     # The file lists an element that is not there, and not those that are.

@@ -145,6 +145,7 @@ def test_noise_in_layers_is_no_component():
         assert decomposed(ds).component_neighbour.values.sum() == 1
 
 
+@pytest.mark.slow
 def test_finds_what_no_single_component_of_pca_shows():
     """The nitrogen-poor phase of the solar cell: by what it differs from the usual film."""
     phantom = simulate("solar-cell", shape=(132, 200), channels=325, counts_per_pixel=4000)

@@ -167,6 +167,7 @@ def test_first_component_is_the_totals(solver, rtol):
     np.testing.assert_allclose(rebuilt, product, rtol=3e-6)
 
 
+@pytest.mark.slow
 @given(others=st.sets(st.integers(2, 12)), solver=st.sampled_from(["covariance", "full"]))
 @settings(max_examples=25, deadline=None)
 def test_any_model_with_component_1_keeps_every_total(others, solver):

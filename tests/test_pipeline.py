@@ -161,6 +161,7 @@ class TestContract:
         assert attrs["edxdenoise_version"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"select": "elbow"}, {"keep": "1-3,5"}], ids=str)
 def test_recipe_in_the_output_makes_it_again(maps, tmp_path, options):
     run_recipe(recipe_for(maps, tmp_path / "1.zarr", "a.nc", **options))
@@ -325,6 +326,7 @@ def test_recipe_without_files(recipe, words):
         run_recipe(recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 @pytest.mark.parametrize("options", [{}, {"decomposition": "nmf", "max_iterations": 2}])
 def test_resumed_job_gives_what_the_undisturbed_one_does(maps, tmp_path, monkeypatch, options):

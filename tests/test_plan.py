@@ -24,6 +24,7 @@ def planned(path, *options):
     return json.loads(outcome.stdout)
 
 
+@pytest.mark.slow
 def test_streamed_counts_are_read_as_often_as_stages_need(phantom):
     options = ("--select", "elbow", "--no-shrink", "--components", "10")
     memory = planned(phantom, *options)["memory"]
@@ -40,6 +41,7 @@ def test_streamed_counts_are_read_as_often_as_stages_need(phantom):
     assert found["seconds"] == pytest.approx(sum(each["seconds"] for each in found["stages"]))
 
 
+@pytest.mark.slow
 def test_size_of_the_output_is_near(phantom, tmp_path):
     output = tmp_path / "out.zarr"
     options = ["--select", "elbow", "--no-shrink"]
@@ -53,6 +55,7 @@ def test_size_of_the_output_is_near(phantom, tmp_path):
     assert 0.5 < found["disk"] / written < 2
 
 
+@pytest.mark.slow
 def test_table(phantom):
     outcome = CliRunner().invoke(main, ["plan", str(phantom), "--select", "elbow", "--no-shrink"])
     assert outcome.exit_code == 0, outcome.output

@@ -34,6 +34,7 @@ def test_every_name_is_there(name):
     assert name == "__version__" or inspect.getdoc(thing)
 
 
+@pytest.mark.slow
 def test_no_module_hides_a_function():
     code = (
         "import inspect, edxdenoise.pipeline, edxdenoise.cli, edxdenoise\n"

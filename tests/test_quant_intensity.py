@@ -270,6 +270,7 @@ def test_a_bias_is_warned_of_where_it_matters(moved, pixel, warned):
     assert [("Fe_Ka" in str(each.message)) for each in caught] == [True] * 2 * warned
 
 
+@pytest.mark.slow
 def test_the_warning_is_not_lost_in_another_process(denoised):
     dropped = select(denoised, keep="1,3-5")
     large = ("counts", "component_map", "weight_pixel")

@@ -65,6 +65,7 @@ def test_ratio_of_sums_is_right_where_the_mean_of_ratios_is_not():
     assert found["pixels"] == 2000 and found["counts"] == ds.counts.sum()
 
 
+@pytest.mark.slow
 def test_stated_error_of_a_region_is_its_scatter():
     values, errors = [], []
     for seed in range(60):

@@ -23,6 +23,7 @@ import peak_width  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("specimen", ["SrTiO3", "olivine"])
 @pytest.mark.parametrize("width", [125.0, 145.0])
 def test_law_of_a_known_detector(specimen, width):
@@ -34,6 +35,7 @@ def test_law_of_a_known_detector(specimen, width):
     assert abs(found.tail_depth - 60) < 40
 
 
+@pytest.mark.slow
 def test_at_percent_where_the_file_states_a_wrong_width():
     """Width and tail of the file are wrong by 12 eV: at% are right and their errors cover it."""
     ds, lines, truth = peak_width.phantom("olivine", Resolution(142.0, 2.4, 80.0), 1, (24, 24))
@@ -104,6 +106,7 @@ def test_tail_is_lost_charge():
     assert shares[0] > 0.03 and shares[2] > 3 * shares[1] and shares[3] < 0.005
 
 
+@pytest.mark.slow
 def test_response_is_stated_and_travels(tmp_path):
     from edxdenoise.io import open_dataset, save_dataset
 

@@ -340,6 +340,7 @@ def frames_of_rosettasciio(path, number):
     return rsciio.emd.file_reader(str(path), select_type="spectrum_image", **options)[0]["data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "frames"),
     [("jeol_tem_64x64.pts", 50), ("velox_v11.zip/Test SI 16x16 215 kx.emd", 2)],
@@ -381,6 +382,7 @@ def test_files_without_frames(shared_data, name):
             read(shared_data / name)
 
 
+@pytest.mark.slow
 def test_rosettasciio_loses_lines_of_high_maps_lazily(shared_data, tmp_path):
     """Once it does not, events need not be sorted in `edxdenoise.io.vendor.jeol`."""
 

@@ -27,6 +27,7 @@ def test_listing_parses_no_counts(shared_data, monkeypatch):
     assert len(list_signals(shared_data / "bruker_sem_dacite_22cpp.bcf")) == 3
 
 
+@pytest.mark.slow
 def test_x_ray_map_is_preferred_to_electron_losses(unpacked):  # noqa: F811
     path = unpacked("velox_eels_eds.zip/example_velox_EELS_EDS.emd")
     infos = list_signals(path)

@@ -22,6 +22,7 @@ def summed(counts, xy, energy):
     return trimmed.reshape(rows, xy, columns, xy, channels, energy).sum(axis=(1, 3, 5))
 
 
+@pytest.mark.slow
 @given(counts=cubes(), xy=st.integers(1, 3), energy=st.integers(1, 4), lazy=st.booleans())
 @settings(max_examples=120, deadline=None)
 def test_sums_are_exact_and_only_the_remainder_is_lost(counts, xy, energy, lazy):

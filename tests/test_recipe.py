@@ -70,6 +70,7 @@ NMF = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.builds(Recipe, denoise=NMF))
 def test_round_trip_of_nmf(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe

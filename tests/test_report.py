@@ -32,6 +32,8 @@ from edxdenoise.run import run_recipe
 from edxdenoise.schema import MEASURED
 from edxdenoise.xray import Peak, channel_response, find_peaks, identified, line_energy, name_peaks
 
+pytestmark = pytest.mark.slow
+
 CHANNELS, WIDTH = 200, 0.05
 ENERGY = (np.arange(CHANNELS) + 0.5) * WIDTH
 PICTURES = {"scree.png", "components_01.png", "spectra.png", "elements_01.png", "audit.png"}

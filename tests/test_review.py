@@ -358,6 +358,7 @@ def test_folder_without_rights_is_named_and_keeps_the_file(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.slow
 def test_a_file_that_somebody_else_changed_is_not_overwritten(path):
     for change in (lambda one: one.set_note(1, "first"), lambda one: one.set_keep(3, True)):
         review, other = Review(path), Review(path)
@@ -479,6 +480,13 @@ def server(path):
         yield served
 
 
+@pytest.fixture(scope="module")
+def unchanged(made, tmp_path_factory):
+    """A server for requests that change nothing."""
+    with serving(copied(made, tmp_path_factory.mktemp("unchanged"))) as served:
+        yield served
+
+
 def ask(server, path="", *, body=None, token=None, **headers):
     """Status, headers and text of an answer."""
     link = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
@@ -522,8 +530,8 @@ def test_only_the_page_itself_is_served(server):
     assert server.review.choice.keep == (1, 2)
 
 
-def test_the_page_loads_nothing_from_elsewhere(server):
-    _, headers, text = ask(server)
+def test_the_page_loads_nothing_from_elsewhere(unchanged):
+    _, headers, text = ask(unchanged)
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store" and headers["Referrer-Policy"] == "no-referrer"
@@ -531,22 +539,22 @@ def test_the_page_loads_nothing_from_elsewhere(server):
     assert links and all(re.match(r"review\.|component\?|data:,", link) for link in links)
     assert " style=" not in text.decode() and " on" + "click" not in text.decode()
     for name in ("review.js", "review.css"):
-        assert ask(server, name)[0] == 200
-    assert ask(server, "../../pyproject.toml")[0] == 404
+        assert ask(unchanged, name)[0] == 200
+    assert ask(unchanged, "../../pyproject.toml")[0] == 404
 
 
-def test_what_a_file_says_is_text_and_nothing_else(server):
-    text = ask(server)[2].decode()
+def test_what_a_file_says_is_text_and_nothing_else(unchanged):
+    text = ask(unchanged)[2].decode()
     assert "<script>alert" not in text and "<img src=x" not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
-def test_every_component_is_on_the_page(server):
-    text = ask(server)[2].decode()
+def test_every_component_is_on_the_page(unchanged):
+    text = ask(unchanged)[2].decode()
     assert re.findall(r'data-number="(\d+)"', text) == [str(n) for n in range(1, 13)]
     assert "Ca Kα" in text and "probability 1.00" in text
     for number in (1, 12):
-        status, headers, png = ask(server, f"component?number={number}")
+        status, headers, png = ask(unchanged, f"component?number={number}")
         assert (status, headers["Content-Type"], png[:4]) == (200, "image/png", b"\x89PNG")
 
 
@@ -617,11 +625,11 @@ def test_maps_and_ratios_have_the_same_colours_raw_and_rebuilt(server):
         ("else", {"do": "save"}),
     ],
 )
-def test_requests_that_mean_nothing_change_nothing(server, capsys, target, body):
-    status, _, text = ask(server, target, body=body)
+def test_requests_that_mean_nothing_change_nothing(unchanged, capsys, target, body):
+    status, _, text = ask(unchanged, target, body=body)
     assert capsys.readouterr().err == ""
     assert status == 400 and "\n" not in json.loads(text)["error"]
-    assert not server.review.status()["unsaved"] and not server.review.journal.exists()
+    assert not unchanged.review.status()["unsaved"] and not unchanged.review.journal.exists()
 
 
 def test_odd_addresses_and_browsers_that_go_away_are_no_errors(server, capsys):
@@ -639,6 +647,7 @@ def test_odd_addresses_and_browsers_that_go_away_are_no_errors(server, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_nothing(path):
     command = [sys.executable, "-m", "edxdenoise", "review", str(path), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

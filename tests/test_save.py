@@ -92,6 +92,7 @@ def test_round_trip_is_exact(full, tmp_path, suffix, chunks):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
 def test_saved_again_from_a_file(full, tmp_path, suffix):
     save_dataset(full, tmp_path / "first.nc")
@@ -256,6 +257,7 @@ class TestOpen:
         with pytest.raises(FormatError, match=f"its attribute '{name}' is .*, must be"):
             open_dataset(tmp_path / "a.zarr")
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
     @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
     def test_bytes_overwritten(self, full, tmp_path, suffix):

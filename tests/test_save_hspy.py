@@ -103,6 +103,7 @@ def test_denoised_counts_come_first(cube, tmp_path):
     np.testing.assert_array_equal(signal.data, cube["counts_denoised"])
 
 
+@pytest.mark.slow
 def test_denoised_counts_below_zero_are_told_without_a_warning(cube, tmp_path):
     cube["counts_denoised"] = COUNTS_DENOISED.array(cube["counts"].values - np.float32(1))
     save_dataset(cube, tmp_path / "out.hspy")

@@ -14,6 +14,8 @@ from edxdenoise.errors import FormatError
 from edxdenoise.io import open_dataset, save_dataset
 from edxdenoise.schema import COUNTS_DENOISED
 
+pytestmark = pytest.mark.slow
+
 # The size of the blocks is what edxdenoise.blocks cuts for such a map.
 _STREAM = """
 import json, resource, sys, time
@@ -52,7 +54,6 @@ def stream(path, rows):
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("suffix", [".zarr", ".nc", ".hspy"])
 def test_memory_is_bounded(tmp_path, suffix):
@@ -67,7 +68,6 @@ def processes():
         yield
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".nc", ".hspy"])
 def test_local_cluster(tmp_path, suffix, processes):
     counts = da.arange(32 * 32 * 512, chunks=-1, dtype=np.uint32).reshape(32, 32, 512)

@@ -67,6 +67,7 @@ def test_nothing_measurable_changes(result, tmp_path, suffix):
         assert moved.max() < 0.02
 
 
+@pytest.mark.slow
 def test_quantified_alike_from_the_file(result, tmp_path):
     save_dataset(rounded_for_storage(result), tmp_path / "a.zarr")
     recipe = Quantify(intensities="fit")
@@ -77,6 +78,7 @@ def test_quantified_alike_from_the_file(result, tmp_path):
     assert float(moved.max()) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fept_core_shell.hspy", "bruker_sem_dacite_22cpp.bcf"])
 def test_three_times_smaller(shared_data, tmp_path, name):
     ds = prepare([read_cube(shared_data / name)], Prepare(energy=(0.2, 15.0)))
@@ -94,6 +96,7 @@ def recipe(result, tmp_path):
     return Recipe(Input((str(tmp_path / "a.nc"),)), denoise=Denoise(keep="1-6", components=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
 def test_without_the_cube_it_is_rebuilt_when_opened(recipe, tmp_path, suffix):
     files = [tmp_path / f"{name}{suffix}" for name in ("with", "without")]
@@ -114,6 +117,7 @@ def test_without_the_cube_it_is_rebuilt_when_opened(recipe, tmp_path, suffix):
     np.testing.assert_allclose(opened.counts_denoised, full.counts_denoised, rtol=0.04, atol=0.01)
 
 
+@pytest.mark.slow
 def test_command_says_the_size_before_and_leaves_the_cube_out(recipe, tmp_path):
     made = run("denoise", recipe.input.files[0], "-o", tmp_path / "b.zarr", "--no-cube")
     assert made.exit_code == 0, made.output

@@ -37,7 +37,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_verdict_on_solar_cells(cell):
+def test_verdict_and_estimated_correlation_on_solar_cells(cell, monkeypatch):
     """Nothing that is noise passes, everything that is plainly visible does."""
     ds, r = decomposed(*cell)
     probability = split_probability(ds, seed=2)
@@ -46,15 +46,10 @@ def test_verdict_on_solar_cells(cell):
     assert (r < 0.05).sum() >= 10 and (r > 0.4).sum() >= 5  # so that there is something to tell
     assert (probability[r < 0.05] < 0.5).all()
     assert (probability[r > 0.4] > 0.5).all()
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_estimated_correlation_is_the_true_one(cell, monkeypatch):
     # With these limits the probability is the estimate of r itself.
     split = import_module("edxdenoise.components.split")
     monkeypatch.setattr(split, "_INVISIBLE", 0.0)
     monkeypatch.setattr(split, "_VISIBLE", 1.0)
-    ds, r = decomposed(*cell)
     # A single split of few counts may be off by a tenth.
     estimate = np.mean([split_probability(ds, seed=seed) for seed in range(3)], axis=0)
     np.testing.assert_allclose(estimate[r > 0.4], r[r > 0.4], atol=0.1)

@@ -25,6 +25,7 @@ several = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(several, st.floats(0.01, 10), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_unstack_is_the_inverse(several, first_exposure, lazy):

@@ -10,7 +10,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 import bias_check  # noqa: E402
 import sums  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning"),
+]
 
 
 def test_pulls_of_sums():

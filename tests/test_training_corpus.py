@@ -18,7 +18,10 @@ from edxdenoise.training.enrich import HARD, REAL, WEAK, enriched
 from edxdenoise.training.labels import soft_label, true_correlation
 from edxdenoise.training.phantoms import measure, random_pattern, random_specimen
 
-pytestmark = pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::edxdenoise.errors.EdxdenoiseWarning"),
+]
 
 PHANTOMS = 3
 
@@ -144,7 +147,6 @@ def test_interrupted_phantom_leaves_nothing(small, tmp_path, monkeypatch):
     assert read_corpus([path]).r.size > 10
 
 
-@pytest.mark.slow
 def test_workers_change_nothing(tmp_path):
     (tmp_path / "b").mkdir()
     one = make_corpus(tmp_path / "a", phantoms=2, seed=3)

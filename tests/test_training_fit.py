@@ -19,6 +19,8 @@ from edxdenoise.training.augmentation import (
 from edxdenoise.training.evaluation import auc, reliability, score
 from edxdenoise.training.fit import Schedule, calibrate, probabilities, train
 
+pytestmark = pytest.mark.slow
+
 PRESETS = ("solar-cell", "mineral")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from edxdenoise import make_cube, pca, weight
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -180,7 +182,6 @@ def test_judge_gives_truth_and_answers(selection):
     assert rows["image"][0] == 2
 
 
-@pytest.mark.slow
 def test_benchmark_prints_its_tables(selection, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["selection", "--quick", "--only", "bins", "areas"])
     selection.main()

@@ -19,6 +19,7 @@ def root_or_one(totals):
     return np.where(roots == 0, 1, roots)
 
 
+@pytest.mark.slow
 @given(cubes())
 @settings(max_examples=60, deadline=None)
 def test_weights_are_roots_of_totals_and_the_round_trip_is_exact(counts):

@@ -76,6 +76,8 @@ MOST_LINES, _LEAST_LINE, _LEAST_NEW = 12, 2.0, 0.3
 _SURE = 2.6
 # Eigenvalues found by iterations, and the channels from which on these are the faster way.
 _FEW, _LEAST_LANCZOS = 24, 500
+# Restarts of these iterations beyond which the whole matrix is faster.
+_MOST_RESTARTS = 30
 # Relative error of the largest eigenvalue of random signs, far below the margin.
 _NULL_TOLERANCE = 1e-4
 # Rows of a matrix worked on at a time.
@@ -660,7 +662,7 @@ def leading(covariance: Covariance, first: np.ndarray, count: int) -> tuple[np.n
     if size > _LEAST_LANCZOS and count <= _FEW:
         start = np.ones(size) / np.sqrt(size)
         try:
-            values, vectors = eigsh(operator, k=count, which="LA", v0=start)
+            values, vectors = eigsh(operator, k=count, which="LA", v0=start, maxiter=_MOST_RESTARTS)
         except ArpackNoConvergence:
             # Of a map of a few pixels, whose eigenvalues are nearly all alike.
             pass

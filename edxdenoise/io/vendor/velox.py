@@ -40,8 +40,9 @@ def compile_reader() -> None:
     """Let Numba compile what reads the stream of events here, and not in every child process."""
     from rsciio.utils._fei_stream_readers import stream_to_sparse_COO_array
 
-    events = np.array([1, 65535], np.uint16)
-    array = stream_to_sparse_COO_array(events, (1, 1), channels=4, last_frame=1)
+    # Two pixels, since the places of one are laid out otherwise and would be compiled apart.
+    events = np.array([1, 65535, 2, 65535], np.uint16)
+    array = stream_to_sparse_COO_array(events, (1, 2), channels=4, last_frame=1)
     array.astype(np.uint8).max().compute()
 
 
