@@ -94,6 +94,7 @@ CUT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no energy calibration")
 @pytest.mark.parametrize(("name", "signal", "beside"), CUT, ids=[name for name, *_ in CUT])
 def test_cut_file(unpacked, tmp_path, name, signal, beside):  # noqa: F811
