@@ -27,7 +27,7 @@ from edxdenoise.report.scree import noise_edge_ratio, scree_figure
 from edxdenoise.report.spectra import label_peaks, spectra_figure
 from edxdenoise.report.style import add_axes, new_figure
 from edxdenoise.report.sums import denoised_amounts, denoised_spectrum, line_sums, pixel_spectra
-from edxdenoise.report.text import component_list, decision, keeps_totals
+from edxdenoise.report.text import component_list, decision, facts, keeps_totals
 from edxdenoise.run import run_recipe
 from edxdenoise.schema import MEASURED
 from edxdenoise.xray import Peak, channel_response, find_peaks, identified, line_energy, name_peaks
@@ -534,3 +534,9 @@ def test_a_report_of_a_replaced_result_is_told(tmp_path):
     assert told(0) == []
     (warning,) = told(1)
     assert str(page.parent) in warning.finding and "edxdenoise report" in warning.remedy
+
+
+@pytest.mark.parametrize("width, said", [(0.04, False), (0.08, True)])
+def test_facts_say_where_channels_hide_elements(width, said):
+    ds = make_cube(np.ones((2, 2, 30), np.uint8), energy=width * np.arange(1, 31))
+    assert ("missed in channels of 80 eV" in facts(ds, ["Fe"])["elements found"][1]) == said
