@@ -388,7 +388,7 @@ def test_share_of_overfitting_is_that_of_the_truth(by_neighbours, strength):
         vector = np.linalg.eigh(rows.T @ meets.reshape(rows.shape))[1][:, -1]
         scores = data @ vector
         smoothed = ndimage.gaussian_filter(scores, 3, mode="wrap") if by_neighbours else scores
-        arguments = np.array([by_neighbours]), [slice(None)], channels, channels
+        arguments = np.array([by_neighbours]), [slice(None)], channels / signal.size, channels
         found += list(overfit_shares(scores[None], smoothed[None], *arguments))
         # Noise in the smoothed map, less what each pixel contributes to itself.
         own = gaussian_line(3.0).max() ** 2 if by_neighbours else 1

@@ -114,12 +114,8 @@ def test_corpus_holds_inputs_and_true_labels(made):
     pictures = read_corpus(made, "article").inputs
     assert pictures.shape == (count, 100, 100, 3) and pictures.dtype == np.uint8
     np.testing.assert_allclose(corpus.label, soft_label(corpus.r), atol=1e-6)
-    assert set(corpus.origin) == {REAL, WEAK, HARD}
-    assert ((corpus.rank > 0) == (corpus.origin == REAL)).all()
-    assert (corpus.r[corpus.rank == 1] > 0.3).any()
-    assert (corpus.cv >= 0).all() and (corpus.cv > 0.3).any()
+    assert (corpus.r > 0.3).any() and (corpus.r < 0.05).any()
     assert list(dict.fromkeys(corpus.group)) == [group_name(5, i) for i in range(PHANTOMS)]
-    assert len(set(corpus.dose)) == PHANTOMS
 
 
 def test_corpus_is_taken_up_where_it_stopped(made):

@@ -35,17 +35,12 @@ def write_corpus(folder, phantoms=6, number=10, seed=0):
         pictures = rng.integers(0, 100, (number, 100, 100, 3))
         pictures[signal, 20:60, 20:60] += 120
         group = f"0-{index:05d}-{PRESETS[index % 2]}"
-        zeros = np.zeros(number, np.float32)
         np.savez(
             folder / f"{group}.npz",
             default=stack.astype(np.float16),
             article=pictures.astype(np.uint8),
             label=signal.astype(np.float32),
             r=np.where(signal, 0.5, 0).astype(np.float32),
-            cv=zeros,
-            dose=zeros,
-            rank=np.arange(number, dtype=np.int16),
-            origin=np.zeros(number, np.int8),
             group=np.full(number, group),
         )
     return folder

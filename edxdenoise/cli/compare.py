@@ -11,12 +11,12 @@ import click
 
 from edxdenoise.cli.helpers import Computing, given, print_table, say
 from edxdenoise.cli.options import (
-    KFactor,
     PathType,
     command,
     compute_options,
     json_option,
     overwrite_option,
+    recipe_options,
     section_options,
 )
 from edxdenoise.config import Denoise, Input, Output, Prepare, Quantify
@@ -40,19 +40,9 @@ if TYPE_CHECKING:
     "denoise, for what that command does; twice or more.  [default: denoise, pca:4, pca:16, "
     "pca:cnn, nmf:4, nmf:16]",
 )
-@click.option(
-    "--recipe",
-    "recipe_file",
-    type=PathType(),
-    metavar="FILE.toml",
-    help="Take all but the input from a recipe; options beat it.",
-)
-@click.option(
-    "--k-factor",
-    "k_factors",
-    type=KFactor(),
-    multiple=True,
-    help="k-factor of a line, to judge at% by; once per element.",
+@recipe_options(
+    "Take all but the input from a recipe; options beat it.",
+    "k-factor of a line, to judge at% by; once per element.",
 )
 @section_options(Quantify, "ratios", "intensities", "elements")
 @section_options(Prepare)

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Any
 
 import click
 
 from edxdenoise.cli.helpers import counting, print_table
-from edxdenoise.cli.options import PathType, command, json_option, section_options
+from edxdenoise.cli.options import command, corpus_options, json_option, section_options
 from edxdenoise.config import Denoise
 
 
 @command(short_help="Test a network on phantoms or labelled components.")
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
-@click.option(
-    "--simulated", type=click.IntRange(min=0), default=0, metavar="N", help="Phantoms to test on."
-)
-@click.option(
-    "--labels",
-    type=PathType(),
-    metavar="FILE.csv",
-    help="Labels of your own: file, component, signal or noise.",
-)
+@corpus_options
 @section_options(Denoise, "model")
-@section_options(Denoise, "seed")
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
-)
 @json_option
-def evaluate(
-    files: tuple[Path, ...],
-    simulated: int,
-    labels: Path | None,
-    model: tuple[str, ...],
-    seed: int,
-    workers: int | None,
-    as_json: bool,
-) -> None:
+def evaluate(model: tuple[str, ...], as_json: bool, **sources: Any) -> None:
     """Test a network on phantoms, on components you labelled, or on FILEs by the split test.
 
     A seed that the network was trained with tells nothing: take another.
@@ -48,18 +27,12 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from edxdenoise.resources import default_workers
-    from edxdenoise.training.fit import evaluate_networks
+    from edxdenoise.training.corpus import Sources
+    from edxdenoise.training.evaluation import evaluate_networks
 
     with counting() as bar:
         found = evaluate_networks(
-            model,
-            simulated=simulated,
-            labels=labels,
-            files=files,
-            seed=seed,
-            workers=workers or default_workers(),
-            progress=lambda done, of: bar("phantoms", done, of),
+            model, Sources(**sources), lambda done, of: bar("phantoms", done, of)
         )
     scores = asdict(found.scores)
     bins = zip(found.said.tolist(), found.seen.tolist(), found.number.tolist())

@@ -160,6 +160,17 @@ class KFactor(click.ParamType):
             self.fail(f"'{value}' must be written {self.name}, such as Pb_La=4.374", param, ctx)
 
 
+def recipe_options(recipe_help: str, k_factor_help: str) -> Callable[[F], F]:
+    """A recipe to start from, and k-factors that beat those in it."""
+    return lambda function: _apply(
+        function,
+        click.option(
+            "--recipe", "recipe_file", type=PathType(), metavar="FILE.toml", help=recipe_help
+        ),
+        click.option("--k-factor", "k_factors", type=KFactor(), multiple=True, help=k_factor_help),
+    )
+
+
 class Memory(click.ParamType):
     """``4GB`` or ``500MiB`` as bytes."""
 
@@ -228,6 +239,31 @@ def preset_option(function: F) -> F:
         show_default=True,
         help="Which specimen.",
     )(function)
+
+
+def corpus_options(function: F) -> F:
+    """Where labelled components come from: keywords of `edxdenoise.training.corpus.Sources`."""
+    return _apply(
+        function,
+        click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType()),
+        click.option(
+            "--simulated",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help="Phantoms to take components from.",
+        ),
+        click.option(
+            "--labels",
+            type=PathType(),
+            metavar="FILE.csv",
+            help="Labels of your own: file, component, signal or noise.",
+        ),
+        section_options(Denoise, "seed"),
+        click.option(
+            "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
+        ),
+    )
 
 
 def _be_patient(context: click.Context, option: click.Parameter, value: float | None) -> None:

@@ -10,11 +10,11 @@ import click
 
 from edxdenoise.cli.helpers import Job, given
 from edxdenoise.cli.options import (
-    KFactor,
     PathType,
     command,
     file_argument,
     job_options,
+    recipe_options,
     section_options,
 )
 from edxdenoise.config import Input, Output, Pictures, Quantify
@@ -27,19 +27,9 @@ if TYPE_CHECKING:
 @file_argument
 @click.option("-o", "--output", type=PathType(), required=True, help="Maps: .zarr, .nc or .hspy.")
 @section_options(Input, "signal", "frames")
-@click.option(
-    "--recipe",
-    "recipe_file",
-    type=PathType(),
-    metavar="FILE.toml",
-    help="Take [lines] and [quantify] from a recipe; options beat it.",
-)
-@click.option(
-    "--k-factor",
-    "k_factors",
-    type=KFactor(),
-    multiple=True,
-    help="k-factor of a line, with its error if known; once per element. 'estimate' alone: of all "
+@recipe_options(
+    "Take [lines] and [quantify] from a recipe; options beat it.",
+    "k-factor of a line, with its error if known; once per element. 'estimate' alone: of all "
     "others by theory, where that is honest. None: maps of net counts.",
 )
 @section_options(Quantify)

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edxdenoise.cli.helpers import Verbosity, counting, say
-from edxdenoise.cli.options import PathType, command, section_options
-from edxdenoise.config import NETWORKS, Denoise
+from edxdenoise.cli.options import PathType, command, corpus_options
+from edxdenoise.config import NETWORKS
 
 
 @command(short_help="Train a network that tells signal from noise.")
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=PathType())
 @click.option(
     "-o", "--output", required=True, type=PathType(), help="Folder for networks and corpus."
 )
 @click.option("--network", type=click.Choice(NETWORKS), default=NETWORKS[0], show_default=True)
-@click.option(
-    "--simulated",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Phantoms to learn from.",
-)
-@click.option(
-    "--labels",
-    type=PathType(),
-    metavar="FILE.csv",
-    help="Labels of your own: file, component, signal or noise.",
-)
 @click.option(
     "--from",
     "from_model",
@@ -45,20 +32,14 @@ from edxdenoise.config import NETWORKS, Denoise
     metavar="N",
     help="Networks to average, of different first weights.",
 )
-@section_options(Denoise, "seed")
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: all]"
-)
+@corpus_options
 def train(
-    files: tuple[Path, ...],
     output: Path,
     network: str,
-    simulated: int,
-    labels: Path | None,
     from_model: Path | None,
     seeds: int,
     seed: int,
-    workers: int | None,
+    **sources: Any,
 ) -> None:
     """Train the network that tells signal from noise; interrupted, the same command goes on.
 
@@ -69,22 +50,19 @@ def train(
     edxdenoise train -o networks --simulated 300
     edxdenoise train -o mine --labels labels.csv --simulated 100
     """
-    from edxdenoise.resources import default_workers
-    from edxdenoise.training.fit import train_networks
+    from edxdenoise.training.corpus import Sources
+    from edxdenoise.training.fit import train as train_networks
 
+    made = Sources(seed=seed, **sources)
     with counting() as bar:
         trained = train_networks(
+            made.write(output / "corpus", lambda done, of: bar("phantoms", done, of)),
             output,
             network=network,
-            simulated=simulated,
-            labels=labels,
-            files=files,
-            from_model=from_model,
-            seeds=seeds,
             seed=seed,
-            workers=workers or default_workers(),
-            on_phantom=lambda done, of: bar("phantoms", done, of),
-            on_pass=lambda done, of, loss: bar(f"loss {loss:.4f}", done, of),
+            seeds=seeds,
+            from_model=from_model,
+            progress=lambda done, of, loss: bar(f"loss {loss:.4f}", done, of),
         )
     if Verbosity.level >= 0:
         for one in trained:

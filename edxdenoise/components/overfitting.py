@@ -31,7 +31,7 @@ def overfit_shares(
     smoothed: np.ndarray,
     by_neighbours: np.ndarray,
     areas: list[slice],
-    channels: float,
+    ratio: float,
     directions: float,
 ) -> np.ndarray:
     """Share h of each smoothed map that is the noise it was found in, 0 to 1.
@@ -44,8 +44,8 @@ def overfit_shares(
         Which components were found by the neighbour covariance.
     areas : list of slice
         Rows of each stacked map.
-    channels : float
-        p.
+    ratio : float
+        Channels over pixels.
     directions : float
         p of the neighbour covariance, where its search was smooth along the channels.
 
@@ -63,7 +63,7 @@ def overfit_shares(
             near = np.concatenate([near_sums(score[rows]) for rows in areas])
             moment = wigner_moment(np.vdot(score, near), pixels, directions)
         else:
-            near, ratio = score, channels / pixels
+            near = score
             moment = marchenko_pastur_moment(np.vdot(score, score) / pixels, ratio) * ratio
         shares[k] = moment * np.vdot(smooth, near) / square
     return np.clip(shares, 0, 1)
@@ -136,3 +136,26 @@ def marchenko_pastur_moment(value: float, ratio: float) -> float:
     value = max(value, (1 + np.sqrt(ratio)) ** 2)
     root = np.sqrt(max((value - 1 - ratio) ** 2 - 4 * ratio, 0.0))
     return float((value - 1 + ratio - root) / (2 * ratio * value))
+
+
+def marchenko_pastur_eigenvalue(share: float, ratio: float) -> float:
+    """Eigenvalue that a share of all exceeds, for the noise of single pixels.
+
+    Parameters
+    ----------
+    share : float
+    ratio : float
+        Channels over pixels.
+
+    Examples
+    --------
+    >>> [round(marchenko_pastur_eigenvalue(share, 0.25), 2) for share in (0, 0.5, 1)]
+    [2.25, 0.92, 0.25]
+    """
+    low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
+    # Fine at the ends, where the density starts as a root; a ratio of 1 has a pole at 0.
+    angle = np.linspace(0, np.pi, 2001)
+    values = high - (high - low) * (1 - np.cos(angle)) / 2
+    density = np.sin(angle) ** 2 / np.maximum(values, 1e-9)
+    beyond = np.cumsum(density)
+    return float(np.interp(share, beyond / beyond[-1], values))

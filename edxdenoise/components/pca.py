@@ -365,16 +365,6 @@ def _leading(
     return values[::-1], columns.T[::-1]
 
 
-def _sparse_part(
-    matrix: np.ndarray, filled: np.ndarray, inverse: np.ndarray
-) -> sparse.csr_array | None:
-    """The filled rows and columns as a scaled sparse matrix, if few of its cells hold anything."""
-    if np.count_nonzero(matrix) > _SPARSE_PRODUCT * matrix.size:
-        return None
-    scale = sparse.diags_array(inverse)
-    return scale @ sparse.csr_array(matrix)[filled][:, filled] @ scale
-
-
 def _by_lanczos(matrix: sparse.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Largest eigenvalues of a sparse matrix, falling, and their eigenvectors (rows).
 
@@ -441,14 +431,11 @@ def _incremental(
     pixels, channels = counts.shape[0] * counts.shape[1], counts.shape[2]
     # Lazy weights would be computed again, from all counts, for every batch.
     g, h = dask.persist(g, h)
-    matrix = stack_pixels(counts / g[:, :, np.newaxis] / h)
+    matrix = da.asarray(stack_pixels(counts / g[:, :, np.newaxis] / h))
     (total,) = compute((matrix**2).sum() / pixels)
-    # dask-ml always centres. Every row followed by its negative has mean zero, so that centring
-    # does nothing.
-    mirrored = da.stack([matrix, -matrix], axis=1).reshape(-1, channels)
-    # A batch must have at least as many rows as components, the last one included: dask-ml merges
-    # it into the one before. Its default of 5 rows per channel is what its accuracy rests on.
-    batch = 2 * min(max(5 * channels, components), pixels)
+    # dask-ml merges a last batch of fewer rows than components into the one before. Its accuracy
+    # rests on the rows per channel, of which its default is 5.
+    batch = min(max(10 * channels, components), pixels)
     # The default solver is randomized without power iterations and wrong by up to 36 %.
     estimator = IncrementalPCA(components, svd_solver="full", batch_size=batch)
     with (
@@ -458,8 +445,12 @@ def _incremental(
     ):
         # dask-ml divides by the zero pixels seen before the first batch; nothing comes of it.
         warnings.simplefilter("ignore", RuntimeWarning)
-        estimator.fit(mirrored.rechunk((batch, -1)))
-    return da.from_array(estimator.components_), total
+        estimator.fit(matrix.rechunk((batch, -1)))
+    # dask-ml centres: D'D of the data as they are has the mean as one more row.
+    centred = estimator.singular_values_[:, np.newaxis] * estimator.components_
+    rows = np.vstack([centred, np.sqrt(pixels) * estimator.mean_])
+    vectors = np.linalg.svd(rows, full_matrices=False)[2]
+    return da.from_array(vectors[:components]), total
 
 
 # A Gram matrix of which fewer cells than this share are filled is summed as a sparse one.

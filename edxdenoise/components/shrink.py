@@ -25,7 +25,11 @@ from edxdenoise import schema as v
 from edxdenoise.blocks import as_planes, trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
 from edxdenoise.components.neighbour import detector_smoothing, found_by_neighbours
-from edxdenoise.components.overfitting import noise_inflation, overfit_shares
+from edxdenoise.components.overfitting import (
+    marchenko_pastur_eigenvalue,
+    noise_inflation,
+    overfit_shares,
+)
 from edxdenoise.components.pca import channel_counts
 from edxdenoise.components.score_noise import score_noise
 from edxdenoise.components.smoothing import (
@@ -120,8 +124,9 @@ def shrink(
     )
     by_neighbours = found_by_neighbours(ds)[kept[1:]]
     filled = int(np.count_nonzero(channel_counts(ds)))
+    ratio = filled / counts.size
     variances = ds[v.COMPONENT_VARIANCE].values[kept[1:]] * counts.sum(dtype=float) / scale
-    inflation = noise_inflation(variances, by_neighbours, filled / counts.size)
+    inflation = noise_inflation(variances, by_neighbours, ratio)
     noisy = profiles(maps, spectra, g, h, counts, scale, inflation)
     del maps
     found = Smoothed.empty(noisy)
@@ -149,7 +154,7 @@ def shrink(
             found.profiles * deviation,
             by_neighbours,
             areas,
-            channels=filled,
+            ratio=ratio,
             directions=directions,
         )
         shares = shares.astype(np.float32)[:, np.newaxis, np.newaxis]
@@ -434,33 +439,8 @@ def noise_scale(ds: xr.Dataset) -> float:
     pixels, channels = ds.sizes[v.DIM_Y] * ds.sizes[v.DIM_X], ds.sizes[v.DIM_ENERGY]
     # The scale is the median over the second half of the components.
     share = min(0.75 * ds.sizes[v.DIM_COMPONENT] / min(pixels, channels), 1.0)
-    scale = float(score_noise(ds).scale / noise_eigenvalue(share, channels / pixels))
+    scale = float(score_noise(ds).scale / marchenko_pastur_eigenvalue(share, channels / pixels))
     return max(scale, 1.0) if whole else scale
-
-
-def noise_eigenvalue(share: float, ratio: float) -> float:
-    """Eigenvalue that a share of all exceeds, for independent noise of variance 1.
-
-    V. A. Marchenko and L. A. Pastur, Math. USSR-Sb. 1 (1967) 457.
-
-    Parameters
-    ----------
-    share : float
-    ratio : float
-        Channels over pixels.
-
-    Examples
-    --------
-    >>> [round(noise_eigenvalue(share, 0.25), 2) for share in (0, 0.5, 1)]
-    [2.25, 0.92, 0.25]
-    """
-    low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
-    # Fine at the ends, where the density starts as a root; a ratio of 1 has a pole at 0.
-    angle = np.linspace(0, np.pi, 2001)
-    values = high - (high - low) * (1 - np.cos(angle)) / 2
-    density = np.sin(angle) ** 2 / np.maximum(values, 1e-9)
-    beyond = np.cumsum(density)
-    return float(np.interp(share, beyond / beyond[-1], values))
 
 
 def area_numbers(ds: xr.Dataset) -> np.ndarray:

@@ -127,14 +127,10 @@ def applied(ds: xr.Dataset, choice: Choice) -> xr.Dataset:
                 recipe, denoise=dataclasses.replace(recipe.denoise, keep=keep)
             )
             ds = _rebuilt(ds, recipe)
-        if choice.regions != before.regions:
-            recipe = dataclasses.replace(
-                recipe, quantify=dataclasses.replace(recipe.quantify, regions=choice.regions)
-            )
-        if choice.elements != before.elements:
-            recipe = dataclasses.replace(
-                recipe, quantify=dataclasses.replace(recipe.quantify, elements=choice.elements)
-            )
+        quantifying = dataclasses.replace(
+            recipe.quantify, regions=choice.regions, elements=choice.elements
+        )
+        recipe = dataclasses.replace(recipe, quantify=quantifying)
         if dataclasses.replace(choice, notes=before.notes) != before:
             ds = _quantified(ds, recipe)
     ds = ds.assign_attrs({**_warned(issued, ds), "recipe": recipe.to_toml()})

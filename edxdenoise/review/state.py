@@ -41,6 +41,10 @@ class Unsaved:
     choice: Choice
     decided: frozenset[int] = frozenset()
 
+    def choosing(self, **changes: Any) -> Unsaved:
+        """Return the same with another choice."""
+        return dataclasses.replace(self, choice=dataclasses.replace(self.choice, **changes))
+
 
 class Review:
     """The review of one denoised file. Methods may be called from several threads.
@@ -127,8 +131,7 @@ class Review:
         def change(now: Unsaved) -> Unsaved:
             others = {*now.choice.keep} - {number}
             kept = tuple(sorted(others | {number} if keep else others))
-            choice = dataclasses.replace(now.choice, keep=kept)
-            return Unsaved(choice, now.decided | {number})
+            return dataclasses.replace(now.choosing(keep=kept), decided=now.decided | {number})
 
         self._change(change)
 
@@ -143,8 +146,7 @@ class Review:
             notes = {key: value for key, value in now.choice.notes.items() if key != number}
             if text:
                 notes[number] = text
-            choice = dataclasses.replace(now.choice, notes=dict(sorted(notes.items())))
-            return dataclasses.replace(now, choice=choice)
+            return now.choosing(notes=dict(sorted(notes.items())))
 
         self._change(change)
 
@@ -160,18 +162,15 @@ class Review:
         def change(now: Unsaved) -> Unsaved:
             regions = (*now.choice.regions, text)
             check_regions(self.views.ds, regions)
-            return dataclasses.replace(now, choice=dataclasses.replace(now.choice, regions=regions))
+            return now.choosing(regions=regions)
 
         self._change(change)
 
     def remove_region(self, text: str) -> None:
         """Remove a region; nothing happens if there is none."""
-
-        def change(now: Unsaved) -> Unsaved:
-            regions = tuple(each for each in now.choice.regions if each != text)
-            return dataclasses.replace(now, choice=dataclasses.replace(now.choice, regions=regions))
-
-        self._change(change)
+        self._change(
+            lambda now: now.choosing(regions=tuple(r for r in now.choice.regions if r != text))
+        )
 
     def find_local(self) -> Views:
         """Look for elements of small parts of the map, which takes a while; return the views."""
@@ -199,14 +198,7 @@ class Review:
         """
         with self._lock:
             self.views = self.views.with_element(symbol)
-
-        def change(now: Unsaved) -> Unsaved:
-            elements = (*now.choice.elements, symbol)
-            return dataclasses.replace(
-                now, choice=dataclasses.replace(now.choice, elements=elements)
-            )
-
-        self._change(change)
+        self._change(lambda now: now.choosing(elements=(*now.choice.elements, symbol)))
 
     def _check_number(self, number: int) -> None:
         if not 1 <= number <= self.count:

@@ -15,22 +15,23 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from edxdenoise import schema as v
 from edxdenoise.components.network_inputs import KINDS, network_input
 from edxdenoise.components.pca import pca
-from edxdenoise.components.score_noise import score_noise
+from edxdenoise.components.score_noise import ScoreNoise, score_noise
 from edxdenoise.components.split import split_probability
-from edxdenoise.cube import pixel_counts
 from edxdenoise.errors import DataError, FormatError, ParameterError, recorded
 from edxdenoise.io import atomic_output, open_denoised
 from edxdenoise.io.atomic import make_folder
 from edxdenoise.preprocess import weight
+from edxdenoise.resources import default_workers
 from edxdenoise.simulation import PRESETS
 from edxdenoise.training.enrich import REAL, Components, enriched
-from edxdenoise.training.labels import NOISE_BELOW, SIGNAL_ABOVE, soft_label
-from edxdenoise.training.phantoms import Specimen, measure, random_specimen
+from edxdenoise.training.labels import NOISE_BELOW, SIGNAL_ABOVE, read_labels, soft_label
+from edxdenoise.training.phantoms import measure, random_specimen
 
 _COMPONENTS = 36
 # Kept of a phantom's principal components: signal, in between, noise.
@@ -51,14 +52,6 @@ class Corpus:
         From 0, noise, to 1, signal.
     r : array, shape (component,)
         Correlation with the truth.
-    cv : array, shape (component,)
-        Variation of the noise variance over the map: standard deviation over mean.
-    dose : array, shape (component,)
-        Counts per pixel.
-    rank : array of int, shape (component,)
-        Number of a principal component, from 1; 0 for one that was made.
-    origin : array of int, shape (component,)
-        As in `edxdenoise.training.enrich`.
     group : array of str, shape (component,)
         The phantom it is from; ends in its preset.
     """
@@ -66,14 +59,10 @@ class Corpus:
     inputs: np.ndarray
     label: np.ndarray
     r: np.ndarray
-    cv: np.ndarray
-    dose: np.ndarray
-    rank: np.ndarray
-    origin: np.ndarray
     group: np.ndarray
 
 
-_FIELDS = ("label", "r", "cv", "dose", "rank", "origin", "group")
+_FIELDS = ("label", "r", "group")
 
 
 def make_corpus(
@@ -239,45 +228,47 @@ def _make(folder: Path, seed: int, index: int) -> None:
         specimen, ds = measure(random_specimen(_preset(index), specimen_rng), counts_rng)
         ds = pca(weight(ds, weighting=specimen.weighting), components=_COMPONENTS).compute()
         components = enriched(ds, specimen, made_rng)
-        record = _record(components, specimen, group_name(seed, index), made_rng)
-    with atomic_output(folder / f"{group_name(seed, index)}.npz") as partial_path:
-        with partial_path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **record)
+        kept = _kept(components, made_rng)
+        r = components.r[kept]
+        group = group_name(seed, index)
+        _write(folder, group, components.ds, components.noise, kept, soft_label(r), r)
 
 
-def _record(
-    components: Components, specimen: Specimen, group: str, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Return the Dataset that is stored for a phantom."""
-    r, origin = components.r, components.origin
-    kept = list(np.flatnonzero(origin != REAL))
-    made = len(kept)
+def _kept(components: Components, rng: np.random.Generator) -> np.ndarray:
+    """Positions of the components that are stored: all made ones, and some of the others."""
+    r, real = components.r, components.origin == REAL
+    kept = list(np.flatnonzero(~real))
     bounds = ((SIGNAL_ABOVE, np.inf), (NOISE_BELOW, SIGNAL_ABOVE), (-np.inf, NOISE_BELOW))
     for (low, high), most in zip(bounds, _MOST):
-        fits = np.flatnonzero((origin == REAL) & (r >= low) & (r < high))
+        fits = np.flatnonzero(real & (r >= low) & (r < high))
         kept += sorted(rng.permutation(fits)[:most])
-    positions = np.array(kept)
-    inputs = {
-        kind: network_input(components.ds, kind, components.noise, components=positions.tolist())
-        for kind in KINDS
-    }
-    noise = components.noise
-    cv = []
-    for position in positions:
-        variance = noise.variance(position)[noise.filled].astype(float)
-        cv.append(variance.std() / variance.mean())
-    count = len(positions)
-    return {
+    return np.array(kept)
+
+
+def _write(
+    folder: Path,
+    group: str,
+    ds: xr.Dataset,
+    noise: ScoreNoise,
+    positions: np.ndarray,
+    label: np.ndarray,
+    r: np.ndarray,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write components at some positions of `ds` as one file of a corpus."""
+    inputs = {kind: network_input(ds, kind, noise, components=positions.tolist()) for kind in KINDS}
+    record = inputs | {
         "default": inputs["default"].astype(np.float16),
-        "article": inputs["article"],
-        "label": soft_label(r[positions]).astype(np.float32),
-        "r": r[positions].astype(np.float32),
-        "cv": np.array(cv, np.float32),
-        "dose": np.full(count, specimen.dose, np.float32),
-        "rank": np.where(origin[positions] == REAL, positions - made + 1, 0).astype(np.int16),
-        "origin": origin[positions].astype(np.int8),
-        "group": np.full(count, group),
+        "label": label.astype(np.float32),
+        "r": r.astype(np.float32),
+        "group": np.full(len(positions), group),
     }
+    target = folder / f"{group}.npz"
+    with atomic_output(target, overwrite) as partial_path:
+        with partial_path.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **record)
+    return target
 
 
 def add_file(
@@ -328,31 +319,64 @@ def add_file(
         )
     numbers = np.array(sorted(labels))
     label = np.array([labels[number] for number in numbers], np.float32)
-    noise = score_noise(ds)
-    cv = []
-    for number in numbers:
-        variance = noise.variance(number - 1)[noise.filled].astype(float)
-        cv.append(variance.std() / variance.mean())
-    record = {
-        kind: network_input(ds, kind, noise, components=(numbers - 1).tolist()) for kind in KINDS
-    }
-    record["default"] = record["default"].astype(np.float16)
-    dose = float(pixel_counts(ds).mean())
     digest = hashlib.sha256(f"{Path(path).name}{label.tobytes()!r}".encode()).hexdigest()[:8]
+    # The correlation with the truth is not known beyond what the label says.
+    r = NOISE_BELOW + (SIGNAL_ABOVE - NOISE_BELOW) * label
+    folder = Path(folder)
+    make_folder(folder)
     group = f"file-{digest}-measured"
-    record |= {
-        "label": label,
-        # The correlation with the truth is not known beyond what the label says.
-        "r": NOISE_BELOW + (SIGNAL_ABOVE - NOISE_BELOW) * label,
-        "cv": np.array(cv, np.float32),
-        "dose": np.full(len(numbers), dose, np.float32),
-        "rank": numbers.astype(np.int16),
-        "origin": np.full(len(numbers), REAL, np.int8),
-        "group": np.full(len(numbers), group),
-    }
-    target = Path(folder) / f"{group}.npz"
-    make_folder(target.parent)
-    with atomic_output(target, overwrite=True) as partial:
-        with partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **record)
-    return target
+    return _write(folder, group, ds, score_noise(ds), numbers - 1, label, r, overwrite=True)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a corpus is made of: phantoms, files that a person labelled, files left to a test.
+
+    Parameters
+    ----------
+    simulated : int
+        How many phantoms.
+    labels : str or Path, optional
+        CSV as `edxdenoise.training.labels.read_labels` takes it.
+    files : sequence of path
+        Denoised files that the split test labels.
+    seed : int
+    workers : int, optional
+        Processes for the phantoms; one per processor by default.
+
+    Raises
+    ------
+    ParameterError
+        If there is nothing to make it of.
+    """
+
+    simulated: int = 0
+    labels: str | Path | None = None
+    files: Sequence[str | Path] = ()
+    seed: int = 0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.simulated or self.labels or self.files):
+            raise ParameterError(
+                "there is nothing to learn from; give --simulated N, --labels FILE.csv or denoised "
+                "files"
+            )
+
+    def write(
+        self, folder: str | Path, progress: Callable[[int, int], None] | None = None
+    ) -> list[Path]:
+        """Write the corpus into a folder; phantoms that are there already are not made again."""
+        # People's mistakes before minutes of phantoms.
+        labelled = read_labels(self.labels) if self.labels else {}
+        paths = [add_file(folder, path, given, seed=self.seed) for path, given in labelled.items()]
+        paths += [add_file(folder, path, seed=self.seed) for path in self.files]
+        if self.simulated:
+            paths += make_corpus(
+                folder,
+                phantoms=self.simulated,
+                seed=self.seed,
+                workers=self.workers or default_workers(),
+                progress=progress,
+            )
+        return paths

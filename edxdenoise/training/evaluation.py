@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edxdenoise.components.networks import Classifier, sign_flipped
 from edxdenoise.errors import ParameterError
+from edxdenoise.training.corpus import Sources, read_corpus
 
 
 @dataclass(frozen=True)
@@ -155,3 +160,56 @@ def _checked(
             "one number for each component"
         )
     return truth, probability
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What networks predict for components whose label is known.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of those that are clearly signal or noise (label 1 or 0).
+    said, seen : array, shape (bin,)
+        Reliability diagram: mean probability, and mean label.
+    number : array of int, shape (bin,)
+        Components in each bin.
+    """
+
+    scores: Scores
+    said: np.ndarray
+    seen: np.ndarray
+    number: np.ndarray
+
+
+def evaluate_networks(
+    models: Sequence[str],
+    sources: Sources,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Ask networks for components whose labels are known.
+
+    Phantoms of a seed that a network was trained on tell nothing about it: take another.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Network files; none for those that come with the package.
+    sources : Sources
+        Of the components.
+    progress : callable, optional
+        Called with the number of phantoms done and of all.
+    """
+    classifier = Classifier.load(models)
+    with tempfile.TemporaryDirectory() as folder:
+        data = read_corpus(sources.write(folder, progress), classifier.kind)
+    start = time.perf_counter()
+    if classifier.kind == "default":
+        inputs = data.inputs.astype(np.float32)
+        probability = (classifier.predict(inputs) + classifier.predict(sign_flipped(inputs))) / 2
+    else:
+        probability = classifier.predict(data.inputs)
+    seconds = time.perf_counter() - start
+    clear = (data.label == 0) | (data.label == 1)
+    scores = score(data.label[clear] == 1, probability[clear], seconds=seconds)
+    return Evaluation(scores, *reliability(data.label, probability))
