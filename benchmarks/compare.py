@@ -21,9 +21,9 @@ from _measure import machine, markdown
 from edxdenoise.blocks import scheduler
 from edxdenoise.errors import EdxdenoiseWarning
 from edxdenoise.recipe import Recipe
+from edxdenoise.report.verdicts import model_table, quantity_table, verdict
 from edxdenoise.simulation import simulate
 from edxdenoise.validation.comparison import compare
-from edxdenoise.validation.verdicts import model_table, quantity_table, verdict
 
 ARTICLE = Recipe.from_file(Path(__file__).parents[1] / "data" / "solar-cell.toml")
 # Preset, dose and seed.

@@ -88,13 +88,6 @@ from edxdenoise.thinning import FrameFolds
 from edxdenoise.validation.comparison import check_compare, compare
 from edxdenoise.validation.holdout import HeldOut, held_out_error
 from edxdenoise.validation.models import DEFAULT_MODELS
-from edxdenoise.validation.verdicts import (
-    MODELS_CAPTION,
-    QUANTITIES_CAPTION,
-    model_table,
-    quantity_table,
-    verdict,
-)
 from edxdenoise.xray import find_elements
 
 # Pixels a side of the part that tells whether a map is nearly empty, and components below which
@@ -620,12 +613,7 @@ def compare_file(
     compared = compared.assign_attrs(warning_attrs(issued))
     if report is not None:
         with progress("report"):
-            tables = {MODELS_CAPTION: model_table(compared)}
-            if "quantity_contrast" in compared:
-                tables[QUANTITIES_CAPTION] = quantity_table(compared)
-            write_comparison(
-                compared, report, sentences=verdict(compared), tables=tables, overwrite=overwrite
-            )
+            write_comparison(compared, report, overwrite=overwrite)
     return compared
 
 

@@ -15,6 +15,13 @@ from edxdenoise.config import Denoise, Quantify
 from edxdenoise.errors import DataError, ParameterError
 from edxdenoise.io import save_dataset
 from edxdenoise.quantification import LineSpec
+from edxdenoise.report.verdicts import (
+    as_records,
+    model_table,
+    quantity_table,
+    supported,
+    verdict,
+)
 from edxdenoise.schema import COUNTS
 from edxdenoise.simulation import simulate
 from edxdenoise.validation.comparison import compare
@@ -25,14 +32,6 @@ from edxdenoise.validation.models import (
     computed_components,
     parse_model,
     parse_models,
-)
-from edxdenoise.validation.verdicts import (
-    as_records,
-    model_table,
-    quantity_table,
-    shortened,
-    supported,
-    verdict,
 )
 
 LINES = {
@@ -268,13 +267,6 @@ def test_no_more_components_than_needed():
     assert computed_components(parse_models(["pca:4", "pca:2,9"]), recipe) == 9
     assert computed_components(parse_models(["pca:4", "pca:elbow"]), recipe) == 100
     assert computed_components(parse_models(["pca:30", "pca:elbow"]), Denoise(components=20)) == 30
-
-
-@pytest.mark.parametrize(
-    "numbers, short", [("1,2,3,5", "1-3,5"), ("1", "1"), ("2,4,6", "2,4,6"), ("1,2", "1-2")]
-)
-def test_component_lists(numbers, short):
-    assert shortened(numbers) == short
 
 
 def test_counts_must_be_whole():

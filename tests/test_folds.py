@@ -16,10 +16,10 @@ from edxdenoise.io.events import Events
 from edxdenoise.io.read import frame_events
 from edxdenoise.io.save import save_dataset
 from edxdenoise.recipe import Recipe
+from edxdenoise.report.verdicts import verdict
 from edxdenoise.run import compare_file, run_recipe
 from edxdenoise.thinning import FOLDS, FrameFolds, hold_out
 from edxdenoise.validation.holdout import held_out_error
-from edxdenoise.validation.verdicts import verdict
 
 
 def parts_of(ds, folds, seed=0):

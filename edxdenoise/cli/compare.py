@@ -102,7 +102,7 @@ def compare(
             **computing.limits,
         )
     if as_json:
-        from edxdenoise.validation.verdicts import as_records
+        from edxdenoise.report.verdicts import as_records
 
         click.echo(json.dumps(as_records(compared), indent=1))
     else:
@@ -125,7 +125,7 @@ def _with_options(recipe: Recipe, options: dict[str, Any]) -> Recipe:
 
 def print_comparison(compared: xr.Dataset) -> None:
     """Models by held-out counts, quantities by model, and the sentences."""
-    from edxdenoise.validation.verdicts import (
+    from edxdenoise.report.verdicts import (
         MODELS_CAPTION,
         QUANTITIES_CAPTION,
         model_table,

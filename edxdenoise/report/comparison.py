@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,14 @@ from edxdenoise.report.style import (
     style,
 )
 from edxdenoise.report.text import warning_lines
+from edxdenoise.report.verdicts import (
+    MODELS_CAPTION,
+    QUANTITIES_CAPTION,
+    model_table,
+    quantity_table,
+    root,
+    verdict,
+)
 from edxdenoise.xray import line_label
 
 if TYPE_CHECKING:
@@ -68,17 +76,8 @@ img { max-width: 100%; display: block; margin: 1em 0 }
 </body></html>
 """
 
-Tables = Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]]
 
-
-def write_comparison(
-    compared: xr.Dataset,
-    folder: str | Path,
-    *,
-    sentences: Sequence[str] = (),
-    tables: Tables | None = None,
-    overwrite: bool = False,
-) -> None:
+def write_comparison(compared: xr.Dataset, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write what `compare` found: ``index.html``, its pictures and the numbers as CSV.
 
     Parameters
@@ -87,10 +86,6 @@ def write_comparison(
         As `compare` gives it.
     folder : str or Path
         Folder to make.
-    sentences : sequence of str
-        What it says, for the head of the page.
-    tables : mapping of str to (heads, rows), optional
-        For the page, by caption; the first head is that of the second column.
     overwrite : bool
         Whether a comparison that stands there may be replaced.
 
@@ -111,7 +106,7 @@ def write_comparison(
         for name, figure in figures.items():
             figure.savefig(partial / name)
         _write_numbers(compared, partial)
-        _write_page(compared, partial, list(figures), sentences, tables or {})
+        _write_page(compared, partial, list(figures))
 
 
 def models_figure(compared: xr.Dataset) -> Figure:
@@ -159,8 +154,8 @@ def quality_figure(compared: xr.Dataset) -> Figure:
     names = [str(name) for name in own["model"].values]
     quantities = [str(name) for name in own["quantity"].values]
     contrast = own["quantity_contrast"].transpose("quantity", "model").values
-    spread = np.sqrt(np.maximum(own["quantity_spread"].values, 0))
-    noise = np.sqrt(np.maximum(own["quantity_noise"].transpose("quantity", "model").values, 0))
+    spread = root(own["quantity_spread"].values)
+    noise = root(own["quantity_noise"].transpose("quantity", "model").values)
     rows, columns = contrast.shape
     left = _NAME - 0.2
     width, height = 2 * _CELL * columns, _ROW * rows
@@ -347,21 +342,18 @@ def _write_numbers(compared: xr.Dataset, folder: Path) -> None:
             write_table(folder / f"{name}.csv", frame)
 
 
-def _write_page(
-    compared: xr.Dataset,
-    folder: Path,
-    pictures: Sequence[str],
-    sentences: Sequence[str],
-    tables: Tables,
-) -> None:
+def _write_page(compared: xr.Dataset, folder: Path, pictures: Sequence[str]) -> None:
     from jinja2 import Environment
 
+    tables = {MODELS_CAPTION: model_table(compared)}
+    if "quantity_contrast" in compared:
+        tables[QUANTITIES_CAPTION] = quantity_table(compared)
     page = Environment(autoescape=True).from_string(_PAGE)
     text = page.render(
         title=f"Models compared: {compared.attrs.get('title') or 'spectrum image'}",
-        sentences=sentences,
+        sentences=verdict(compared),
         warnings=warning_lines(compared),
-        tables=dict(tables),
+        tables=tables,
         pictures=pictures,
         version=__version__,
         source=compared.attrs.get("source", "data in memory"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from edxdenoise.report.text import component_list, joined, with_error
 from edxdenoise.validation.holdout import FITTED
 
 # Differences beyond this many standard errors are called differences.
@@ -63,7 +63,7 @@ def _support(compared: xr.Dataset) -> str:
     equal = supported(compared)
     best = names.index(equal[0])
     if len(equal) > 1:
-        return f"Held-out counts support {_listed(equal, 'and')}, which they do not tell apart" + (
+        return f"Held-out counts support {joined(equal)}, which they do not tell apart" + (
             "." if len(equal) == len(names) else ", before all others."
         )
     order = np.argsort(own["deviance"].values)
@@ -72,7 +72,7 @@ def _support(compared: xr.Dataset) -> str:
     error = 100 * float(own["deviance_stddev"][best, second])
     return (
         f"Held-out counts support {names[best]}: the deviance of the next, {names[second]}, is "
-        f"higher by {_with_error(gain, error)} % of the noise of raw counts "
+        f"higher by {with_error(gain, error)} % of the noise of raw counts "
         f"({gain / error:.0f} standard errors)."
     )
 
@@ -89,9 +89,7 @@ def _elsewhere(compared: xr.Dataset, best: str) -> list[str]:
         error = float(own["deviance_stddev"].sel(model=best, model_other=other))
         if gain > _SURE_REGION * error:
             better.setdefault(other, []).append(str(region))
-    return [
-        f"In {_listed(regions, 'and')}, {model} does better." for model, regions in better.items()
-    ]
+    return [f"In {joined(regions)}, {model} does better." for model, regions in better.items()]
 
 
 def _residual(compared: xr.Dataset, best: str) -> list[str]:
@@ -123,7 +121,7 @@ def _contrasts(compared: xr.Dataset) -> list[str]:
             f"{name} keeps {max(100 * share, 0):.0f} %"
             for name, share in zip(names[lost], kept[lost])
         ]
-        text = f"{quantity}: {_listed(shares, 'and')} of its contrast"
+        text = f"{quantity}: {joined(shares)} of its contrast"
         if not lost.all():
             noise = np.where(lost, np.inf, root(part["quantity_noise"].values))
             least = int(np.argmin(noise))
@@ -143,23 +141,6 @@ def root(squared: np.ndarray) -> np.ndarray:
     array([2., 0.])
     """
     return np.sqrt(np.maximum(squared, 0))
-
-
-def _with_error(value: float, error: float) -> str:
-    digits = max(0, -int(np.floor(np.log10(error)))) if error > 0 else 3
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def _listed(names: Iterable[str], word: str) -> str:
-    """Names in a row.
-
-    Examples
-    --------
-    >>> _listed(["a", "b", "c"], "and")
-    'a, b and c'
-    """
-    *first, last = names
-    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 MODELS_CAPTION = "Models, in % of the noise of raw counts"
@@ -193,7 +174,7 @@ def model_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
         stddev = 100 * float(own["deviance_stddev"][best, i])
         row = [
             name,
-            shortened(str(part["kept"].values)),
+            _components(str(part["kept"].values)),
             "0" if i == best else f"{excess:.3f} ± {stddev:.3f}",
             f"{100 * float(part['error']):.2f} ± {100 * float(part['error_stddev']):.2f}",
         ]
@@ -206,6 +187,10 @@ def model_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
             ]
         rows.append(row)
     return heads, rows
+
+
+def _components(kept: str) -> str:
+    return component_list(np.array(kept.split(","), int)).replace(", ", ",") if kept else ""
 
 
 def quantity_table(compared: xr.Dataset) -> tuple[list[str], list[list[str]]]:
@@ -234,23 +219,6 @@ def _quality(part: xr.Dataset, prefix: str) -> str:
         return f"- / {noise:.2g}"
     stddev = "" if "true" in prefix else f"±{100 * float(part[f'{prefix}_contrast_stddev']):.0f}"
     return f"{contrast:.0f}{stddev} / {noise:.2g}"
-
-
-def shortened(numbers: str) -> str:
-    """Component numbers with runs drawn together.
-
-    Examples
-    --------
-    >>> shortened("1,2,3,5")
-    '1-3,5'
-    """
-    runs: list[list[str]] = []
-    for number in numbers.split(","):
-        if runs and int(runs[-1][-1]) + 1 == int(number):
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def as_records(compared: xr.Dataset) -> dict[str, Any]:
