@@ -78,6 +78,13 @@ def run(command: Sequence[str | Path]) -> Run:
         return Run(seconds, used, peak, process.returncode, output.read(), errors.read())
 
 
+def run_version(code: Path, *arguments: str | Path) -> Run:
+    """Run a command of the package in the folder `code`, such as another version of edxdenoise."""
+    # Not the package in the working directory, which comes first without -P.
+    python = [sys.executable, "-P", "-m", "edxdenoise"]
+    return run(["env", f"PYTHONPATH={code.resolve()}", *python, *arguments])
+
+
 def _processor_seconds() -> float:
     """Of all children that have ended, and theirs."""
     times = os.times()

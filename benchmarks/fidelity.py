@@ -1,12 +1,14 @@
 """How near denoised maps come to the truth: components found by neighbours, and shrinkage.
 
     python benchmarks/fidelity.py [--full] [--only SECTION ...] [--figure PATH]
+    python benchmarks/fidelity.py --only defaults --against ../older --csv
 
-Sections: `phantoms`, errors of cubes and of ratio maps against the truth of phantoms; `real`, line
-maps of real files thinned to a part of their counts, against the counts held out; `rank`, how many
-components are found; `small`, whether phases of single pixels and of five are; `speed`, seconds of
-each stage. Intervals of at% are in studies/intervals.py, maps of a smooth specimen in
-studies/invented.py.
+Sections: `phantoms`, errors of cubes and of ratio maps against the truth of phantoms; `defaults`,
+the same errors of the command `denoise` with its defaults, beside those of the version in the
+folder ``--against`` where there is one, on the same counts; `real`, line maps of real files thinned
+to a part of their counts, against the counts held out; `rank`, how many components are found;
+`small`, whether phases of single pixels and of five are; `speed`, seconds of each stage. Intervals
+of at% are in studies/intervals.py, maps of a smooth specimen in studies/invented.py.
 
 Phantoms: cube error is the root mean square difference from the expected counts in units of Poisson
 noise. Errors of ratios are root mean squares over the mean size of the true ratio, in pixels of the
@@ -29,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from _fidelity import AIMS, FILM, Phantom, columns
-from _measure import machine, markdown
+from _measure import machine, markdown, run_version, scratch, show
 from scipy import ndimage
 from unseen import true_r, true_scores
 
@@ -40,16 +42,24 @@ from edxdenoise.components.neighbour import neighbours
 from edxdenoise.components.shrink import area_numbers, area_rows
 from edxdenoise.components.smoothing import gaussian
 from edxdenoise.config import Denoise, Prepare
-from edxdenoise.io import read_cube
+from edxdenoise.io import read_cube, save_dataset
 from edxdenoise.pipeline import prepare
 from edxdenoise.quantification.estimators import line_weights
 from edxdenoise.thinning import thin
 
-SECTIONS = ("phantoms", "real", "rank", "small", "speed")
-DATA = Path(__file__).parents[2] / "shared" / "data"
+SECTIONS = ("phantoms", "defaults", "real", "rank", "small", "speed")
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
 DOSES = (300.0, 1000.0, 4000.0)
 # Of the solar cell in the section of phantoms.
 LOW_DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)
+# Of each preset in the section of defaults.
+DEFAULT_DOSES = {
+    "solar-cell": (*LOW_DOSES, *DOSES),
+    "layers-gradient": (1000.0,),
+    "mineral": (1000.0,),
+}
+DEFAULTS_HEAD = ("phantom", "counts per pixel", "figure", "denoise", "before")
 # Pixels of the Gaussians whose width is chosen.
 WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 SEEDS = (0, 1, 2)
@@ -194,6 +204,32 @@ def phantoms(options: argparse.Namespace) -> None:
         for dose in (*LOW_DOSES, *DOSES) if preset == "solar-cell" else (1000.0,):
             print(f"\n### {preset}, {dose:g} counts per pixel, {len(seeds)} seeds\n")
             print(table_of(preset, dose, seeds, options.full), flush=True)
+
+
+def defaults(options: argparse.Namespace) -> None:
+    """What the command line makes of phantoms with its defaults, in this version and another."""
+    versions = {"this": ROOT} | ({"before": options.against} if options.against else {})
+    rows: list[list[str]] = []
+    for preset, doses in DEFAULT_DOSES.items():
+        for dose in doses:
+            found: dict[str, list[list[float]]] = {name: [] for name in versions}
+            for seed in SEEDS[: options.seeds]:
+                phantom = Phantom(preset, dose, seed)
+                with scratch(None) as folder:
+                    save_dataset(phantom.ds[["counts"]], folder / "map.zarr")
+                    for name, code in versions.items():
+                        path = folder / f"{name}.zarr"
+                        run_version(code, "denoise", folder / "map.zarr", "-o", path).checked()
+                        with xr.open_zarr(path) as ds:
+                            figures = phantom.errors(ds["counts_denoised"].values)
+                            found[name].append([float(ds["component_keep"].sum()), *figures])
+            names = ["kept", *columns(AIMS[preset])]
+            for i, figure_name in enumerate(names):
+                cells = [f"{np.mean(found[each], axis=0)[i]:.4f}" for each in versions]
+                if cells[0] != "nan":
+                    rows.append([preset, f"{dose:g}", figure_name, *cells])
+            print(markdown(DEFAULTS_HEAD[: 3 + len(versions)], rows[-len(names) :]), flush=True)
+    show("phantoms", DEFAULTS_HEAD[: 3 + len(versions)], rows, options.csv)
 
 
 # Real files -------------------------------------------------------------------------------------
@@ -439,6 +475,7 @@ def figure(path: Path) -> None:
 
 _FUNCTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "phantoms": phantoms,
+    "defaults": defaults,
     "real": real,
     "rank": rank,
     "small": small,
@@ -453,6 +490,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="phantoms of default size: 330x500x650")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of the phantoms, at most 3")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real files")
+    parser.add_argument("--against", type=Path, help="folder of another version")
+    parser.add_argument("--csv", action="store_true", help="write the table of defaults")
     parser.add_argument("--figure", type=Path, help="also draw the map at a tenth of the dose")
     options = parser.parse_args()
     # Doses are meant to be low.

@@ -20,11 +20,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from _measure import Run, machine, run, scratch, show
+from _measure import Run, machine, run, run_version, scratch, show
 
 from edxdenoise import simulate
 from edxdenoise.io import save_dataset
@@ -99,19 +98,13 @@ class Map:
         save_dataset(phantom[["counts"]], path)
 
 
-def measured(code: Path, *arguments: str | Path) -> Run:
-    """Run a command of the package in the folder `code`."""
-    # Not the package in the working directory, which comes first without -P.
-    return run(["env", f"PYTHONPATH={code}", sys.executable, "-P", "-m", "edxdenoise", *arguments])
-
-
 def under_limit(each: Map, path: Path, folder: Path, limit: str, options: list[str]) -> list[str]:
     """One row of the table of limits."""
     options = [*options, "--memory-limit", limit]
     report = ["--report", folder / "report"]
     outputs = ["-o", folder / "out.zarr", "--overwrite"]
-    plan = measured(ROOT, "plan", path, "--json", *report, *options)
-    result = measured(ROOT, "denoise", path, *outputs, *report, *options)
+    plan = run_version(ROOT, "plan", path, "--json", *report, *options)
+    result = run_version(ROOT, "denoise", path, *outputs, *report, *options)
     cells = [each.name, f"{each.counts:g}", limit, " ".join(options[:-2])]
     if result.status:
         says = result.errors.strip().split("\n")[-1].split(f"{path}: ")[-1]
@@ -185,8 +178,8 @@ def main() -> None:
             for command, (source, options) in jobs.items():
                 # One version may refuse to replace the output of another.
                 runs = {
-                    name: measured(
-                        *(code.resolve(), "-v", command, source, "--overwrite"),
+                    name: run_version(
+                        *(code, "-v", command, source, "--overwrite"),
                         *("-o", folder / f"{command} {name}.zarr", *options),
                     ).checked()
                     for name, code in versions.items()

@@ -285,14 +285,18 @@ def test_few_counts_are_enough(counts):
 
 def test_pixels_that_were_not_measured_are_filled():
     ds, expected = few_counts(10.0)
-    missing = RNG(5).random(ds.counts.shape[:2]) < 0.3
-    holes = ds.assign(
-        counts=ds.counts.where(~missing[..., None], 0).astype(np.uint8),
-        measured=(("y", "x"), (~missing).astype(np.int8)),
-    )
-    found = denoise(holes, Denoise(components=20, select="spatial")).counts_denoised.values
-    error = (found - expected).sum(axis=2)
-    assert np.sqrt(np.mean(error[missing] ** 2)) < 1.5 * np.sqrt(np.mean(error[~missing] ** 2))
+    errors = []
+    for seed in (5, 6, 7):
+        missing = RNG(seed).random(ds.counts.shape[:2]) < 0.3
+        holes = ds.assign(
+            counts=ds.counts.where(~missing[..., None], 0).astype(np.uint8),
+            measured=(("y", "x"), (~missing).astype(np.int8)),
+        )
+        found = denoise(holes, Denoise(components=20, select="spatial")).counts_denoised.values
+        square = (found - expected).sum(axis=2) ** 2
+        errors.append([square[missing].mean(), square[~missing].mean()])
+    of_missing, of_known = np.sqrt(np.mean(errors, axis=0))
+    assert of_missing < 1.5 * of_known
 
 
 @pytest.mark.slow

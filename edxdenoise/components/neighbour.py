@@ -49,6 +49,7 @@ from edxdenoise.blocks import (
     whole_rows,
 )
 from edxdenoise.components.pca import channel_counts, map_signs, project, weighted_blocks
+from edxdenoise.components.smoothing import softmax
 from edxdenoise.config import SUBSPACES
 from edxdenoise.cube import add_history, channel_width, detector_resolution, is_lazy
 from edxdenoise.errors import ParameterError
@@ -82,6 +83,8 @@ _MOST_RESTARTS = 30
 _NULL_TOLERANCE = 1e-4
 # Rows of a matrix worked on at a time.
 _STRIP = 128
+# Gaussians that loadings are smoothed with, and the window of their risk, in widths of a peak.
+_LOADING_WIDTHS, _RISK_WINDOW = (1.0, 0.7, 0.5, 0.35, 0.25), 3.0
 # Widths of the smoothing along the channels beyond which its weights are nothing, below 1e-12.
 _FARTHEST = 7.5
 
@@ -446,15 +449,27 @@ def _line(scale: float) -> tuple[np.ndarray, float]:
     return line, float(np.sqrt((line**2).sum() ** 2 - 1))
 
 
-def detector_smoothing(
-    energy: np.ndarray, resolution: float, level: float
-) -> sparse.csr_array | None:
-    """Smoothing along the channels as far as few counts need it, shape (channel, channel).
+def search_width(level: float) -> float:
+    """Width of the smoothing of the search, in widths of a peak, at so many counts per pixel.
 
     Whatever the specimen, its spectrum is as smooth as the detector's resolution makes it, and most
-    of the noise is not. The width is that of a peak up to 10 counts per pixel; beyond, where the
-    noise needs it less and a blurred spectrum would show, it falls as 1 over the root of the
-    counts. None where that is no more than a part of a channel.
+    of the noise is not. Up to 10 counts per pixel the search is smoothed by the width of a peak;
+    beyond, where the noise needs it less, the width falls as 1 over the root of the counts.
+
+    Examples
+    --------
+    >>> search_width(3.0), search_width(1000.0)
+    (1.0, 0.1)
+    """
+    return min(1.0, math.sqrt(_FEW_COUNTS / max(level, 1e-9)))
+
+
+def detector_smoothing(
+    energy: np.ndarray, resolution: float, width: float
+) -> sparse.csr_array | None:
+    """Gaussian along the channels, shape (channel, channel); each row sums to 1.
+
+    None where it is no wider than a part of a channel.
 
     Parameters
     ----------
@@ -462,20 +477,19 @@ def detector_smoothing(
         Channel centres in keV.
     resolution : float
         FWHM in eV at Mn K alpha.
-    level : float
-        Mean counts per pixel.
+    width : float
+        In widths of a peak.
 
     Examples
     --------
     >>> energy = np.arange(0.2, 2, 0.02)
-    >>> detector_smoothing(energy, 130.0, 3.0).shape, detector_smoothing(energy, 130.0, 1000.0)
+    >>> detector_smoothing(energy, 130.0, 1.0).shape, detector_smoothing(energy, 130.0, 0.1)
     ((90, 90), None)
     """
     if len(energy) < 2:
         return None
-    width = channel_width(energy)
     sigma = fwhm(energy, resolution) / 1000 / (2 * np.sqrt(2 * np.log(2)))
-    sigma = sigma / width * min(1.0, np.sqrt(_FEW_COUNTS / max(level, 1e-9)))
+    sigma *= width / channel_width(energy)
     if not np.median(sigma) > _LEAST_SMOOTHING:
         return None
     sigma = np.maximum(sigma, _LEAST_SMOOTHING)[:, np.newaxis]
@@ -514,12 +528,14 @@ def _basis(
     subspace : {"union", "neighbour"}
     spectrum : array, shape (channel,)
         Counts of the channels.
-    energy, resolution, level
+    energy, resolution
         As `detector_smoothing` takes them.
+    level : float
+        Mean counts per pixel.
     """
     count = len(spectra)
     first = spectra[:1]
-    smoothing = detector_smoothing(energy, resolution, level)
+    smoothing = detector_smoothing(energy, resolution, search_width(level))
     covariance, flipped = (Covariance(each, h, smoothing) for each in sums)
     # Nearly always few are signal, and those are found many times faster alone.
     few = min(_FEW, count - 1)
@@ -529,10 +545,21 @@ def _basis(
     if alone and number == few:
         values, vectors = leading(covariance, first, count)
         number = signal_number(values[: count - 1], vectors, flipped, first)
+    broad = vectors[:number]
+    if number:
+        beside = broad if smoothing is None else broad @ smoothing
+        vectors = np.concatenate(
+            [
+                smooth_loadings(sums, h, beside, first, energy, resolution, spectrum.sum()),
+                vectors[number:],
+            ]
+        )
     if subspace == "union":
-        basis = np.concatenate([first, vectors[:number]])
+        # Peaks that the search blurred are not looked for once more.
         lines = line_shapes(spectrum, energy, resolution) * h
-        basis = np.concatenate([basis, among_lines(sums, h, lines, basis)])[:count]
+        lines = among_lines(sums, h, lines, np.concatenate([first, broad]))
+        basis = np.concatenate([first, vectors[:number], lines])[:count]
+        basis = orthonormal_rows(basis)
         number = len(basis) - 1
         left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ basis.T @ basis)
         rest = np.linalg.svd(left, full_matrices=False)[2]
@@ -542,6 +569,63 @@ def _basis(
     found = np.zeros(count, np.int8)
     found[1 : number + 1] = 1
     return orthonormal_rows(basis), found
+
+
+def smooth_loadings(
+    sums: np.ndarray,
+    h: np.ndarray,
+    vectors: np.ndarray,
+    first: np.ndarray,
+    energy: np.ndarray,
+    resolution: float,
+    total: float,
+) -> np.ndarray:
+    """Spectra of components that a smoothed search found, as sharp as the counts allow.
+
+    The neighbour covariance M takes a blurred eigenvector v to M v, which is blurred no more, but
+    noisy. Its noise has two parts in every channel: that of the entries of M, and, as the map of v
+    meets the noise of 1 / N of N counts, sum_i (K D v)_i^2 / N, which is no more than
+    v'M v sum_s sum K_s / |K_s| / N. M v is then smoothed along the channels as maps are over pixels
+    (`edxdenoise.components.smoothing`): Gaussians up to the width of a peak, weighted by Stein's
+    risk in a window. Noise that stays in a spectrum costs twice, since it is found in its map too.
+
+    Parameters
+    ----------
+    sums : array, shape (2, channel, channel)
+        Neighbour covariance, and with random signs, times h h'.
+    h : array, shape (channel,)
+        Channel weights.
+    vectors : array, shape (k, channel)
+        v, in the weighted space.
+    first : array, shape (1, channel)
+        The first component, which the result is orthogonal to.
+    energy, resolution
+        As `detector_smoothing` takes them.
+    total : float
+        N.
+
+    Returns
+    -------
+    array, shape (k, channel)
+        Orthonormal.
+    """
+    rows = (vectors / h) @ sums[0] / h
+    rows -= rows @ first.T @ first
+    window = detector_smoothing(energy, resolution, _RISK_WINDOW)
+    if window is not None:
+        gain = sum((line.sum() ** 2 - 1) / norm for line, norm in map(_line, _SCALES))
+        strength = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.sqrt(entry_deviation(sums[1], h) ** 2 + gain * strength / total)
+        filled = sums[0].any(axis=1)
+        size = 1 / window.power(2).sum(axis=1)
+        kernels = [detector_smoothing(energy, resolution, width) for width in _LOADING_WIDTHS]
+        bank = [each for each in kernels if each is not None] + [sparse.eye_array(len(h))]
+        estimates = np.array([rows @ each.T for each in bank])
+        costs = [4 * each.diagonal() * filled for each in bank]
+        risks = [((each - rows) ** 2 + cost) @ window.T for each, cost in zip(estimates, costs)]
+        rows = (softmax(-0.5 * size * np.array(risks))[0] * estimates).sum(axis=0)
+        rows -= rows @ first.T @ first
+    return orthonormal_rows(rows)
 
 
 def line_shapes(spectrum: np.ndarray, energy: np.ndarray, resolution: float) -> np.ndarray:

@@ -24,7 +24,7 @@ import xarray as xr
 from edxdenoise import schema as v
 from edxdenoise.blocks import as_planes, trim_memory
 from edxdenoise.components.guide import Gain, channel, judged
-from edxdenoise.components.neighbour import detector_smoothing, found_by_neighbours
+from edxdenoise.components.neighbour import detector_smoothing, found_by_neighbours, search_width
 from edxdenoise.components.overfitting import (
     marchenko_pastur_eigenvalue,
     noise_inflation,
@@ -146,7 +146,7 @@ def shrink(
         said += [str(gain) if len(areas) == 1 else f"area {number}: {gain}" for gain in gains]
     if errors:
         energy, level = ds[v.DIM_ENERGY].values, counts.mean(dtype=float)
-        smoothing = detector_smoothing(energy, detector_resolution(ds), level)
+        smoothing = detector_smoothing(energy, detector_resolution(ds), search_width(level))
         directions = filled if smoothing is None else filled * smoothing.diagonal().mean()
         deviation = np.sqrt(counts / np.float32(scale))
         shares = overfit_shares(
