@@ -23,16 +23,16 @@ _STATISTIC_MAPS, _TRANSFORMS = 14, 8
 # worker holds a few copies.
 TILE_VALUES = 8_000_000
 _TILE_COPIES = 6
-# Maps that smoothing of eight kept components works on, those kept included; measured on a map of
+# Maps that smoothing of nine kept components works on, those kept included; measured on a map of
 # 1024 x 1024 pixels.
-_SHRINK_MAPS = 240
+_SHRINK_MAPS = 305
 # Bytes of the sums over neighbours of all bands together, where few cells hold counts.
 NEIGHBOUR_SUMS = 300_000_000
 # What Python, the libraries and compiled code take by themselves.
 _PROGRAM = 450_000_000
-# What the pictures of a report and its audit take besides, measured on 512 x 512 x 2048 with two
-# workers, and the maps that it holds.
-_REPORT, _REPORT_MAPS = 550_000_000, 40
+# What the pictures of a report and its audit take besides, and the maps that it holds; measured on
+# 512 x 512 x 2048 and 1024 x 1024 x 2048 with two workers.
+_REPORT, _REPORT_MAPS = 380_000_000, 205
 
 _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
