@@ -51,10 +51,9 @@ SECTIONS = ("phantoms", "defaults", "real", "rank", "small", "speed")
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 DOSES = (300.0, 1000.0, 4000.0)
-# Of the solar cell in the section of phantoms.
 LOW_DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)
-# Of each preset in the section of defaults.
-DEFAULT_DOSES = {
+# Of each preset in the sections of phantoms and of defaults.
+PHANTOM_DOSES = {
     "solar-cell": (*LOW_DOSES, *DOSES),
     "layers-gradient": (1000.0,),
     "mineral": (1000.0,),
@@ -200,8 +199,8 @@ def cell(value: float, form: str = "{:.3f}") -> str:
 def phantoms(options: argparse.Namespace) -> None:
     """Tables of all presets and doses."""
     seeds = SEEDS[: options.seeds]
-    for preset in AIMS:
-        for dose in (*LOW_DOSES, *DOSES) if preset == "solar-cell" else (1000.0,):
+    for preset, doses in PHANTOM_DOSES.items():
+        for dose in doses:
             print(f"\n### {preset}, {dose:g} counts per pixel, {len(seeds)} seeds\n")
             print(table_of(preset, dose, seeds, options.full), flush=True)
 
@@ -209,8 +208,9 @@ def phantoms(options: argparse.Namespace) -> None:
 def defaults(options: argparse.Namespace) -> None:
     """What the command line makes of phantoms with its defaults, in this version and another."""
     versions = {"this": ROOT} | ({"before": options.against} if options.against else {})
+    head = DEFAULTS_HEAD[: 3 + len(versions)]
     rows: list[list[str]] = []
-    for preset, doses in DEFAULT_DOSES.items():
+    for preset, doses in PHANTOM_DOSES.items():
         for dose in doses:
             found: dict[str, list[list[float]]] = {name: [] for name in versions}
             for seed in SEEDS[: options.seeds]:
@@ -223,13 +223,17 @@ def defaults(options: argparse.Namespace) -> None:
                         with xr.open_zarr(path) as ds:
                             figures = phantom.errors(ds["counts_denoised"].values)
                             found[name].append([float(ds["component_keep"].sum()), *figures])
-            names = ["kept", *columns(AIMS[preset])]
-            for i, figure_name in enumerate(names):
-                cells = [f"{np.mean(found[each], axis=0)[i]:.4f}" for each in versions]
-                if cells[0] != "nan":
-                    rows.append([preset, f"{dose:g}", figure_name, *cells])
-            print(markdown(DEFAULTS_HEAD[: 3 + len(versions)], rows[-len(names) :]), flush=True)
-    show("phantoms", DEFAULTS_HEAD[: 3 + len(versions)], rows, options.csv)
+            table = [
+                [preset, f"{dose:g}", name, *(cell(value, "{:.4f}") for value in values)]
+                for name, *values in zip(
+                    ["kept", *columns(AIMS[preset])],
+                    *(np.mean(each, axis=0) for each in found.values()),
+                )
+                if np.isfinite(values[0])
+            ]
+            print(markdown(head, table), flush=True)
+            rows += table
+    show("phantoms", head, rows, options.csv)
 
 
 # Real files -------------------------------------------------------------------------------------

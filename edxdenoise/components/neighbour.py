@@ -547,19 +547,14 @@ def _basis(
         number = signal_number(values[: count - 1], vectors, flipped, first)
     broad = vectors[:number]
     if number:
-        beside = broad if smoothing is None else broad @ smoothing
-        vectors = np.concatenate(
-            [
-                smooth_loadings(sums, h, beside, first, energy, resolution, spectrum.sum()),
-                vectors[number:],
-            ]
-        )
+        searched = broad if smoothing is None else broad @ smoothing
+        sharp = smooth_loadings(sums, h, searched, first, energy, resolution, spectrum.sum())
+        vectors = np.concatenate([sharp, vectors[number:]])
     if subspace == "union":
         # Peaks that the search blurred are not looked for once more.
         lines = line_shapes(spectrum, energy, resolution) * h
         lines = among_lines(sums, h, lines, np.concatenate([first, broad]))
-        basis = np.concatenate([first, vectors[:number], lines])[:count]
-        basis = orthonormal_rows(basis)
+        basis = orthonormal_rows(np.concatenate([first, vectors[:number], lines])[:count])
         number = len(basis) - 1
         left = np.sqrt(variance)[:, np.newaxis] * (spectra - spectra @ basis.T @ basis)
         rest = np.linalg.svd(left, full_matrices=False)[2]
